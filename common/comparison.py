@@ -1,0 +1,41 @@
+"""What a reader believes before any number: the same crop as LR, bicubic, SR and HR."""
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from common.resize import imresize
+
+
+def comparison(lr: Tensor, sr: Tensor, hr: Tensor, size: int = 96, zoom: int = 3) -> Image.Image:
+    """A labelled strip of one crop: LR, bicubic, SR, HR.
+
+    The crop is the one where bicubic is farthest from HR, whatever SR looks like there.
+
+    Args:
+        lr: uint8, (3, h, w), on the CPU like the others.
+        sr: uint8, (3, h * scale, w * scale).
+        hr: uint8, same shape as `sr`.
+        size: Side of the crop in HR pixels.
+        zoom: Pixels of the strip to a pixel of HR.
+    """
+    scale = hr.shape[-1] // lr.shape[-1]
+    bicubic = imresize(lr, scale)
+    size = min(size, *hr.shape[-2:]) // scale * scale
+    error = (bicubic.float() - hr.float()).square().mean(dim=0)
+    sums = error.unfold(0, size, scale).unfold(1, size, scale).sum(dim=(-1, -2))
+    top, left = (int(number) * scale for number in divmod(int(sums.argmax()), sums.shape[1]))
+
+    small = lr[:, top // scale :, left // scale :][:, : size // scale, : size // scale]
+    panels = {"LR": small} | {
+        label: image[:, top : top + size, left : left + size]
+        for label, image in (("Bicubic", bicubic), ("SR", sr), ("HR (original)", hr))
+    }
+    side, gap, caption = size * zoom, 8, 28
+    strip = Image.new("RGB", (len(panels) * (side + gap) - gap, side + caption), "white")
+    draw = ImageDraw.Draw(strip)
+    for number, (label, panel) in enumerate(panels.items()):
+        picture = Image.fromarray(panel.permute(1, 2, 0).numpy())
+        x = number * (side + gap)
+        strip.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, caption))
+        draw.text((x + 4, 3), label, fill="black", font=ImageFont.load_default(18))
+    return strip

@@ -1,0 +1,446 @@
+"""Pictures: found, decoded once into a memory-mapped cache, and cut into training patches.
+
+    pictures = load_pictures("sample", scales=[2])            # or a folder, or a data set on the Hub
+    lr, hr = PatchDataset(pictures, scale=2, patch_size=128, seed=0)[7]
+    name, lr, hr = BenchmarkDataset(pictures, scale=2)[0]
+
+Everything here is uint8. Bytes become floats on the device, once (`to_float`).
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+import torch
+from filelock import FileLock
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from common.errors import UserError
+from common.resize import crop_to_multiple, imresize
+
+DIV2K = "yangtao9009/DIV2K"
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+# The photographs in the scikit-image package. The benchmark `sample` is never trained on; the last
+# training picture is the one that validation takes, so neither view of the motorcycle is last.
+SAMPLE_TRAIN = (
+    *("brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "motorcycle_left.png"),
+    *("motorcycle_right.png", "rocket.jpg", "chelsea.png"),
+)
+SAMPLE_BENCHMARK = ("astronaut.png", "coffee.png")
+
+# A picture before it is decoded: {"name": ..., "hr": file, "lr": file or None}, where a file is
+# {"path": ..., "bytes": ...} as in an undecoded Image column of `datasets`; one of the two is None.
+Source = dict[str, Any]
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def read_picture(file: str | Path | io.BytesIO) -> np.ndarray:
+    """Decodes a picture as a viewer would show it: upright, in color, transparency over white.
+
+    Args:
+        file: Anything that Pillow opens: 1 to 16 bits, gray, palette, RGB(A), CMYK.
+
+    Returns:
+        RGB, uint8, shape (H, W, 3).
+
+    Raises:
+        OSError, ValueError: The file is no picture, is damaged, or has 32 bits a channel.
+    """
+    with Image.open(file) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # Pillow would clip these to 255
+            gray = np.asarray(image).astype(np.float32) / 257
+            return np.repeat(gray.round().astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode in ("I", "F"):
+            raise ValueError("32 bits a channel; save it with 8 or 16")
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return np.array(image.convert("RGB"))
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """(H, W, 3) or (N, H, W, 3) array -> tensor (3, H, W) or (N, 3, H, W) on the same memory."""
+    return torch.from_numpy(pixels).movedim(-1, -3)
+
+
+def to_float(images: Tensor, device: torch.device) -> Tensor:
+    """uint8 on the CPU, any shape -> float32 in [0, 1] on the device."""
+    return images.to(device, non_blocking=True).float() / 255
+
+
+# ---------------------------------------------------------------------------------------- finding
+
+
+def find_pictures(folder: Path, scale: int) -> list[Source]:
+    """Lists the pictures below a folder, in the order of their names.
+
+    A folder with one subfolder `hr` or `*_HR` holds that one's pictures. The LR pictures beside it
+    (`lr`, `*_LR` or `*_LR_bicubic`, directly or in `X2`, `X3`, `X4`) go with those of the same name,
+    which may end in `x2`; without such a subfolder LR is made from HR when it is decoded.
+
+    Raises:
+        UserError: There is no such folder, no picture in it, or an HR picture without its LR.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. Check the path.")
+    hr_folders = [child for child in _subfolders(folder) if re.fullmatch(r"(.*_)?hr", child.name, re.I)]
+    if len(hr_folders) > 1:
+        names = ", ".join(child.name for child in hr_folders)
+        raise UserError(f"{folder} holds several sets of HR pictures ({names}). Name one of them.")
+
+    hr_folder, lr_folder = folder, None
+    if hr_folders:
+        hr_folder = hr_folders[0]
+        lr_name = re.escape(hr_folder.name[:-2]) + r"lr(_bicubic)?"
+        lr_folder = next((c for c in _subfolders(folder) if re.fullmatch(lr_name, c.name, re.I)), None)
+    if lr_folder and any(re.fullmatch(r"X\d", child.name) for child in _subfolders(lr_folder)):
+        lr_folder = lr_folder / f"X{scale}"
+    lr_files = {}
+    if lr_folder and lr_folder.is_dir():
+        lr_files = {
+            str(path.relative_to(lr_folder).with_suffix("")): path for path in _picture_files(lr_folder)
+        }
+
+    sources = []
+    for path in _picture_files(hr_folder):
+        name = str(path.relative_to(hr_folder))
+        stem = str(path.relative_to(hr_folder).with_suffix(""))
+        lr = None
+        if lr_files:
+            lr = lr_files.get(stem, lr_files.get(f"{stem}x{scale}"))
+            if lr is None:
+                raise UserError(
+                    f"{hr_folder / name} has no LR picture {stem}.* or {stem}x{scale}.* in {lr_folder}. "
+                    f"Add it, or rename {lr_folder.name} to have LR made from HR."
+                )
+        sources.append({"name": name, "hr": _file(path), "lr": lr and _file(lr)})
+    if not sources:
+        endings = " ".join(EXTENSIONS)
+        raise UserError(f"There is no picture in {hr_folder} or below. Known endings: {endings}.")
+    return sources
+
+
+def sample_pictures(names: Sequence[str]) -> list[Source]:
+    """The pictures of these names in the scikit-image package."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return [{"name": name, "hr": _file(folder / name), "lr": None} for name in names]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir())
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    paths = []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        paths += [Path(parent, name) for name in names if name.lower().endswith(EXTENSIONS)]
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"path": str(path.resolve()), "bytes": None}
+
+
+def hub_pictures(name: str, config: str | None = None, column: str | None = None) -> datasets.Dataset:
+    """The training split of a data set on the Hugging Face Hub, downloaded but not decoded.
+
+    Args:
+        name: `user/name`.
+        config: Its configuration, where it has several.
+        column: The column of the HR pictures. Default: `hr`, or the only column of pictures.
+
+    Raises:
+        UserError: The Hub or the data set cannot be had, or the column is not clear.
+    """
+    ways_out = (
+        "Without the Hub, use --train_data_dir FOLDER for your own pictures or --dataset_name sample "
+        "for the embedded ones; HF_HUB_OFFLINE=1 uses what was downloaded before."
+    )
+    if not huggingface_hub.constants.HF_HUB_OFFLINE:
+        # One quick question, because `load_dataset` retries a dead Hub for half a minute.
+        try:
+            huggingface_hub.HfApi().dataset_info(name, timeout=3)
+        except huggingface_hub.errors.HfHubHTTPError as error:
+            raise UserError(f"The Hub does not give out the data set {name}: {error}") from None
+        except Exception as error:  # the HTTP client's own, which differs between versions of the hub
+            endpoint = huggingface_hub.constants.ENDPOINT
+            raise UserError(
+                f"Cannot reach {endpoint} for the data set {name} ({error}). {ways_out}"
+            ) from None
+    try:
+        table = datasets.load_dataset(name, config, split="train")
+    except Exception as error:  # any of the many ways in which a repository can be no data set
+        raise UserError(f"Cannot load the data set {name}: {error}. {ways_out}") from None
+
+    image_columns = [key for key, kind in table.features.items() if isinstance(kind, datasets.Image)]
+    hr = column or ("hr" if "hr" in image_columns else image_columns[0] if image_columns else "none")
+    if hr not in image_columns or (column is None and hr != "hr" and len(image_columns) > 1):
+        raise UserError(
+            f"The columns of pictures in {name} are {image_columns}. Name one with --image_column."
+        )
+    columns = {"hr": hr} | ({"lr": "lr"} if "lr" in image_columns and hr != "lr" else {})
+    table = table.select_columns(list(columns.values())).rename_columns(
+        {old: new for new, old in columns.items() if new != old}
+    )
+    for key in columns:
+        table = table.cast_column(key, datasets.Image(decode=False))
+    return table
+
+
+# ------------------------------------------------------------------------------- decoding, caching
+
+
+class Pictures:
+    """Decoded pictures, HR and LR, in a memory-mapped Arrow file.
+
+    A picture is a view of the file, (H, W) elements of three bytes, R, G and B. As elements, pixels are
+    cropped, flipped and transposed several times as fast as a third axis of single bytes would be.
+    """
+
+    def __init__(self, table: datasets.Dataset, rows: Sequence[int]) -> None:
+        self.table = table
+        self.rows = list(rows)
+        facts = table.select_columns(["name", "height", "width"])[self.rows]
+        self.names: list[str] = facts["name"]
+        self.sizes = np.array([facts["height"], facts["width"]]).T  # (len(self), 2), of HR
+        self._views: dict[tuple[str, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:  # a view would travel to a worker as a copy
+        return self.__dict__ | {"_views": {}}
+
+    def hr(self, index: int) -> np.ndarray:
+        """(H, W) pixels."""
+        return self._pixels("hr", index, *self.sizes[index])
+
+    def lr(self, index: int, scale: int) -> np.ndarray:
+        """(H // scale, W // scale) pixels."""
+        return self._pixels(f"lr_x{scale}", index, *self.sizes[index] // scale)
+
+    def subset(self, indices: Sequence[int]) -> "Pictures":
+        """The pictures of these numbers, in the same file."""
+        return Pictures(self.table, [self.rows[index] for index in indices])
+
+    def _pixels(self, column: str, index: int, height: int, width: int) -> np.ndarray:
+        if (column, index) not in self._views:
+            buffer = self.table.data.column(column)[self.rows[index]].as_buffer()  # not a copy
+            self._views[column, index] = np.frombuffer(buffer, "V3").reshape(height, width)
+        return self._views[column, index]
+
+
+def decode_pictures(
+    sources: Sequence[Source], scales: Sequence[int]
+) -> tuple[Pictures, dict[str, str]]:
+    """Decodes pictures and makes their LR, or finds the result of an earlier start in the cache.
+
+    The cache is that of `datasets` (`HF_DATASETS_CACHE`). It is found again by the paths, sizes and
+    times of the files, or by the fingerprint of the data set. Processes that start together wait for
+    the one that decodes.
+
+    Returns:
+        The pictures, and for each that could not be read its name and the reason.
+
+    Raises:
+        UserError: The cache cannot be written.
+    """
+    identity: Any = getattr(sources, "_fingerprint", None) or [
+        [file["path"], os.stat(file["path"]).st_size, os.stat(file["path"]).st_mtime_ns]
+        for source in sources
+        for file in (source["hr"], source["lr"])
+        if file
+    ]
+    layout = 1  # of the table: another number where `_decode` or MATLAB's bicubic changes
+    fingerprint = hashlib.sha256(json.dumps([layout, identity, list(scales)]).encode()).hexdigest()[:32]
+    columns = {"name": "string", "error": "string", "height": "int32", "width": "int32"}
+    columns |= {key: "large_binary" for key in ("hr", *(f"lr_x{scale}" for scale in scales))}
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        datasets.disable_progress_bars()  # its bar knows no total; ours does
+        with FileLock(cache / f"pictures-{fingerprint}.lock"):
+            table = datasets.Dataset.from_generator(
+                _decode,
+                # Tuples: `datasets` would take a list for shards and call us once for each element.
+                gen_kwargs={
+                    "sources": tuple(sources) if isinstance(sources, list) else sources,
+                    "scales": tuple(scales),
+                },
+                features=datasets.Features({key: datasets.Value(kind) for key, kind in columns.items()}),
+                fingerprint=fingerprint,
+                writer_batch_size=4,  # pictures in memory at a time; the default of 1000 takes gigabytes
+            )
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        raise UserError(
+            f"Cannot write the decoded pictures to {cache}: {error.__cause__ or error}. "
+            "Set HF_DATASETS_CACHE to a folder with room for them."
+        ) from error
+    finally:
+        datasets.enable_progress_bars()
+
+    facts = table.select_columns(["name", "error"])[:]
+    errors = {name: error for name, error in zip(facts["name"], facts["error"], strict=True) if error}
+    return Pictures(table, [row for row, error in enumerate(facts["error"]) if not error]), errors
+
+
+def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[str, Any]]:
+    workers = os.cpu_count() or 1  # threads: Pillow and PyTorch let go of the interpreter
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(sources), desc="Decoding", unit=" pictures") as bar,
+    ):
+        for start in range(0, len(sources), 2 * workers):
+            numbers = range(start, min(start + 2 * workers, len(sources)))
+            for row in pool.map(
+                _decode_one, numbers, [sources[number] for number in numbers], [scales] * len(numbers)
+            ):
+                yield row
+                bar.update()
+
+
+def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str, Any]:
+    """One row of the table. A picture that cannot be used is a row with the reason."""
+    files = {key: source.get(key) for key in ("hr", "lr")}
+    name = source.get("name") or Path(files["hr"]["path"] or f"picture {number}").name
+    row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
+    row |= {f"lr_x{scale}": b"" for scale in scales}
+    try:
+        hr, lr = (
+            read_picture(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"]) if file else None
+            for file in files.values()
+        )
+        pixels = {}
+        if lr is None:
+            for scale in scales:
+                small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
+                pixels[f"lr_x{scale}"] = small.movedim(0, -1).contiguous().numpy()
+        else:
+            (scale,) = scales
+            if any(high // scale != low for high, low in zip(hr.shape[:2], lr.shape[:2], strict=True)):
+                raise ValueError(
+                    f"its LR picture is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} "
+                    f"of {hr.shape[1]}x{hr.shape[0]}"
+                )
+            pixels[f"lr_x{scale}"] = lr
+        pixels["hr"] = hr
+        row |= {"height": hr.shape[0], "width": hr.shape[1]}
+        return row | {key: value.tobytes() for key, value in pixels.items()}
+    except Exception as error:  # whatever a decoder makes of a damaged file
+        return row | {"error": f"{error}" or type(error).__name__}
+
+
+# ---------------------------------------------------------------------------------------- data sets
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """An endless sequence of training patches: patch `i` is a function of the pictures, the seed and i.
+
+    There is no epoch, no shuffling and no state of a worker: any number of workers and processes that
+    take the same numbers take the same bytes, and a run that resumes starts at a later number. Every
+    picture is equally likely, then every position in it, then each of the 8 flips and rotations.
+    """
+
+    def __init__(self, pictures: Pictures, scale: int, patch_size: int, seed: int) -> None:
+        """
+        Args:
+            pictures: Decoded with this scale among others.
+            scale: Of HR to LR.
+            patch_size: Side of an HR patch in pixels, a multiple of `scale`.
+            seed: At least 0.
+
+        Raises:
+            ValueError: `patch_size` is no multiple of `scale`.
+            UserError: All pictures are smaller than a patch.
+        """
+        if patch_size % scale:
+            raise ValueError(f"patch_size {patch_size} is not a multiple of scale {scale}")
+        large = (pictures.sizes >= patch_size).all(axis=1)
+        self.too_small = [name for name, ok in zip(pictures.names, large, strict=True) if not ok]
+        if not large.any():
+            raise UserError(
+                f"All {len(pictures)} training pictures are smaller than a patch of {patch_size}x"
+                f"{patch_size} pixels. Choose a smaller --patch_size or larger pictures."
+            )
+        self.pictures = pictures.subset(np.flatnonzero(large).tolist())
+        self.scale, self.patch_size, self.seed = scale, patch_size, seed
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """LR and HR patch `index`, uint8, (3, patch_size / scale, ...) and (3, patch_size, ...)."""
+        lr, hr = self.__getitems__([index])
+        return lr[0], hr[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A batch: LR (N, 3, h, w) and HR (N, 3, H, W), uint8, channels last in memory."""
+        lr_size = self.patch_size // self.scale
+        lr = np.empty((len(indices), lr_size, lr_size), "V3")
+        hr = np.empty((len(indices), self.patch_size, self.patch_size), "V3")
+        for number, index in enumerate(indices):
+            choice, row, column, orientation = _uniform(self.seed, index // 4096)[index % 4096]
+            picture = int(choice * len(self.pictures))
+            lr_pixels = self.pictures.lr(picture, self.scale)
+            top = int(row * (lr_pixels.shape[0] - lr_size + 1))
+            left = int(column * (lr_pixels.shape[1] - lr_size + 1))
+            orientation = int(orientation * 8)
+            lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
+            hr[number] = _crop(
+                self.pictures.hr(picture),
+                top * self.scale,
+                left * self.scale,
+                self.patch_size,
+                orientation,
+            )
+        return tuple(to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr))
+
+
+class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):
+    """Whole pictures to evaluate on: `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale)."""
+
+    def __init__(self, pictures: Pictures, scale: int) -> None:
+        self.pictures, self.scale = pictures, scale
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor]:
+        lr, hr = (
+            to_tensor(np.array(pixels).view(np.uint8).reshape(*pixels.shape, 3))
+            for pixels in (self.pictures.lr(index, self.scale), self.pictures.hr(index))
+        )
+        return self.pictures.names[index], lr, crop_to_multiple(hr, self.scale)
+
+
+@lru_cache(maxsize=2)
+def _uniform(seed: int, block: int) -> np.ndarray:
+    """Four random numbers in [0, 1) for each patch of a block of 4096, drawn together for speed."""
+    return np.random.default_rng((seed, block)).random((4096, 4))
+
+
+def _crop(pixels: np.ndarray, top: int, left: int, size: int, orientation: int) -> np.ndarray:
+    """A square of pixels in one of its 8 orientations."""
+    patch = pixels[top : top + size, left : left + size]
+    if orientation:
+        patch = patch.copy()  # its columns lie far apart in a large picture: slow to read backwards
+    if orientation & 1:
+        patch = patch[:, ::-1]
+    if orientation & 2:
+        patch = patch[::-1]
+    return patch.T if orientation & 4 else patch

@@ -1,0 +1,240 @@
+"""Networks as folders: `config.json`, `model.safetensors`, `README.md`, as on the Hugging Face Hub.
+
+    model = load_model("out/a2n")
+    sr = model(lr)
+
+Nothing but JSON and safetensors is read, and `config.json` can name nothing but a `train_*.py`.
+"""
+
+import importlib
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.metrics import PROTOCOL
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class SuperResolutionModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    pipeline_tag="image-to-image",
+    license="apache-2.0",
+    tags=["super-resolution"],
+):
+    """Base of the networks. `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
+
+    A network is saved with the arguments of its constructor, which must be JSON values, and with the
+    name of its script, by which `load_model` finds the class again.
+    """
+
+    scale: int
+
+    @classmethod
+    def architecture(cls) -> str:
+        """`a2n` for the network in `train_a2n.py`."""
+        return Path(inspect.getfile(cls)).stem.removeprefix("train_")
+
+    @classmethod
+    def from_published(cls, tensors: dict[str, Tensor]) -> "SuperResolutionModel":
+        """The network with weights that its authors published, under their names.
+
+        Raises:
+            UserError: The tensors are not those of this network.
+        """
+        raise UserError(f"There is no known set of published weights for {cls.architecture()}.")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        config = {"architecture": self.architecture(), **(self._hub_mixin_config or {})}
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        replace_file(save_directory / WEIGHTS, save(tensors, {"format": "pt"}))
+        replace_file(save_directory / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        map_location: str = "cpu",
+        strict: bool = True,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **arguments: Any,
+    ) -> "SuperResolutionModel":
+        model = cls(**arguments)
+        path = Path(model_id, WEIGHTS)
+        if not path.parent.is_dir():
+            path = Path(
+                hf_hub_download(
+                    model_id,
+                    WEIGHTS,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            )
+        model.load_state_dict(load_file(path, device=map_location), strict=strict)
+        return model.eval()
+
+
+def load_model(folder: str | Path) -> SuperResolutionModel:
+    """Loads the network in a folder that `save_pretrained` or a training script wrote.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: The folder holds no network of this repository, or weights of another one.
+    """
+    folder = Path(folder)
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder} is no model: it has no {' and no '.join(missing)}. "
+            "A model is the folder that a training script wrote, or `bicubic`."
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        network = find_network(config["architecture"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{folder / CONFIG} does not say which network it is ("architecture").') from None
+    try:
+        return network.from_pretrained(folder)
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} does not fit the network {config['architecture']} of this repository: {error}"
+        ) from None
+
+
+def find_network(architecture: str) -> type[SuperResolutionModel]:
+    """The one network class in `train_<architecture>.py`.
+
+    Raises:
+        UserError: There is no such script.
+    """
+    known = sorted(path.stem.removeprefix("train_") for path in ROOT.glob("train_*.py"))
+    if architecture not in known:
+        raise UserError(f"Unknown architecture {architecture!r}. This repository has: {', '.join(known)}.")
+    module = importlib.import_module(f"train_{architecture}")
+    (network,) = (
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, SuperResolutionModel)
+        and value.__module__ == module.__name__
+    )
+    return network
+
+
+def load_matching(model: nn.Module, path: str | Path) -> str:
+    """Copies those tensors of a model folder or a `.safetensors` file that fit, by name and shape.
+
+    So a x4 network starts from the weights of a x2 one, with its last stage fresh.
+
+    Returns:
+        How many tensors were copied, and how many of each other kind there are.
+
+    Raises:
+        UserError: There are no such weights, or none of them fits.
+    """
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise UserError(f"{path} is neither a folder with {WEIGHTS} nor a .safetensors file.")
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+    own = model.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    if not fitting:
+        raise UserError(
+            f"None of the {len(tensors)} tensors in {file} fits this network by name and shape. "
+            "Weights under the names of another code base go through convert_published.py first."
+        )
+    model.load_state_dict(fitting, strict=False)
+    other_shape = sum(name in own for name in tensors) - len(fitting)
+    return (
+        f"{len(fitting)} of {len(own)} tensors copied from {file}; {len(own) - len(fitting)} keep their "
+        f"fresh values ({other_shape} of them have another shape there); "
+        f"{sum(name not in own for name in tensors)} of the file are not used"
+    )
+
+
+def model_card(
+    model: SuperResolutionModel, args: dict[str, Any], data: str, command: str, results: str
+) -> str:
+    """The README.md of a model folder.
+
+    Args:
+        model: The network.
+        args: The resolved command line of the training.
+        data: What it was trained on, in a phrase.
+        command: The command line.
+        results: What it reached on which pictures, in a sentence.
+    """
+    name = type(model).__name__
+    metadata = ModelCardData(
+        license="apache-2.0",
+        pipeline_tag="image-to-image",
+        tags=["super-resolution", model.architecture()],
+    )
+    recipe = "\n".join(f"- `{key}`: {value}" for key, value in args.items() if value is not None)
+    return f"""---
+{metadata.to_yaml()}
+---
+# {name} x{model.scale}
+
+Single-image super-resolution by a factor of {model.scale}, trained on {data}.
+
+{results}
+
+Protocol: {PROTOCOL}.
+
+## Use
+
+In a clone of the repository that has `train_{model.architecture()}.py`:
+
+```python
+from common.hub import load_model
+
+model = load_model("path/of/this/folder")
+sr = model(lr)  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * {model.scale}, w * {model.scale}), not clamped
+```
+
+## Training
+
+    {command}
+
+{recipe}
+"""
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file such that at any moment either the old or the new one is there, whole."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

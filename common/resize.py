@@ -1,0 +1,121 @@
+"""Bicubic resizing exactly as MATLAB's `imresize`, which made the LR images of every SR benchmark.
+
+PyTorch's, OpenCV's and Pillow's bicubic differ from it in the kernel, in the antialiasing or in the
+rounding. A network that is evaluated on another bicubic than the one it was trained on loses up to
+8 dB, so this is the only resizing in the repository.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+
+def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
+    """Resizes images by bicubic interpolation with antialiasing, like MATLAB's `imresize`.
+
+    A uint8 input gives the pixels that MATLAB gives for uint8: computed in double precision, rounded
+    half up and clipped after each of the two passes. A floating-point input is neither rounded nor
+    clipped, and the result is differentiable; it is computed in float32 (in float64 for float64),
+    also under autocast.
+
+    Args:
+        images: Shape (..., H, W), any range if floating-point.
+        size: Factor of both sides (the result has ceil(H * size) rows), or the new (height, width).
+
+    Returns:
+        Tensor of the shape (..., new height, new width), with the dtype and device of `images`.
+
+    Raises:
+        ValueError: A side of the input or of the result is empty.
+    """
+    old = images.shape[-2:]
+    if isinstance(size, Sequence):
+        new = tuple(size)
+        factors = [new[0] / old[0], new[1] / old[1]] if all(old) else [0.0, 0.0]
+    else:
+        new = tuple(ceil(side * size) for side in old)
+        factors = [float(size)] * 2
+    if min(*old, *new) < 1:
+        raise ValueError(f"cannot resize {tuple(old)} to {new}: every side must be at least 1 pixel")
+
+    eight_bits = images.dtype == torch.uint8
+    dtype = torch.float64 if eight_bits or images.dtype == torch.float64 else torch.float32
+    with torch.autocast(images.device.type, enabled=False):
+        result = images.to(dtype)
+        # MATLAB begins with the side that shrinks most; with equal factors, with the rows.
+        for axis in sorted((0, 1), key=lambda axis: factors[axis]):
+            result = _resize_axis(result, axis - 2, new[axis], factors[axis])
+            if eight_bits:
+                result = result.add(0.5).floor().clamp(0, 255)
+    return result.to(images.dtype)
+
+
+def crop_to_multiple(images: Tensor, scale: int) -> Tensor:
+    """Drops rows at the bottom and columns at the right until `scale` divides both sides."""
+    height, width = images.shape[-2:]
+    return images[..., : height - height % scale, : width - width % scale]
+
+
+class Bicubic(nn.Module):
+    """The baseline of every table: MATLAB's enlargement, by `scale`, of the 8-bit image.
+
+    `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return imresize(lr.mul(255).round().to(torch.uint8), self.scale).float() / 255
+
+
+def _resize_axis(images: Tensor, axis: int, length: int, factor: float) -> Tensor:
+    """One pass: a product with the (new, old) matrix of weights along `axis` (-2: rows, -1: columns)."""
+    parts = []
+    for first, weights in _matrix_blocks(
+        images.shape[axis], length, factor, images.dtype, images.device
+    ):
+        pixels = images.narrow(axis, first, weights.shape[1])
+        parts.append(weights @ pixels if axis == -2 else pixels @ weights.T)
+    return torch.cat(parts, dim=axis)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a matrix made during evaluation must serve in training, too
+def _matrix_blocks(
+    old: int, new: int, factor: float, dtype: torch.dtype, device: torch.device, rows: int = 128
+) -> list[tuple[int, Tensor]]:
+    """The weights of `old` pixels (columns) in `new` ones (rows), `rows` rows at a time.
+
+    The matrix is a narrow band: a block holds only the columns from the first to the last that its
+    rows use, and comes with the number of the first. Every row sums to 1.
+    """
+    stretch = max(1.0, 1.0 / factor)  # antialiasing: the kernel widens by as much as the image shrinks
+    radius = 2.0 * stretch
+    centers = (torch.arange(new, dtype=torch.float64) + 0.5) / factor - 0.5
+    taps = torch.floor(centers - radius)[:, None] + torch.arange(ceil(2 * radius) + 2)
+    weights = _keys_cubic((centers[:, None] - taps) / stretch)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    # Borders by symmetric reflection: ... 1 0 | 0 1 2 ... old-1 | old-1 old-2 ...
+    columns = taps.long() % (2 * old)
+    columns = torch.minimum(columns, 2 * old - 1 - columns)
+
+    blocks = []
+    for block_columns, block_weights in zip(columns.split(rows), weights.split(rows), strict=True):
+        first, last = int(block_columns.min()), int(block_columns.max())
+        block = torch.zeros(len(block_columns), last + 1 - first, dtype=torch.float64)
+        block.scatter_add_(1, block_columns - first, block_weights)
+        blocks.append((first, block.to(device, dtype)))
+    return blocks
+
+
+def _keys_cubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel, a = -0.5 (IEEE Trans. ASSP 29, 1981, eq. 15)."""
+    x = x.abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))

@@ -1,0 +1,589 @@
+"""The books of one training run: everything that is the same in all scripts and teaches nobody anything.
+
+The script drives, `Run` keeps the books and never calls back:
+
+    run = Run(args)                       # checks everything that can be checked, decodes the pictures
+    run.initialize(model)                 # before `accelerator.prepare`
+    run.resume()                          # after it
+    for lr, hr in run.batches():
+        ...
+        run.end_step(loss=loss)           # counts; logs, validates and saves when due
+    run.finish()
+"""
+
+import argparse
+import copy
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from math import cos, isfinite, pi
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, default_convert
+from tqdm import tqdm
+
+from common.comparison import comparison
+from common.data import (
+    DIV2K,
+    SAMPLE_TRAIN,
+    BenchmarkDataset,
+    PatchDataset,
+    Pictures,
+    Source,
+    decode_pictures,
+    find_pictures,
+    hub_pictures,
+    sample_pictures,
+    to_float,
+)
+from common.errors import UserError
+from common.hub import ROOT, SuperResolutionModel, load_matching, model_card, replace_file
+from common.metrics import evaluate, mean_scores
+from common.resize import Bicubic
+
+
+def positive_int(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
+    """Adds the options that all training scripts share and that `Run` reads."""
+    run = parser.add_argument_group("run", "The same in all scripts.")
+    run.add_argument(
+        "--dataset_name",
+        default=DIV2K,
+        help="data set on the Hugging Face Hub, or `sample`: the photographs in the scikit-image package "
+        "(default: %(default)s)",
+    )
+    run.add_argument("--dataset_config_name", help="configuration of the data set")
+    run.add_argument("--image_column", help="its column of HR pictures (default: the only one)")
+    run.add_argument(
+        "--train_data_dir", type=Path, help="folder of HR pictures, instead of a data set of the Hub"
+    )
+    run.add_argument(
+        "--validation_data_dir",
+        type=Path,
+        help="folder of HR pictures to choose the best weights by (default: the last pictures of the "
+        "training set, a tenth but at most 10, which are then not trained on)",
+    )
+    run.add_argument("--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s")
+    run.add_argument("--init_from", type=Path, help="model folder or .safetensors file to start from")
+    run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    run.add_argument(
+        "--ema_decay",
+        type=float,
+        default=0.0,
+        help="validate and save an exponential moving average of the weights, e.g. 0.999 (default: off)",
+    )
+    run.add_argument(
+        "--mixed_precision",
+        choices=["no", "fp16", "bf16"],
+        help="default: what `accelerate launch` or `accelerate config` says, else no",
+    )
+    run.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
+    run.add_argument("--num_workers", type=int, default=2, help="loader processes (default: %(default)s)")
+    run.add_argument(
+        "--cpu_threads",
+        type=positive_int,
+        help="threads of a process that computes on the CPU (default: its share of the cores)",
+    )
+    for name, default, what in (
+        ("logging_steps", 100, "log the mean loss"),
+        ("validation_steps", 5000, "validate, and keep the weights if they are the best"),
+        ("checkpointing_steps", 1000, "save all that resuming needs"),
+    ):
+        help_text = f"{what} every so many steps (default: %(default)s)"
+        run.add_argument(f"--{name}", type=positive_int, default=default, help=help_text)
+    run.add_argument(
+        "--checkpoints_total_limit", type=positive_int, default=2, help="keep so many (default: %(default)s)"
+    )
+    run.add_argument(
+        "--resume_from_checkpoint", help="`latest` in --output_dir, or the path of a checkpoint folder"
+    )
+    run.add_argument("--report_to", choices=["tensorboard", "none"], default="tensorboard")
+
+
+def learning_rate_factor(args: argparse.Namespace) -> Callable[[int], float]:
+    """The schedule as a factor of `--learning_rate` by step, for `LambdaLR`."""
+
+    def factor(step: int) -> float:
+        if step < args.lr_warmup_steps:
+            return (step + 1) / args.lr_warmup_steps
+        if args.lr_scheduler == "step":
+            return 0.5 ** (step // args.halve_every)
+        progress = (step - args.lr_warmup_steps) / max(1, args.max_train_steps - args.lr_warmup_steps)
+        return (1 + cos(pi * min(progress, 1.0))) / 2
+
+    return factor
+
+
+class Run:
+    """One training run and its output folder.
+
+    Attributes:
+        accelerator: Accelerate's, for the script's own verbs.
+        step: Optimizer steps done.
+        patches: The training patches.
+        validation: The validation pictures.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        """Checks the command line, claims the output folder, seeds, and decodes the pictures.
+
+        Raises:
+            UserError: For whatever can be wrong with the command line, the data or the folder.
+        """
+        self.args = args
+        _check_arguments(args)
+        self.accelerator = Accelerator(
+            mixed_precision=args.mixed_precision,
+            log_with=None if args.report_to == "none" else args.report_to,
+            project_dir=args.output_dir,
+            dynamo_backend="inductor" if args.compile else None,
+            # --batch_size counts the patches of all processes; so does a step of the scheduler.
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+        )
+        self._check_processes()
+        self._checkpoint = _find_checkpoint(args.output_dir, args.resume_from_checkpoint)
+        self.accelerator.wait_for_everyone()  # every process has looked before one writes
+        try:
+            args.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot make --output_dir {args.output_dir}: {error}") from None
+        set_seed(args.seed)
+        if self.accelerator.device.type == "cpu":
+            # `accelerate launch` allows one thread unless OMP_NUM_THREADS says otherwise.
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+            torch.set_num_threads(args.cpu_threads or max(1, cores // processes))
+
+        self.patches, self.validation = self._load_data()
+        self.step = 0
+        self.best: dict[str, float] = {}  # validation scores of the saved weights, and their step
+        self._bicubic: dict[str, float] = {}  # what bicubic scores on the same pictures
+        self._latest: dict[str, float] = {}  # logged values, for the progress bar
+        self._sums: dict[str, Tensor] = {}  # of the losses since the last log, on the device
+        self._count = 0
+        self.accelerator.register_for_checkpointing(self)
+
+    # ------------------------------------------------------------------------------------ beginning
+
+    def initialize(self, model: SuperResolutionModel) -> None:
+        """Takes the network that the run trains, before `accelerator.prepare`.
+
+        Copies the weights of `--init_from` into it, and keeps a copy outside of DDP, autocast and
+        compilation, which validation and saving use: the average of the weights, or the latest.
+        """
+        if self.args.init_from:
+            self.print(load_matching(model, self.args.init_from))
+        self._model = model
+        if self.args.ema_decay:
+            average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.args.ema_decay))
+            average.module.to(self.accelerator.device)
+            self.accelerator.register_for_checkpointing(average)
+            self._average, self._evaluated = average, average.module
+        else:
+            self._average, self._evaluated = None, copy.deepcopy(model).to(self.accelerator.device)
+        self._evaluated.eval().requires_grad_(False)
+
+    def resume(self) -> None:
+        """Loads the checkpoint, if one was asked for and found, and prints what is about to happen."""
+        args = self.args
+        if self._checkpoint:
+            self.accelerator.load_state(str(self._checkpoint))
+            self.print(f"Resuming from {self._checkpoint}.")
+        elif args.resume_from_checkpoint:
+            self.print(f"There is no checkpoint in {args.output_dir} yet: starting from the beginning.")
+        if self.accelerator.is_main_process:
+            description = {"command": _command(), "args": vars(args), **_versions()}
+            content = json.dumps(description, indent=2, default=str) + "\n"
+            replace_file(args.output_dir / "args.json", content.encode())
+            self._cut_metrics()
+        self.accelerator.wait_for_everyone()
+        if args.report_to == "tensorboard":
+            # Hides what an interrupted run logged after the checkpoint.
+            options = {"tensorboard": {"purge_step": self.step + 1}}
+            self.accelerator.init_trackers("tensorboard", init_kwargs=options)
+        self._print_banner()
+        self._bar = tqdm(
+            initial=self.step,
+            total=args.max_train_steps,
+            desc="Training",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+        )
+
+    # ------------------------------------------------------------------------------------- training
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of the steps that are left: LR and HR, RGB in [0, 1], on the device.
+
+        Step `s` of a batch size `B` takes the patches s * B to s * B + B - 1, and each process an equal
+        part of them in the order of their ranks.
+        """
+        batch_size, index = self.args.batch_size, self.accelerator.process_index
+        share = batch_size // self.accelerator.num_processes
+        starts = (
+            step * batch_size + index * share for step in range(self.step, self.args.max_train_steps)
+        )
+        loader = DataLoader(
+            self.patches,
+            batch_sampler=(range(start, start + share) for start in starts),
+            num_workers=self.args.num_workers,
+            collate_fn=default_convert,  # the data set makes whole batches
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        self._model.train()
+        for lr, hr in loader:
+            yield to_float(lr, self.accelerator.device), to_float(hr, self.accelerator.device)
+
+    def end_step(self, **values: Tensor | float) -> None:
+        """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
+
+        Args:
+            **values: What to log: of scalar tensors the mean since the last log, of numbers the latest.
+                A tensor is not read before it is logged, so no step waits for the device.
+        """
+        args = self.args
+        self.step += 1
+        self._count += 1
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        if self._average:
+            self._average.update_parameters(self._model)
+        self._bar.update()
+
+        done = self.step == args.max_train_steps
+        logs = self.step % args.logging_steps == 0 or done
+        validates = self.step % args.validation_steps == 0 or done
+        saves = self.step % args.checkpointing_steps == 0 or done
+        if logs or validates or saves:
+            means = self._means()
+        if logs:
+            numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+            self._log(means | numbers)
+            self._sums, self._count = {}, 0
+        if validates:
+            self._validate()
+        if saves:
+            self._save_checkpoint()
+
+    def finish(self) -> None:
+        """Says where the result is."""
+        self._bar.close()
+        self.accelerator.end_training()
+        self.print(f"{self._result()}\nThe model is in {self.args.output_dir}. Evaluate it with")
+        self.print(f"    python evaluate.py --model {self.args.output_dir} --benchmarks sample")
+
+    def print(self, text: str) -> None:
+        """Prints once, above the progress bar."""
+        if self.accelerator.is_main_process:
+            tqdm.write(text)
+            sys.stdout.flush()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of the books."""
+        return {
+            "step": self.step,
+            "best": self.best,
+            "bicubic": self._bicubic,
+            "sums": self._sums,
+            "count": self._count,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self._count = state["step"], state["count"]
+        self.best, self._bicubic = state["best"], state["bicubic"]
+        self._sums = {key: value.to(self.accelerator.device) for key, value in state["sums"].items()}
+
+    # ------------------------------------------------------------------------------------ when due
+
+    def _means(self) -> dict[str, float]:
+        """Means of the losses since the last log, over all processes. Waits for the device.
+
+        Raises:
+            UserError: One of them is not finite.
+        """
+        # The sums become those of all processes, so that one process can save them for all.
+        self._sums = {
+            name: self.accelerator.reduce(total, "mean") for name, total in self._sums.items()
+        }
+        means = {name: total.item() / self._count for name, total in self._sums.items()}
+        bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
+        if bad:
+            raise UserError(
+                f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
+                f"--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead of "
+                f"fp16. Checkpoints and model in {self.args.output_dir} are from before."
+            )
+        return means
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            with open(self.args.output_dir / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"step": self.step, **values}) + "\n")
+            self._latest |= values
+            shown = {key: f"{self._latest[key]:.4g}" for key in ("loss", "psnr_y") if key in self._latest}
+            self._bar.set_postfix(shown)
+        self.accelerator.log(values, step=self.step)
+
+    def _validate(self) -> None:
+        """Scores the validation pictures in float32 and saves the weights if they are the best yet."""
+        device = self.accelerator.device
+        if not self._average:
+            self._evaluated.load_state_dict(self._model.state_dict())
+        samples: dict[str, Tensor] = {}
+
+        def keep(name: str, sr: Tensor) -> None:
+            if len(samples) < 3:
+                samples[name] = sr.cpu()
+
+        scores = mean_scores(evaluate(self._evaluated, self.validation, device, on_image=keep))
+        if not self._bicubic:
+            baseline = Bicubic(self.validation.scale)
+            self._bicubic = mean_scores(evaluate(baseline, self.validation, device))
+        values = {key: scores[key] for key in ("psnr_y", "ssim_y")}
+        if not self.best or values["psnr_y"] > self.best["psnr_y"]:
+            self.best = values | {"step": self.step}
+            if self.accelerator.is_main_process:
+                self._save_model()
+        self._log(values)
+        if self.accelerator.is_main_process and self.args.report_to == "tensorboard":
+            tracker = self.accelerator.get_tracker("tensorboard")
+            for name, lr, hr in self.validation:
+                if name in samples:
+                    strip = np.asarray(comparison(lr, samples[name], hr))
+                    tracker.log_images({name: strip[None]}, self.step, dataformats="NHWC")
+
+    def _save_model(self) -> None:
+        folder = self.args.output_dir
+        self._evaluated.save_pretrained(folder)
+        source = self.args.train_data_dir or self.args.dataset_name
+        card = model_card(
+            self._evaluated,
+            vars(self.args),
+            f"{len(self.patches.pictures)} pictures of {source}",
+            _command(),
+            self._result(),
+        )
+        replace_file(folder / "README.md", card.encode())
+
+    def _result(self) -> str:
+        if not self.best:
+            return "Not validated yet."
+        return (
+            f"Best on the {len(self.validation)} validation pictures, at step {self.best['step']}: "
+            f"PSNR-Y {self.best['psnr_y']:.2f} dB, SSIM-Y {self.best['ssim_y']:.4f} "
+            f"(bicubic: {self._bicubic['psnr_y']:.2f} dB, {self._bicubic['ssim_y']:.4f})."
+        )
+
+    def _save_checkpoint(self) -> None:
+        """Writes `checkpoint-{step}`, under another name until it is whole."""
+        folder = self.args.output_dir / f"checkpoint-{self.step}"
+        partial = folder.with_name(f"{folder.name}.partial")
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            for path in partial.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            partial.rename(folder)
+            for old in _checkpoints(folder.parent)[: -self.args.checkpoints_total_limit]:
+                shutil.rmtree(old)
+
+    # ---------------------------------------------------------------------------------- at the start
+
+    def _check_processes(self) -> None:
+        batch_size, processes = self.args.batch_size, self.accelerator.num_processes
+        if batch_size % processes:
+            raise UserError(
+                f"--batch_size {batch_size} is that of all {processes} processes together and must be "
+                f"a multiple of {processes}, for example {-(-batch_size // processes) * processes}."
+            )
+        if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "fp16":
+            raise UserError(
+                "fp16 does not work on a CPU. Use --mixed_precision bf16, or no mixed precision."
+            )
+
+    def _load_data(self) -> tuple[PatchDataset, BenchmarkDataset]:
+        args = self.args
+        sources: Sequence[Source]
+        if args.train_data_dir:
+            sources = find_pictures(args.train_data_dir, args.scale)
+        elif args.dataset_name == "sample":
+            sources = sample_pictures(SAMPLE_TRAIN)
+        else:
+            sources = hub_pictures(args.dataset_name, args.dataset_config_name, args.image_column)
+        pictures = self._decode(sources)
+        if args.validation_data_dir:
+            validation = self._decode(find_pictures(args.validation_data_dir, args.scale))
+        else:
+            if len(pictures) < 2:
+                raise UserError(
+                    "One training picture leaves none to validate on. Add more, or name others with "
+                    "--validation_data_dir."
+                )
+            border = len(pictures) - min(10, max(1, len(pictures) // 10))
+            validation = pictures.subset(range(border, len(pictures)))
+            pictures = pictures.subset(range(border))
+
+        patches = PatchDataset(pictures, args.scale, args.patch_size, args.seed)
+        if patches.too_small:
+            self.print(
+                f"Left out {len(patches.too_small)} of {len(pictures)} pictures, which are smaller than "
+                f"a patch of {args.patch_size}x{args.patch_size}: {_enumerate(patches.too_small)}"
+            )
+        return patches, BenchmarkDataset(validation, args.scale)
+
+    def _decode(self, sources: Sequence[Source]) -> Pictures:
+        pictures, errors = decode_pictures(sources, [self.args.scale])
+        if errors:
+            reasons = [f"{name} ({error})" for name, error in errors.items()]
+            message = f"{len(errors)} of {len(sources)} pictures: {_enumerate(reasons)}"
+            if not len(pictures) or len(errors) > max(3, len(sources) / 100):
+                raise UserError(
+                    f"Cannot read {message}. Up to three, or 1 %, would be left out. Mend or remove them."
+                )
+            self.print(f"Left out {message}")
+        return pictures
+
+    def _cut_metrics(self) -> None:
+        """Removes from metrics.jsonl what an interrupted run logged after its last checkpoint."""
+        path = self.args.output_dir / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+            replace_file(path, "".join(kept).encode())
+
+    def _print_banner(self) -> None:
+        args, accelerator, pictures = self.args, self.accelerator, self.patches.pictures
+        device = accelerator.device.type
+        if device == "cuda":
+            device = torch.cuda.get_device_name(accelerator.device)
+        elif device == "cpu":
+            device = f"CPU, {torch.get_num_threads()} threads"
+        lr_size = args.patch_size // args.scale
+        precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+        rows = {
+            "Network": f"{type(self._model).__name__} x{args.scale}, "
+            f"{sum(parameter.numel() for parameter in self._model.parameters()):,} parameters",
+            "Pictures": f"{len(pictures)} to train on ({pictures.sizes.prod(axis=1).sum() / 1e6:.1f} "
+            f"megapixels), {len(self.validation)} to validate on",
+            "Patches": f"LR {lr_size}x{lr_size}, HR {args.patch_size}x{args.patch_size}",
+            "Batch": f"{args.batch_size} patches"
+            + (f" over {accelerator.num_processes} processes" * (accelerator.num_processes > 1)),
+            "Steps": f"{self.step:,} to {args.max_train_steps:,}",
+            "Device": f"{device}, {precision}" + ", compiled" * args.compile,
+            "Output": f"{args.output_dir}",
+        }
+        self.print("\n".join(f"{key:>10}: {value}" for key, value in rows.items()))
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    rules = {
+        f"--patch_size {args.patch_size} is not a multiple of --scale {args.scale}; try "
+        f"{-(-args.patch_size // args.scale) * args.scale}.": args.patch_size % args.scale == 0,
+        f"--ema_decay {args.ema_decay} is not in [0, 1).": 0 <= args.ema_decay < 1,
+        f"--learning_rate {args.learning_rate} is not above 0.": args.learning_rate > 0,
+        f"--lr_warmup_steps {args.lr_warmup_steps} is below 0.": args.lr_warmup_steps >= 0,
+        f"--num_workers {args.num_workers} is below 0.": args.num_workers >= 0,
+        f"--seed {args.seed} is below 0.": args.seed >= 0,
+    }
+    for message, kept in rules.items():
+        if not kept:
+            raise UserError(message)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
+    """The checkpoint to go on from, if any, once the output folder is found free to be written to.
+
+    Args:
+        output_dir: May be missing.
+        wanted: `--resume_from_checkpoint`.
+
+    Raises:
+        UserError: The folder holds something that would be overwritten, or there is no such checkpoint.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
+    used = output_dir.is_dir() and any(output_dir.iterdir())
+    if used and not wanted:
+        raise UserError(
+            f"--output_dir {output_dir} is not empty. Go on with the run in it by "
+            "--resume_from_checkpoint latest, or name another folder."
+        )
+    if used and not (output_dir / "args.json").exists():
+        raise UserError(f"--output_dir {output_dir} is not empty and not that of a run. Name another.")
+    checkpoints = _checkpoints(output_dir)
+    if wanted is None or wanted == "latest":
+        return checkpoints[-1] if checkpoints else None
+
+    path = Path(wanted)
+    if not path.is_dir() or not re.fullmatch(r"checkpoint-\d+", path.name):
+        names = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"
+        raise UserError(
+            f"--resume_from_checkpoint {wanted} is no checkpoint folder. Use `latest`, or the path of "
+            f"one. In {output_dir} there are: {names}."
+        )
+    if used and (not checkpoints or checkpoints[-1].resolve() != path.resolve()):
+        raise UserError(
+            f"--output_dir {output_dir} holds a run that goes on from elsewhere than {path}. Name "
+            "another --output_dir to go on from there."
+        )
+    return path
+
+
+def _enumerate(items: list[str]) -> str:
+    """The first ten of them."""
+    return ", ".join(items[:10]) + f" and {len(items) - 10} more" * (len(items) > 10)
+
+
+def _command() -> str:
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _versions() -> dict[str, str | None]:
+    packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return {
+        "commit": git.stdout.strip() or None,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }

@@ -1,0 +1,234 @@
+"""A2N: Chen, Gu, Zhang, "Attention in Attention Network for Image Super-Resolution" (2021).
+
+    accelerate launch train_a2n.py --scale 2 --batch_size 32
+
+trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on Set5 x2.
+"""
+
+import argparse
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.hub import SuperResolutionModel
+from common.losses import charbonnier
+from common.run import Run, add_run_arguments, learning_rate_factor, positive_int
+
+
+class PixelAttention(nn.Module):
+    """Weighs every value of a feature map by a sigmoid of all channels at its pixel."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(num_features, num_features, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * torch.sigmoid(self.conv(features))
+
+
+class AttentionBranch(nn.Module):
+    """Pixel attention with a gate of its own receptive field (section 3.3 of the paper)."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Conv2d(num_features, num_features, kernel_size=3, padding=1, bias=False),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(num_features, num_features, kernel_size=1),
+            nn.Sigmoid(),
+        )
+        self.value = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1, bias=False)
+        self.out = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.out(self.value(features) * self.gate(features))
+
+
+class AttentionInAttentionBlock(nn.Module):
+    """An attention branch and a plain one, weighed against each other by what the whole image shows.
+
+    Args:
+        num_features: Channels.
+        plain_kernel_size: Of the plain branch: 3 in A2N, 1 in A2N-M.
+    """
+
+    def __init__(self, num_features: int, plain_kernel_size: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(num_features, num_features, kernel_size=1, bias=False)
+        self.branch_scores = nn.Sequential(
+            nn.Linear(num_features, num_features // 4, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Linear(num_features // 4, 2, bias=False),
+        )
+        self.attention_branch = AttentionBranch(num_features)
+        self.plain_branch = nn.Conv2d(
+            num_features, num_features, plain_kernel_size, padding=plain_kernel_size // 2, bias=False
+        )
+        self.conv_out = nn.Conv2d(num_features, num_features, kernel_size=1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = F.leaky_relu(self.conv_in(features), 0.2)
+        scores = self.branch_scores(x.mean(dim=(2, 3)))
+        # Two weights that sum to 1, so the weighted sum is an interpolation by the first of them.
+        weight = F.softmax(scores / 30, dim=1)[:, 0].to(x.dtype).view(-1, 1, 1, 1)
+        x = torch.lerp(self.plain_branch(x), self.attention_branch(x), weight)
+        return features + self.conv_out(F.leaky_relu(x, 0.2))
+
+
+class Upsampler(nn.Sequential):
+    """Nearest-neighbor enlargement by `factor`, then two convolutions with pixel attention between."""
+
+    def __init__(self, in_features: int, num_features: int, factor: int) -> None:
+        super().__init__(
+            nn.Upsample(scale_factor=factor, mode="nearest"),
+            nn.Conv2d(in_features, num_features, kernel_size=3, padding=1),
+            PixelAttention(num_features),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(num_features, num_features, kernel_size=3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
+
+
+class A2N(SuperResolutionModel):
+    """Attention-in-attention network.
+
+    Args:
+        scale: 2, 3 or 4; x4 enlarges twice by 2.
+        variant: "a2n", or "a2n-m" with 1x1 convolutions in the plain branches.
+        num_features: Channels before the enlargement.
+        num_upsampler_features: Channels after it.
+        num_blocks: Attention-in-attention blocks.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        variant: str = "a2n",
+        num_features: int = 40,
+        num_upsampler_features: int = 24,
+        num_blocks: int = 16,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        plain_kernel_size = {"a2n": 3, "a2n-m": 1}[variant]
+        factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
+
+        self.conv_first = nn.Conv2d(3, num_features, kernel_size=3, padding=1)
+        self.blocks = nn.Sequential(
+            *(AttentionInAttentionBlock(num_features, plain_kernel_size) for _ in range(num_blocks))
+        )
+        self.conv_trunk = nn.Conv2d(num_features, num_features, kernel_size=3, padding=1)
+        channels = [num_features] + [num_upsampler_features] * len(factors)
+        self.upsamplers = nn.Sequential(*map(Upsampler, channels, channels[1:], factors))
+        self.conv_last = nn.Conv2d(num_upsampler_features, 3, kernel_size=3, padding=1)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
+        features = self.conv_first(lr)
+        features = features + self.conv_trunk(self.blocks(features))
+        residual = self.conv_last(self.upsamplers(features))
+        return residual + F.interpolate(lr, scale_factor=self.scale, mode="bilinear")
+
+    @classmethod
+    def from_published(cls, tensors: dict[str, Tensor], scale: int) -> "A2N":
+        """The network with the weights of the authors' code, which works on RGB in [0, 255]."""
+        new_names = {
+            r"AAB_trunk\.(\d+)\.conv_first": r"blocks.\1.conv_in",
+            r"AAB_trunk\.(\d+)\.ADM": r"blocks.\1.branch_scores",
+            r"AAB_trunk\.(\d+)\.attention\.k1": r"blocks.\1.attention_branch.gate.0",
+            r"AAB_trunk\.(\d+)\.attention\.k2": r"blocks.\1.attention_branch.gate.2",
+            r"AAB_trunk\.(\d+)\.attention\.k3": r"blocks.\1.attention_branch.value",
+            r"AAB_trunk\.(\d+)\.attention\.k4": r"blocks.\1.attention_branch.out",
+            r"AAB_trunk\.(\d+)\.non_attention": r"blocks.\1.plain_branch",
+            r"AAB_trunk\.(\d+)\.conv_last": r"blocks.\1.conv_out",
+            r"trunk_conv": r"conv_trunk",
+            r"upconv1": r"upsamplers.0.1",
+            r"att1": r"upsamplers.0.2",
+            r"HRconv1": r"upsamplers.0.4",
+            r"upconv2": r"upsamplers.1.1",
+            r"att2": r"upsamplers.1.2",
+            r"HRconv2": r"upsamplers.1.4",
+        }
+        weights = {}
+        for name, tensor in tensors.items():
+            for old, new in new_names.items():
+                name = re.sub(rf"^{old}(?=\.)", new, name)
+            weights[name] = tensor.clone()
+        weights["conv_first.weight"] *= 255
+        weights["conv_last.weight"] /= 255
+        weights["conv_last.bias"] /= 255
+
+        is_a2n_m = weights["blocks.0.plain_branch.weight"].shape[-1] == 1
+        model = cls(scale, "a2n-m" if is_a2n_m else "a2n")
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    recipe = parser.add_argument_group("recipe", "Defaults are the paper's.")
+    recipe.add_argument("--scale", type=int, choices=[2, 3, 4], default=2)
+    recipe.add_argument(
+        "--variant", choices=["a2n", "a2n-m"], default="a2n", help="a2n-m is a fifth smaller"
+    )
+    recipe.add_argument("--loss", choices=["l1", "charbonnier"], default="l1")
+    recipe.add_argument(
+        "--patch_size",
+        type=positive_int,
+        help="side of an HR patch in pixels, a multiple of the scale (default: 64 times the scale)",
+    )
+    recipe.add_argument(
+        "--batch_size",
+        type=positive_int,
+        default=32,
+        help="patches of one optimizer step, over all processes (default: %(default)s)",
+    )
+    recipe.add_argument("--max_train_steps", type=positive_int, default=1_000_000, help="optimizer steps")
+    recipe.add_argument("--learning_rate", type=float, default=5e-4)
+    recipe.add_argument(
+        "--lr_scheduler",
+        choices=["step", "cosine"],
+        default="step",
+        help="step: halved every --halve_every steps; cosine: falls to zero (default: %(default)s)",
+    )
+    recipe.add_argument("--halve_every", type=positive_int, default=200_000, help="steps")
+    recipe.add_argument(
+        "--lr_warmup_steps", type=int, default=0, help="the rate rises linearly first (default: 0)"
+    )
+    add_run_arguments(parser, output_dir="out/a2n")
+    args = parser.parse_args()
+    args.patch_size = args.patch_size or 64 * args.scale
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    run = Run(args)
+    accelerator = run.accelerator
+
+    model = A2N(args.scale, args.variant).to(memory_format=torch.channels_last)
+    run.initialize(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
+    model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
+    run.resume()
+
+    loss_function = {"l1": F.l1_loss, "charbonnier": charbonnier}[args.loss]
+    for lr, hr in run.batches():
+        sr = model(lr)
+        loss = loss_function(sr, hr)
+        accelerator.backward(loss)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        # Logs, validates and saves when due.
+        run.end_step(loss=loss, learning_rate=scheduler.get_last_lr()[0])
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()

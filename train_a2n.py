@@ -64,7 +64,11 @@ class AttentionInAttentionBlock(nn.Module):
         )
         self.attention_branch = AttentionBranch(num_features)
         self.plain_branch = nn.Conv2d(
-            num_features, num_features, plain_kernel_size, padding=plain_kernel_size // 2, bias=False
+            num_features,
+            num_features,
+            plain_kernel_size,
+            padding=plain_kernel_size // 2,
+            bias=False,
         )
         self.conv_out = nn.Conv2d(num_features, num_features, kernel_size=1, bias=False)
 
@@ -187,7 +191,9 @@ def parse_args() -> argparse.Namespace:
         default=32,
         help="patches of one optimizer step, over all processes (default: %(default)s)",
     )
-    recipe.add_argument("--max_train_steps", type=positive_int, default=1_000_000, help="optimizer steps")
+    recipe.add_argument(
+        "--max_train_steps", type=positive_int, default=1_000_000, help="optimizer steps"
+    )
     recipe.add_argument("--learning_rate", type=float, default=5e-4)
     recipe.add_argument(
         "--lr_scheduler",

@@ -99,7 +99,9 @@ def find_pictures(folder: Path, scale: int) -> list[Source]:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}. Check the path.")
-    hr_folders = [child for child in _subfolders(folder) if re.fullmatch(r"(.*_)?hr", child.name, re.I)]
+    hr_folders = [
+        child for child in _subfolders(folder) if re.fullmatch(r"(.*_)?hr", child.name, re.I)
+    ]
     if len(hr_folders) > 1:
         names = ", ".join(child.name for child in hr_folders)
         raise UserError(f"{folder} holds several sets of HR pictures ({names}). Name one of them.")
@@ -108,17 +110,20 @@ def find_pictures(folder: Path, scale: int) -> list[Source]:
     if hr_folders:
         hr_folder = hr_folders[0]
         lr_name = re.escape(hr_folder.name[:-2]) + r"lr(_bicubic)?"
-        lr_folder = next((c for c in _subfolders(folder) if re.fullmatch(lr_name, c.name, re.I)), None)
+        lr_folder = next(
+            (c for c in _subfolders(folder) if re.fullmatch(lr_name, c.name, re.I)), None
+        )
     if lr_folder and any(re.fullmatch(r"X\d", child.name) for child in _subfolders(lr_folder)):
         lr_folder = lr_folder / f"X{scale}"
     lr_files = {}
     if lr_folder and lr_folder.is_dir():
         lr_files = {
-            str(path.relative_to(lr_folder).with_suffix("")): path for path in _picture_files(lr_folder)
+            str(path.relative_to(lr_folder).with_suffix("")): path
+            for path in picture_files(lr_folder)
         }
 
     sources = []
-    for path in _picture_files(hr_folder):
+    for path in picture_files(hr_folder):
         name = str(path.relative_to(hr_folder))
         stem = str(path.relative_to(hr_folder).with_suffix(""))
         lr = None
@@ -148,7 +153,8 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir())
 
 
-def _picture_files(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
+    """All files below a folder with the ending of a picture, sorted; links to folders are followed."""
     paths = []
     for parent, _, names in os.walk(folder, followlinks=True):
         paths += [Path(parent, name) for name in names if name.lower().endswith(EXTENSIONS)]
@@ -159,7 +165,9 @@ def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path.resolve()), "bytes": None}
 
 
-def hub_pictures(name: str, config: str | None = None, column: str | None = None) -> datasets.Dataset:
+def hub_pictures(
+    name: str, config: str | None = None, column: str | None = None
+) -> datasets.Dataset:
     """The training split of a data set on the Hugging Face Hub, downloaded but not decoded.
 
     Args:
@@ -180,7 +188,9 @@ def hub_pictures(name: str, config: str | None = None, column: str | None = None
             huggingface_hub.HfApi().dataset_info(name, timeout=3)
         except huggingface_hub.errors.HfHubHTTPError as error:
             raise UserError(f"The Hub does not give out the data set {name}: {error}") from None
-        except Exception as error:  # the HTTP client's own, which differs between versions of the hub
+        except (
+            Exception
+        ) as error:  # the HTTP client's own, which differs between versions of the hub
             endpoint = huggingface_hub.constants.ENDPOINT
             raise UserError(
                 f"Cannot reach {endpoint} for the data set {name} ({error}). {ways_out}"
@@ -190,8 +200,12 @@ def hub_pictures(name: str, config: str | None = None, column: str | None = None
     except Exception as error:  # any of the many ways in which a repository can be no data set
         raise UserError(f"Cannot load the data set {name}: {error}. {ways_out}") from None
 
-    image_columns = [key for key, kind in table.features.items() if isinstance(kind, datasets.Image)]
-    hr = column or ("hr" if "hr" in image_columns else image_columns[0] if image_columns else "none")
+    image_columns = [
+        key for key, kind in table.features.items() if isinstance(kind, datasets.Image)
+    ]
+    hr = column or (
+        "hr" if "hr" in image_columns else image_columns[0] if image_columns else "none"
+    )
     if hr not in image_columns or (column is None and hr != "hr" and len(image_columns) > 1):
         raise UserError(
             f"The columns of pictures in {name} are {image_columns}. Name one with --image_column."
@@ -270,9 +284,11 @@ def decode_pictures(
         if file
     ]
     layout = 1  # of the table: another number where `_decode` or MATLAB's bicubic changes
-    fingerprint = hashlib.sha256(json.dumps([layout, identity, list(scales)]).encode()).hexdigest()[:32]
+    fingerprint = hashlib.sha256(json.dumps([layout, identity, list(scales)]).encode()).hexdigest()[
+        :32
+    ]
     columns = {"name": "string", "error": "string", "height": "int32", "width": "int32"}
-    columns |= {key: "large_binary" for key in ("hr", *(f"lr_x{scale}" for scale in scales))}
+    columns |= dict.fromkeys(("hr", *(f"lr_x{scale}" for scale in scales)), "large_binary")
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -285,7 +301,9 @@ def decode_pictures(
                     "sources": tuple(sources) if isinstance(sources, list) else sources,
                     "scales": tuple(scales),
                 },
-                features=datasets.Features({key: datasets.Value(kind) for key, kind in columns.items()}),
+                features=datasets.Features(
+                    {key: datasets.Value(kind) for key, kind in columns.items()}
+                ),
                 fingerprint=fingerprint,
                 writer_batch_size=4,  # pictures in memory at a time; the default of 1000 takes gigabytes
             )
@@ -298,7 +316,9 @@ def decode_pictures(
         datasets.enable_progress_bars()
 
     facts = table.select_columns(["name", "error"])[:]
-    errors = {name: error for name, error in zip(facts["name"], facts["error"], strict=True) if error}
+    errors = {
+        name: error for name, error in zip(facts["name"], facts["error"], strict=True) if error
+    }
     return Pictures(table, [row for row, error in enumerate(facts["error"]) if not error]), errors
 
 
@@ -306,12 +326,15 @@ def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[s
     workers = os.cpu_count() or 1  # threads: Pillow and PyTorch let go of the interpreter
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(sources), desc="Decoding", unit=" pictures") as bar,
+        tqdm(total=len(sources), desc="Decoding", unit=" pictures", leave=False) as bar,
     ):
         for start in range(0, len(sources), 2 * workers):
             numbers = range(start, min(start + 2 * workers, len(sources)))
             for row in pool.map(
-                _decode_one, numbers, [sources[number] for number in numbers], [scales] * len(numbers)
+                _decode_one,
+                numbers,
+                [sources[number] for number in numbers],
+                [scales] * len(numbers),
             ):
                 yield row
                 bar.update()
@@ -325,7 +348,9 @@ def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str,
     row |= {f"lr_x{scale}": b"" for scale in scales}
     try:
         hr, lr = (
-            read_picture(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"]) if file else None
+            read_picture(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"])
+            if file
+            else None
             for file in files.values()
         )
         pixels = {}
@@ -335,7 +360,9 @@ def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str,
                 pixels[f"lr_x{scale}"] = small.movedim(0, -1).contiguous().numpy()
         else:
             (scale,) = scales
-            if any(high // scale != low for high, low in zip(hr.shape[:2], lr.shape[:2], strict=True)):
+            if any(
+                high // scale != low for high, low in zip(hr.shape[:2], lr.shape[:2], strict=True)
+            ):
                 raise ValueError(
                     f"its LR picture is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} "
                     f"of {hr.shape[1]}x{hr.shape[0]}"
@@ -408,7 +435,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
                 self.patch_size,
                 orientation,
             )
-        return tuple(to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr))
+        return tuple(
+            to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)
+        )
 
 
 class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):

@@ -13,25 +13,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.metrics import PROTOCOL
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-class SuperResolutionModel(
-    nn.Module,
-    PyTorchModelHubMixin,
-    pipeline_tag="image-to-image",
-    license="apache-2.0",
-    tags=["super-resolution"],
-):
+class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
     """Base of the networks. `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
 
     A network is saved with the arguments of its constructor, which must be JSON values, and with the
@@ -46,13 +39,17 @@ class SuperResolutionModel(
         return Path(inspect.getfile(cls)).stem.removeprefix("train_")
 
     @classmethod
-    def from_published(cls, tensors: dict[str, Tensor]) -> "SuperResolutionModel":
+    def from_published(cls, tensors: dict[str, Tensor], scale: int) -> "SuperResolutionModel":
         """The network with weights that its authors published, under their names.
 
         Raises:
             UserError: The tensors are not those of this network.
         """
         raise UserError(f"There is no known set of published weights for {cls.architecture()}.")
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """For a folder that has no README.md yet."""
+        return ModelCard(model_card(self))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = {"architecture": self.architecture(), **(self._hub_mixin_config or {})}
@@ -112,7 +109,9 @@ def load_model(folder: str | Path) -> SuperResolutionModel:
         config = json.loads((folder / CONFIG).read_text())
         network = find_network(config["architecture"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f'{folder / CONFIG} does not say which network it is ("architecture").') from None
+        raise UserError(
+            f'{folder / CONFIG} does not say which network it is ("architecture").'
+        ) from None
     try:
         return network.from_pretrained(folder)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
@@ -129,7 +128,9 @@ def find_network(architecture: str) -> type[SuperResolutionModel]:
     """
     known = sorted(path.stem.removeprefix("train_") for path in ROOT.glob("train_*.py"))
     if architecture not in known:
-        raise UserError(f"Unknown architecture {architecture!r}. This repository has: {', '.join(known)}.")
+        raise UserError(
+            f"Unknown architecture {architecture!r}. This repository has: {', '.join(known)}."
+        )
     module = importlib.import_module(f"train_{architecture}")
     (network,) = (
         value
@@ -181,35 +182,24 @@ def load_matching(model: nn.Module, path: str | Path) -> str:
     )
 
 
-def model_card(
-    model: SuperResolutionModel, args: dict[str, Any], data: str, command: str, results: str
-) -> str:
+def model_card(model: SuperResolutionModel, training: str = "") -> str:
     """The README.md of a model folder.
 
     Args:
         model: The network.
-        args: The resolved command line of the training.
-        data: What it was trained on, in a phrase.
-        command: The command line.
-        results: What it reached on which pictures, in a sentence.
+        training: Markdown on its training and results.
     """
-    name = type(model).__name__
     metadata = ModelCardData(
         license="apache-2.0",
         pipeline_tag="image-to-image",
         tags=["super-resolution", model.architecture()],
     )
-    recipe = "\n".join(f"- `{key}`: {value}" for key, value in args.items() if value is not None)
     return f"""---
 {metadata.to_yaml()}
 ---
-# {name} x{model.scale}
+# {type(model).__name__} x{model.scale}
 
-Single-image super-resolution by a factor of {model.scale}, trained on {data}.
-
-{results}
-
-Protocol: {PROTOCOL}.
+Single-image super-resolution by a factor of {model.scale}.
 
 ## Use
 
@@ -221,13 +211,7 @@ from common.hub import load_model
 model = load_model("path/of/this/folder")
 sr = model(lr)  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * {model.scale}, w * {model.scale}), not clamped
 ```
-
-## Training
-
-    {command}
-
-{recipe}
-"""
+{training}"""
 
 
 def replace_file(path: Path, content: bytes) -> None:

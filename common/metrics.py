@@ -85,7 +85,7 @@ def evaluate(
     benchmark: BenchmarkDataset,
     device: torch.device,
     metrics: Sequence[Metric] = (psnr_y, ssim_y),
-    on_image: Callable[[str, Tensor], None] | None = None,
+    on_image: Callable[[int, Tensor], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Super-resolves and scores every picture of a benchmark; several processes share them out.
 
@@ -94,8 +94,8 @@ def evaluate(
         benchmark: The pictures.
         device: Where the model is.
         metrics: What to score each picture by.
-        on_image: Is called with the name and the SR, uint8, (3, H, W), of each picture, in the process
-            that made it.
+        on_image: Is called with the number and the SR, uint8, (3, H, W), of each picture, in the
+            process that made it.
 
     Returns:
         On every process, for each picture its scores and the `seconds` of the forward pass.
@@ -113,7 +113,7 @@ def evaluate(
         seconds = _now(device) - start
         results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
         if on_image:
-            on_image(name, to_uint8(sr))
+            on_image(index, to_uint8(sr))
     gathered = {name: result for part in gather_object([results]) for name, result in part.items()}
     return {name: gathered[name] for name in benchmark.pictures.names}
 
@@ -144,7 +144,9 @@ def _prepare(sr: Tensor, hr: Tensor, crop_border: int) -> tuple[Tensor, Tensor]:
     height, width = hr.shape[-2] - 2 * crop_border, hr.shape[-1] - 2 * crop_border
     if min(height, width) < 1:
         raise ValueError(f"a border of {crop_border} leaves nothing of {tuple(hr.shape)}")
-    device = "cpu" if sr.device.type == "mps" else sr.device  # Apple's GPUs have no double precision
+    device = (
+        "cpu" if sr.device.type == "mps" else sr.device
+    )  # Apple's GPUs have no double precision
     sr, hr = (
         to_uint8(image).to(device, torch.float64)[
             ..., crop_border : crop_border + height, crop_border : crop_border + width
@@ -162,7 +164,9 @@ def _psnr(sr: Tensor, hr: Tensor) -> float:
 def _ssim(sr: Tensor, hr: Tensor) -> float:
     """(C, H, W) in [0, 255] -> mean over channels and positions of eq. 13 of Wang et al."""
     if min(sr.shape[-2:]) < 11:
-        raise ValueError(f"SSIM needs at least 11x11 pixels inside the border, not {tuple(sr.shape)}")
+        raise ValueError(
+            f"SSIM needs at least 11x11 pixels inside the border, not {tuple(sr.shape)}"
+        )
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_sr, mean_hr, sr_sr, hr_hr, sr_hr = _gaussian_means(
         torch.stack([sr, hr, sr * sr, hr * hr, sr * hr])
@@ -180,7 +184,10 @@ def _gaussian_means(maps: Tensor) -> Tensor:
     for axis in (-2, -1):
         length = maps.shape[axis] - 10
         maps = sum(
-            (weight / sum(window) * maps.narrow(axis, k, length) for k, weight in enumerate(window)),
+            (
+                weight / sum(window) * maps.narrow(axis, k, length)
+                for k, weight in enumerate(window)
+            ),
             start=torch.zeros((), dtype=maps.dtype, device=maps.device),
         )
     return maps

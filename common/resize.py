@@ -39,7 +39,9 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
         new = tuple(ceil(side * size) for side in old)
         factors = [float(size)] * 2
     if min(*old, *new) < 1:
-        raise ValueError(f"cannot resize {tuple(old)} to {new}: every side must be at least 1 pixel")
+        raise ValueError(
+            f"cannot resize {tuple(old)} to {new}: every side must be at least 1 pixel"
+        )
 
     eight_bits = images.dtype == torch.uint8
     dtype = torch.float64 if eight_bits or images.dtype == torch.float64 else torch.float32
@@ -94,7 +96,9 @@ def _matrix_blocks(
     The matrix is a narrow band: a block holds only the columns from the first to the last that its
     rows use, and comes with the number of the first. Every row sums to 1.
     """
-    stretch = max(1.0, 1.0 / factor)  # antialiasing: the kernel widens by as much as the image shrinks
+    stretch = max(
+        1.0, 1.0 / factor
+    )  # antialiasing: the kernel widens by as much as the image shrinks
     radius = 2.0 * stretch
     centers = (torch.arange(new, dtype=torch.float64) + 0.5) / factor - 0.5
     taps = torch.floor(centers - radius)[:, None] + torch.arange(ceil(2 * radius) + 2)

@@ -52,7 +52,7 @@ from common.data import (
 )
 from common.errors import UserError
 from common.hub import ROOT, SuperResolutionModel, load_matching, model_card, replace_file
-from common.metrics import evaluate, mean_scores
+from common.metrics import PROTOCOL, evaluate, mean_scores
 from common.resize import Bicubic
 
 
@@ -76,7 +76,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     run.add_argument("--dataset_config_name", help="configuration of the data set")
     run.add_argument("--image_column", help="its column of HR pictures (default: the only one)")
     run.add_argument(
-        "--train_data_dir", type=Path, help="folder of HR pictures, instead of a data set of the Hub"
+        "--train_data_dir",
+        type=Path,
+        help="folder of HR pictures, instead of a data set of the Hub",
     )
     run.add_argument(
         "--validation_data_dir",
@@ -84,8 +86,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         help="folder of HR pictures to choose the best weights by (default: the last pictures of the "
         "training set, a tenth but at most 10, which are then not trained on)",
     )
-    run.add_argument("--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s")
-    run.add_argument("--init_from", type=Path, help="model folder or .safetensors file to start from")
+    run.add_argument(
+        "--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s"
+    )
+    run.add_argument(
+        "--init_from", type=Path, help="model folder or .safetensors file to start from"
+    )
     run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     run.add_argument(
         "--ema_decay",
@@ -98,8 +104,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         choices=["no", "fp16", "bf16"],
         help="default: what `accelerate launch` or `accelerate config` says, else no",
     )
-    run.add_argument("--compile", action="store_true", help="compile the network with torch.compile")
-    run.add_argument("--num_workers", type=int, default=2, help="loader processes (default: %(default)s)")
+    run.add_argument(
+        "--compile", action="store_true", help="compile the network with torch.compile"
+    )
+    run.add_argument(
+        "--num_workers", type=int, default=2, help="loader processes (default: %(default)s)"
+    )
     run.add_argument(
         "--cpu_threads",
         type=positive_int,
@@ -113,12 +123,26 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         help_text = f"{what} every so many steps (default: %(default)s)"
         run.add_argument(f"--{name}", type=positive_int, default=default, help=help_text)
     run.add_argument(
-        "--checkpoints_total_limit", type=positive_int, default=2, help="keep so many (default: %(default)s)"
+        "--checkpoints_total_limit",
+        type=positive_int,
+        default=2,
+        help="keep so many (default: %(default)s)",
     )
     run.add_argument(
-        "--resume_from_checkpoint", help="`latest` in --output_dir, or the path of a checkpoint folder"
+        "--resume_from_checkpoint",
+        help="`latest` in --output_dir, or the path of a checkpoint folder",
     )
     run.add_argument("--report_to", choices=["tensorboard", "none"], default="tensorboard")
+
+
+def set_cpu_threads(threads: int | None = None) -> None:
+    """Lets PyTorch compute with so many threads, by default with this process's share of the cores.
+
+    `accelerate launch` allows a process on the CPU one thread, unless OMP_NUM_THREADS is set.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(threads or max(1, cores // processes))
 
 
 def learning_rate_factor(args: argparse.Namespace) -> Callable[[int], float]:
@@ -129,7 +153,9 @@ def learning_rate_factor(args: argparse.Namespace) -> Callable[[int], float]:
             return (step + 1) / args.lr_warmup_steps
         if args.lr_scheduler == "step":
             return 0.5 ** (step // args.halve_every)
-        progress = (step - args.lr_warmup_steps) / max(1, args.max_train_steps - args.lr_warmup_steps)
+        progress = (step - args.lr_warmup_steps) / max(
+            1, args.max_train_steps - args.lr_warmup_steps
+        )
         return (1 + cos(pi * min(progress, 1.0))) / 2
 
     return factor
@@ -169,11 +195,7 @@ class Run:
         except OSError as error:
             raise UserError(f"Cannot make --output_dir {args.output_dir}: {error}") from None
         set_seed(args.seed)
-        if self.accelerator.device.type == "cpu":
-            # `accelerate launch` allows one thread unless OMP_NUM_THREADS says otherwise.
-            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-            processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-            torch.set_num_threads(args.cpu_threads or max(1, cores // processes))
+        set_cpu_threads(args.cpu_threads)
 
         self.patches, self.validation = self._load_data()
         self.step = 0
@@ -211,9 +233,11 @@ class Run:
             self.accelerator.load_state(str(self._checkpoint))
             self.print(f"Resuming from {self._checkpoint}.")
         elif args.resume_from_checkpoint:
-            self.print(f"There is no checkpoint in {args.output_dir} yet: starting from the beginning.")
+            self.print(
+                f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
+            )
         if self.accelerator.is_main_process:
-            description = {"command": _command(), "args": vars(args), **_versions()}
+            description = {"command": _command(), "args": vars(args), **versions()}
             content = json.dumps(description, indent=2, default=str) + "\n"
             replace_file(args.output_dir / "args.json", content.encode())
             self._cut_metrics()
@@ -242,7 +266,8 @@ class Run:
         batch_size, index = self.args.batch_size, self.accelerator.process_index
         share = batch_size // self.accelerator.num_processes
         starts = (
-            step * batch_size + index * share for step in range(self.step, self.args.max_train_steps)
+            step * batch_size + index * share
+            for step in range(self.step, self.args.max_train_steps)
         )
         loader = DataLoader(
             self.patches,
@@ -279,7 +304,9 @@ class Run:
         if logs or validates or saves:
             means = self._means()
         if logs:
-            numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+            numbers = {
+                name: value for name, value in values.items() if not isinstance(value, Tensor)
+            }
             self._log(means | numbers)
             self._sums, self._count = {}, 0
         if validates:
@@ -313,7 +340,9 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self._count = state["step"], state["count"]
         self.best, self._bicubic = state["best"], state["bicubic"]
-        self._sums = {key: value.to(self.accelerator.device) for key, value in state["sums"].items()}
+        self._sums = {
+            key: value.to(self.accelerator.device) for key, value in state["sums"].items()
+        }
 
     # ------------------------------------------------------------------------------------ when due
 
@@ -342,7 +371,9 @@ class Run:
             with open(self.args.output_dir / "metrics.jsonl", "a") as file:
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
             self._latest |= values
-            shown = {key: f"{self._latest[key]:.4g}" for key in ("loss", "psnr_y") if key in self._latest}
+            shown = {
+                key: f"{self._latest[key]:.4g}" for key in ("loss", "psnr_y") if key in self._latest
+            }
             self._bar.set_postfix(shown)
         self.accelerator.log(values, step=self.step)
 
@@ -351,13 +382,9 @@ class Run:
         device = self.accelerator.device
         if not self._average:
             self._evaluated.load_state_dict(self._model.state_dict())
-        samples: dict[str, Tensor] = {}
-
-        def keep(name: str, sr: Tensor) -> None:
-            if len(samples) < 3:
-                samples[name] = sr.cpu()
-
-        scores = mean_scores(evaluate(self._evaluated, self.validation, device, on_image=keep))
+        scores = mean_scores(
+            evaluate(self._evaluated, self.validation, device, on_image=self._show_picture)
+        )
         if not self._bicubic:
             baseline = Bicubic(self.validation.scale)
             self._bicubic = mean_scores(evaluate(baseline, self.validation, device))
@@ -367,23 +394,28 @@ class Run:
             if self.accelerator.is_main_process:
                 self._save_model()
         self._log(values)
-        if self.accelerator.is_main_process and self.args.report_to == "tensorboard":
+
+    def _show_picture(self, index: int, sr: Tensor) -> None:
+        """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
+        if self.accelerator.is_main_process and index < 3 and self.args.report_to == "tensorboard":
+            name, lr, hr = self.validation[index]
+            strip = np.asarray(comparison(lr, sr.cpu(), hr))
             tracker = self.accelerator.get_tracker("tensorboard")
-            for name, lr, hr in self.validation:
-                if name in samples:
-                    strip = np.asarray(comparison(lr, samples[name], hr))
-                    tracker.log_images({name: strip[None]}, self.step, dataformats="NHWC")
+            tracker.log_images({name: strip[None]}, self.step, dataformats="NHWC")
 
     def _save_model(self) -> None:
         folder = self.args.output_dir
         self._evaluated.save_pretrained(folder)
         source = self.args.train_data_dir or self.args.dataset_name
+        recipe = [
+            f"- `{key}`: {value}" for key, value in vars(self.args).items() if value is not None
+        ]
         card = model_card(
             self._evaluated,
-            vars(self.args),
-            f"{len(self.patches.pictures)} pictures of {source}",
-            _command(),
-            self._result(),
+            f"\n## Results\n\n{self._result()}\n\nProtocol: {PROTOCOL}.\n\n## Training\n\n    {_command()}\n\n"
+            f"on {len(self.patches.pictures)} pictures of {source}, with\n\n"
+            + "\n".join(recipe)
+            + "\n",
         )
         replace_file(folder / "README.md", card.encode())
 
@@ -474,7 +506,11 @@ class Run:
         path = self.args.output_dir / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+            kept = [
+                line
+                for line in lines
+                if line.endswith("\n") and json.loads(line)["step"] <= self.step
+            ]
             replace_file(path, "".join(kept).encode())
 
     def _print_banner(self) -> None:
@@ -518,7 +554,9 @@ def _check_arguments(args: argparse.Namespace) -> None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    found = [
+        path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
+    ]
     return sorted(found, key=_step_of)
 
 
@@ -545,7 +583,9 @@ def _find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
             "--resume_from_checkpoint latest, or name another folder."
         )
     if used and not (output_dir / "args.json").exists():
-        raise UserError(f"--output_dir {output_dir} is not empty and not that of a run. Name another.")
+        raise UserError(
+            f"--output_dir {output_dir} is not empty and not that of a run. Name another."
+        )
     checkpoints = _checkpoints(output_dir)
     if wanted is None or wanted == "latest":
         return checkpoints[-1] if checkpoints else None
@@ -574,7 +614,8 @@ def _command() -> str:
     return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """Of Python, the packages that decide about numbers, and this repository."""
     packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],

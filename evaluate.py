@@ -1,0 +1,241 @@
+"""Scores a model on benchmark sets by the protocol of the SR papers.
+
+    python evaluate.py --model out/a2n --benchmark_dir DIR             # DIR/Set5/HR/*.png ...
+    python evaluate.py --model bicubic --scale 4 --benchmarks sample
+    python evaluate.py --sr_dir RESULTS --scale 2 --benchmark_dir DIR  # pictures that any method made
+
+Under `accelerate launch`, the processes share the pictures and print the same figures.
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from PIL import Image
+from torch import Tensor, nn
+
+from common.comparison import comparison
+from common.data import (
+    SAMPLE_BENCHMARK,
+    BenchmarkDataset,
+    decode_pictures,
+    find_pictures,
+    picture_files,
+    read_picture,
+    sample_pictures,
+    to_tensor,
+)
+from common.errors import UserError
+from common.hub import SuperResolutionModel, load_model, replace_file
+from common.metrics import (
+    PROTOCOL,
+    Metric,
+    count_multiply_adds,
+    evaluate,
+    mean_scores,
+    psnr_rgb,
+    psnr_y,
+    score,
+    ssim_rgb,
+    ssim_y,
+)
+from common.resize import Bicubic
+from common.run import set_cpu_threads, versions
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="folder that a training script wrote, or `bicubic`")
+    what.add_argument(
+        "--sr_dir",
+        type=Path,
+        help="folder of pictures to score, DIR/Set5/baby.png or babyx2.png, as --save_images writes them",
+    )
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        default=["Set5", "Set14"],
+        help="folders in --benchmark_dir, or `sample`: astronaut and coffee of the scikit-image package "
+        "(default: Set5 Set14)",
+    )
+    parser.add_argument(
+        "--benchmark_dir",
+        type=Path,
+        help="holds SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be made from HR",
+    )
+    parser.add_argument("--scale", type=int, choices=range(2, 9), help="for `bicubic` and --sr_dir")
+    parser.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
+    parser.add_argument("--per_image", action="store_true", help="also print each picture")
+    parser.add_argument("--output", type=Path, help="write all figures to this JSON file")
+    parser.add_argument(
+        "--save_images", type=Path, help="write the SR pictures to DIR/SET/NAME.png"
+    )
+    parser.add_argument(
+        "--comparison",
+        type=Path,
+        help="write LR, bicubic, SR and HR of one crop of the first picture, side by side, to this file",
+    )
+    return parser.parse_args()
+
+
+def load(args: argparse.Namespace) -> tuple[nn.Module | None, int]:
+    """The model, if it is not pictures that are to be scored, and the scale."""
+    if args.sr_dir or args.model == "bicubic":
+        if args.scale is None:
+            raise UserError(
+                f"{'--sr_dir' if args.sr_dir else 'bicubic'} needs a --scale, for example 2."
+            )
+        return (None if args.sr_dir else Bicubic(args.scale)), args.scale
+    model = load_model(args.model)
+    if args.scale not in (None, model.scale):
+        raise UserError(f"{args.model} enlarges by {model.scale}, not by --scale {args.scale}.")
+    return model, model.scale
+
+
+def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> BenchmarkDataset:
+    """A benchmark set by name, every picture of it found fit to be scored."""
+    if name == "sample":
+        sources = sample_pictures(SAMPLE_BENCHMARK)
+    elif args.benchmark_dir:
+        sources = find_pictures(args.benchmark_dir / name, scale)
+    else:
+        raise UserError(
+            f"{name} needs --benchmark_dir DIR, with its pictures in DIR/{name}/HR. "
+            "The set that needs none is --benchmarks sample."
+        )
+    pictures, errors = decode_pictures(sources, [scale])
+    smallest = 11 + 2 * scale  # SSIM's window, inside the border
+    errors |= {
+        picture: f"smaller than {smallest}x{smallest}"
+        for picture, size in zip(pictures.names, pictures.sizes, strict=True)
+        if min(size // scale * scale) < smallest
+    }
+    if errors:
+        reasons = ", ".join(f"{picture} ({reason})" for picture, reason in errors.items())
+        raise UserError(
+            f"Cannot score {len(errors)} of {len(sources)} pictures of {name}: {reasons}."
+        )
+    return BenchmarkDataset(pictures, scale)
+
+
+def write_pictures(
+    args: argparse.Namespace, name: str, benchmark: BenchmarkDataset, index: int, sr: Tensor
+) -> None:
+    """Writes the pictures that the command line asks for, while the benchmark is evaluated."""
+    picture, lr, hr = benchmark[index]
+    if args.save_images:
+        path = (args.save_images / name / picture).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
+    if args.comparison and index == 0 and name == args.benchmarks[0]:
+        args.comparison.parent.mkdir(parents=True, exist_ok=True)
+        comparison(lr, sr.cpu(), hr).save(args.comparison)
+
+
+def score_pictures(
+    folder: Path, benchmark: BenchmarkDataset, metrics: list[Metric]
+) -> dict[str, dict[str, float]]:
+    """Scores pictures that were made elsewhere, as `evaluate` scores a model's."""
+    made = {path.with_suffix("").name: path for path in picture_files(folder)}
+    results = {}
+    for name, _, hr in benchmark:
+        stem = Path(name).stem
+        path = made.get(stem) or made.get(f"{stem}x{benchmark.scale}")
+        if not path:
+            raise UserError(f"There is no {stem}.png or {stem}x{benchmark.scale}.png in {folder}.")
+        try:
+            sr = to_tensor(read_picture(path))
+        except (OSError, ValueError) as error:
+            raise UserError(f"Cannot read {path}: {error}") from None
+        if sr.shape != hr.shape:
+            raise UserError(
+                f"{path} is {sr.shape[2]}x{sr.shape[1]}; {name}, cropped to a multiple of "
+                f"{benchmark.scale}, is {hr.shape[2]}x{hr.shape[1]}."
+            )
+        results[name] = score(sr / 255, hr / 255, benchmark.scale, metrics)
+    return results
+
+
+def print_table(rows: list[dict[str, str]]) -> None:
+    """Prints rows of the same columns, the first aligned left, the others right."""
+    columns = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in [{key: key for key in columns}, *rows]:
+        cells = [cell.rjust(columns[key]) for key, cell in row.items()]
+        cells[0] = cells[0].strip().ljust(len(cells[0]))
+        print("  ".join(cells).rstrip())
+
+
+def table_row(
+    name: str, images: str, scores: dict[str, float], baseline: dict[str, float]
+) -> dict[str, str]:
+    """One row of the table: a benchmark set or one picture of it."""
+    cells = {"": name, "images": images}
+    for key, value in scores.items():
+        if key == "seconds":
+            cells["s/image"] = f"{value:.3f}"
+        else:
+            cells[key.replace("_", "-").upper()] = (
+                f"{value:.4f}" if "ssim" in key else f"{value:.2f}"
+            )
+    return cells | {"over bicubic": f"{scores['psnr_y'] - baseline['psnr_y']:+.2f} dB"}
+
+
+def main() -> None:
+    args = parse_args()
+    state = PartialState()
+    set_cpu_threads()
+    model, scale = load(args)
+    benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}
+    metrics: list[Metric] = [psnr_y, ssim_y] + [psnr_rgb, ssim_rgb] * args.rgb
+
+    report: dict[str, Any] = {
+        "model": args.model or str(args.sr_dir),
+        "scale": scale,
+        "protocol": PROTOCOL,
+        "versions": versions(),
+        "benchmarks": {},
+    }
+    title = f"{report['model']}, x{scale}"
+    if isinstance(model, SuperResolutionModel):
+        report["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        report["multiply_adds"] = count_multiply_adds(model, scale)
+        title = (
+            f"{type(model).__name__} x{scale} ({args.model}): {report['parameters']:,} parameters, "
+            f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of 1280x720"
+        )
+    if model:
+        model = model.eval().to(state.device, memory_format=torch.channels_last)
+
+    rows = []
+    for name, benchmark in benchmarks.items():
+        if args.sr_dir:
+            folder = args.sr_dir / name
+            results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
+        else:
+            on_image = partial(write_pictures, args, name, benchmark)
+            results = evaluate(model, benchmark, state.device, metrics, on_image)
+        baseline = evaluate(Bicubic(scale), benchmark, state.device, [psnr_y])
+        if args.per_image:
+            for picture, scores in results.items():
+                rows.append(table_row(f"  {picture}", "", scores, baseline[picture]))
+        rows.append(table_row(name, f"{len(results)}", mean_scores(results), mean_scores(baseline)))
+        images = {Path(picture).stem: scores for picture, scores in results.items()}
+        report["benchmarks"][name] = mean_scores(results) | {"images": images}
+
+    if state.is_main_process:
+        print(f"{title}\nProtocol: {PROTOCOL}.\n")
+        print_table(rows)
+        if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(args.output, (json.dumps(report, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -115,6 +115,8 @@ class A2N(SuperResolutionModel):
         num_blocks: int = 16,
     ) -> None:
         super().__init__()
+        if scale not in (2, 3, 4) or variant not in ("a2n", "a2n-m"):
+            raise ValueError(f"there is no {variant} x{scale}; there are a2n and a2n-m, x2, x3 and x4")
         self.scale = scale
         plain_kernel_size = {"a2n": 3, "a2n-m": 1}[variant]
         factors = {2: [2], 3: [3], 4: [2, 2]}[scale]

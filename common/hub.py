@@ -115,8 +115,10 @@ def load_model(folder: str | Path) -> SuperResolutionModel:
     try:
         return network.from_pretrained(folder)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
+        others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
         raise UserError(
-            f"{folder} does not fit the network {config['architecture']} of this repository: {error}"
+            f"{folder} does not fit the network {config['architecture']}: {' '.join(lines[:2])}{others}"
         ) from None
 
 

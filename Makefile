@@ -1,0 +1,41 @@
+# Two commands do all their own set-up: `make demo` and `make test`.
+
+PYTHON ?= python3
+# bf16 halves the time where the processor multiplies it in hardware.
+PRECISION ?= $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo no)
+
+.PHONY: setup demo test test-slow quality style
+
+setup: .venv/installed
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	.venv/bin/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+demo: setup
+	.venv/bin/python train_a2n.py --dataset_name sample --scale 2 --patch_size 48 --batch_size 8 \
+		--max_train_steps 1200 --learning_rate 1e-3 --lr_scheduler cosine --lr_warmup_steps 50 \
+		--validation_steps 400 --mixed_precision $(PRECISION) \
+		--output_dir out/demo --resume_from_checkpoint latest
+	.venv/bin/python evaluate.py --model out/demo --benchmarks sample --per_image \
+		--output out/demo/evaluation.json --comparison out/demo/comparison.png
+
+test: .venv/installed-dev quality
+	.venv/bin/python -m pytest -m "not slow"
+
+test-slow: .venv/installed-dev
+	.venv/bin/python -m pytest -m slow
+
+quality: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+style: .venv/installed-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .

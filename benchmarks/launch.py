@@ -1,0 +1,104 @@
+"""Speed of `accelerate launch train_a2n.py` against `python train_a2n.py`.
+
+    python -m benchmarks.launch --data_dir FOLDER
+
+Both run as they are used, with the same data and options, in turns. The time is that between two lines of
+`metrics.jsonl`, one after N steps and one after 2N: starting, validating and saving are not in it.
+One process each, also where there are several GPUs.
+
+`accelerate launch` allows a process on the CPU one thread, which made it several times as slow before the
+scripts chose the threads themselves. The aim is a ratio of 1.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter, sleep
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # for `python benchmarks/launch.py`
+
+import torch
+
+from benchmarks.measure import SCALE, benchmark_parser, report, take_turns
+from common.run import positive_int
+
+LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+VARIANTS = {
+    "python": [sys.executable],
+    "accelerate launch": [
+        *(sys.executable, *LAUNCH, "--mixed_precision", "no", "--dynamo_backend", "no")
+    ],
+}
+
+
+def steps_per_second(variant: str, args: argparse.Namespace, cache: str) -> float:
+    """Trains in a new folder, and watches the log grow."""
+    with TemporaryDirectory() as folder:
+        output_dir, errors = Path(folder, "out"), Path(folder, "errors.txt")
+        options = {
+            "scale": SCALE,
+            "patch_size": args.patch_size,
+            "batch_size": args.batch_size,
+            "max_train_steps": 2 * args.steps,
+            "logging_steps": args.steps,
+            "validation_steps": 2 * args.steps,
+            "checkpointing_steps": 2 * args.steps,
+            "mixed_precision": "no",
+            "report_to": "none",
+            "output_dir": output_dir,
+        }
+        options |= (
+            {"train_data_dir": args.data_dir} if args.data_dir else {"dataset_name": "sample"}
+        )
+        words = [word for key, value in options.items() for word in (f"--{key}", f"{value}")]
+        with open(errors, "wb") as file:
+            process = subprocess.Popen(
+                [*VARIANTS[variant], "train_a2n.py", *words],
+                cwd=ROOT,
+                env=os.environ | {"HF_DATASETS_CACHE": cache},
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+            )
+        times: list[float] = []
+        while process.poll() is None:
+            if len(times) < 2 and _lines(output_dir / "metrics.jsonl") > len(times):
+                times.append(perf_counter())
+            sleep(0.002)
+        if process.returncode:
+            raise SystemExit(f"{variant}: {errors.read_text()[-2000:]}")
+    return args.steps / (times[1] - times[0])
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def main() -> None:
+    parser = benchmark_parser(__file__, __doc__, rounds=5)
+    parser.add_argument(
+        "--patch_size", type=positive_int, default=48, help="of HR (default: %(default)s)"
+    )
+    parser.add_argument("--batch_size", type=positive_int, default=8, help="default: %(default)s")
+    parser.add_argument(
+        "--steps", type=positive_int, default=50, help="that are timed (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    args.data_dir = args.data_dir and args.data_dir.resolve()
+
+    with TemporaryDirectory() as cache:
+        results = take_turns(
+            {variant: lambda v=variant: steps_per_second(v, args, cache) for variant in VARIANTS},
+            args.rounds,
+        )
+    setting = {key: getattr(args, key) for key in ("batch_size", "patch_size", "steps")}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pairs = [("accelerate launch", "python")]
+    report(args, "steps a second", results, pairs, device, setting=setting)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What the benchmarks share: variants that take turns, medians with their spread, a JSON file."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import datasets
+import torch
+
+from common.data import (
+    SAMPLE_TRAIN,
+    Pictures,
+    Source,
+    decode_pictures,
+    find_pictures,
+    sample_pictures,
+)
+from common.run import positive_int, versions
+
+SCALE = 2
+
+
+def benchmark_parser(script: str, description: str, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, help="folder of HR pictures (default: the embedded sample)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive_int,
+        default=rounds,
+        help="turns of every variant that count (default: %(default)s)",
+    )
+    name = Path(script).stem
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(script).resolve().parent / "results" / f"{name}.json",
+        help=f"default: {name}.json in the folder `results` next to the script",
+    )
+    return parser
+
+
+def find_sources(data_dir: Path | None) -> list[Source]:
+    return find_pictures(data_dir, SCALE) if data_dir else sample_pictures(SAMPLE_TRAIN)
+
+
+def decode(sources: Sequence[Source], cache: str) -> Pictures:
+    """Decodes pictures for x2 into a cache that goes away with the benchmark."""
+    datasets.config.HF_DATASETS_CACHE = Path(cache)
+    return decode_pictures(sources, [SCALE])[0]
+
+
+def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Calls all variants in turn, in every other round backwards, so that none has the better hour.
+
+    One round more goes first, which warms up and does not count.
+    """
+    results: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name in list(variants)[:: -1 if number % 2 else 1]:
+            value = variants[name]()
+            if number:
+                results[name].append(value)
+    return results
+
+
+def report(
+    args: argparse.Namespace,
+    unit: str,
+    results: dict[str, list[float]],
+    ratios: Sequence[tuple[str, str]],
+    device: torch.device | None = None,
+    **facts: object,
+) -> None:
+    """Prints a table and writes it to `--output`.
+
+    Args:
+        args: The parsed command line.
+        unit: Of the results.
+        results: What `take_turns` returned.
+        ratios: Pairs of variants to divide, the first by the second: medians by medians.
+        device: What computed, if not the CPU.
+        **facts: More for the file, and for those who read the table.
+    """
+    print(f"\n{unit:40} {'median':>10} {'smallest':>10} {'largest':>10}   n")
+    for name, values in results.items():
+        numbers = " ".join(f"{_rounded(v):>10}" for v in (median(values), *_ends(values)))
+        print(f"{name:40} {numbers} {len(values):>3}")
+    quotients = {}
+    for above, below in ratios:
+        by_round = [a / b for a, b in zip(results[above], results[below], strict=True)]
+        quotient = median(results[above]) / median(results[below])
+        smallest, largest = _ends(by_round)
+        quotients[f"{above} / {below}"] = {
+            "of_medians": quotient,
+            "smallest_of_a_round": smallest,
+            "largest_of_a_round": largest,
+            "n": len(by_round),
+        }
+        span = f"{smallest:.3g} to {largest:.3g} in {len(by_round)} rounds"
+        print(f"{above} / {below}: {quotient:.3g} ({span})")
+    for name, fact in facts.items():
+        print(f"{name}: {fact}")
+
+    content = {
+        "command": _command(),
+        "date": date.today().isoformat(),
+        "hardware": hardware(device),
+        "versions": versions() | {"h5py": importlib.metadata.version("h5py")},
+        "unit": unit,
+        "medians": {name: median(values) for name, values in results.items()},
+        "ratios": quotients,
+        "rounds": results,
+        **facts,
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def hardware(device: torch.device | None = None) -> dict[str, str | int]:
+    """The names of the processor and of the GPU, and the cores that this process may use."""
+    cpu = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].partition(":")[2].strip() if lines else cpu
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    found: dict[str, str | int] = {"cpu": cpu, "cores": cores}
+    if device and device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _command() -> str:
+    """The command line; of absolute paths, which say nothing on another machine, the last part."""
+    words = [word if not os.path.isabs(word) else Path(word).name for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])

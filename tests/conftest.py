@@ -1,0 +1,66 @@
+"""Fixtures of all tests. No test reaches a network, and none leaves anything in the user's cache."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Before anything imports `datasets` or `huggingface_hub`, which read them once.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
+
+import pytest
+import torch
+from PIL import Image
+
+from common.data import SAMPLE_BENCHMARK, sample_pictures
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def benchmark_dir() -> Path:
+    """Set5, Set14 and B100, which this repository may not pass on."""
+    folder = SHARED / "data" / "benchmarks"
+    if not folder.is_dir():
+        pytest.skip("Set5, Set14 and B100 are not beside the repository, in shared/data/benchmarks")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published_a2n() -> Path:
+    """The authors' weights of A2N x2."""
+    file = SHARED / "weights" / "a2n_x2_published.safetensors"
+    if not file.is_file():
+        pytest.skip("the published weights are not beside the repository, in shared/weights")
+    return file
+
+
+@pytest.fixture(scope="session")
+def pictures_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight PNG pictures of 96x80 pixels, cut from the photographs of the scikit-image package."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, source in enumerate(sample_pictures(SAMPLE_BENCHMARK) * 4):
+        left, top = 40 * number, 30 * number
+        with Image.open(source["hr"]["path"]) as image:
+            crop = image.convert("RGB").crop((left, top, left + 96, top + 80))
+        crop.save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_benchmark_dir(pictures_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the benchmark `Tiny`: three of those pictures."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    hr = folder / "Tiny" / "HR"
+    hr.mkdir(parents=True)
+    for number in range(3):
+        (hr / f"{number}.png").write_bytes((pictures_dir / f"{number}.png").read_bytes())
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))

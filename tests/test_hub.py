@@ -1,0 +1,140 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from common.errors import UserError
+from common.hub import find_network, load_matching, load_model
+from train_a2n import A2N
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    A2N(2, "a2n-m").save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_saved_and_loaded(folder):
+    torch.manual_seed(0)
+    original, loaded = A2N(2, "a2n-m").eval(), load_model(folder)
+    assert json.loads((folder / "config.json").read_text()) == {
+        "architecture": "a2n",
+        "scale": 2,
+        "variant": "a2n-m",
+        "num_features": 40,
+        "num_upsampler_features": 24,
+        "num_blocks": 16,
+    }
+    assert type(loaded).__name__ == "A2N"
+    assert not loaded.training
+    lr = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        assert torch.equal(loaded(lr), original(lr))
+    assert "# A2N x2" in (folder / "README.md").read_text()
+
+
+def test_architecture_survives_another_save(folder, tmp_path):
+    A2N.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_compiled_network_is_saved_under_plain_names(folder, tmp_path):
+    torch.compile(load_model(folder)).save_pretrained(tmp_path / "compiled")
+    tensors = load_file(tmp_path / "compiled" / "model.safetensors")
+    assert list(tensors) == list(load_file(folder / "model.safetensors"))
+
+
+def test_loading_is_strict(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["conv_last.bias"]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"conv_last\.bias"):
+        A2N.from_pretrained(folder)
+
+
+def test_no_model(tmp_path, folder):
+    with pytest.raises(
+        UserError, match=r"nowhere is no model: it has no config\.json and no model"
+    ):
+        load_model(tmp_path / "nowhere")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"has no model\.safetensors"):
+        load_model(folder)
+
+
+def test_foreign_config(folder):
+    edit(folder, architecture="os")
+    with pytest.raises(UserError, match=r"Unknown architecture 'os'. This repository has: a2n"):
+        load_model(folder)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="does not say which network"):
+        load_model(folder)
+    (folder / "config.json").write_text("not json")
+    with pytest.raises(UserError, match="does not say which network"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["../train_a2n", "a2n.os", "", None, ["a2n"]])
+def test_config_can_name_nothing_but_a_script(name):
+    with pytest.raises(UserError, match="Unknown architecture"):
+        find_network(name)
+
+
+def test_weights_of_another_shape(folder):
+    edit(folder, num_features=36)
+    with pytest.raises(UserError, match=r"does not fit the network a2n .* size mismatch"):
+        load_model(folder)
+    edit(folder, num_features=40, scale=7)
+    with pytest.raises(UserError, match="does not fit the network a2n"):
+        load_model(folder)
+
+
+def test_damaged_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(UserError, match="does not fit the network a2n"):
+        load_model(folder)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_matching(A2N(2), folder)
+
+
+def test_x4_starts_from_x2(folder):
+    x2, x4 = load_model(folder), A2N(4, "a2n-m")
+    fresh = {name: tensor.clone() for name, tensor in x4.state_dict().items()}
+    message = load_matching(x4, folder)
+    assert message.startswith("172 of 178 tensors copied from")
+    assert (
+        "6 keep their fresh values (0 of them have another shape there); 0 of the file" in message
+    )
+    for name, tensor in x4.state_dict().items():
+        expected = fresh[name] if name.startswith("upsamplers.1.") else x2.state_dict()[name]
+        assert torch.equal(tensor, expected)
+
+
+def test_init_from_a_file_with_some_other_shapes(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["conv_last.bias"] = torch.zeros(5)
+    tensors["unknown"] = torch.zeros(1)
+    save_file(tensors, tmp_path / "some.safetensors")
+    message = load_matching(A2N(2, "a2n-m"), tmp_path / "some.safetensors")
+    assert message.startswith("171 of 172")
+    assert (
+        "1 keep their fresh values (1 of them have another shape there); 1 of the file" in message
+    )
+
+
+def test_init_from_refuses_what_does_not_fit(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"None of the 1 tensors in .*convert_published\.py"):
+        load_matching(A2N(2), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="neither a folder"):
+        load_matching(A2N(2), tmp_path)
+    with pytest.raises(UserError, match="neither a folder"):
+        load_matching(A2N(2), tmp_path / "weights.pth")

@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from common.data import BenchmarkDataset, decode_pictures, find_pictures
+from common.metrics import (
+    count_multiply_adds,
+    evaluate,
+    luma,
+    mean_scores,
+    psnr_rgb,
+    psnr_y,
+    ssim_rgb,
+    ssim_y,
+)
+from common.resize import Bicubic
+from train_a2n import A2N
+
+CPU = torch.device("cpu")
+# Printed in the papers, up to 0.01 dB and 0.0007 that come from their 8-bit luma; Set14 with its
+# gray picture taken as RGB.
+BICUBIC = {
+    ("Set5", 2): (33.673, 0.9303),
+    ("Set5", 3): (30.403, 0.8689),
+    ("Set5", 4): (28.429, 0.8111),
+    ("Set14", 2): (30.325, 0.8699),
+    ("Set14", 3): (27.631, 0.7759),
+    ("Set14", 4): (26.088, 0.7048),
+    ("B100", 2): (29.560, 0.8434),
+    ("B100", 3): (27.208, 0.7394),
+    ("B100", 4): (25.961, 0.6681),
+}
+
+
+@pytest.mark.parametrize(("name", "scale"), BICUBIC)
+def test_bicubic_scores_as_published(benchmark_dir, name, scale):
+    pictures, errors = decode_pictures(find_pictures(benchmark_dir / name, scale), [scale])
+    assert not errors
+    means = mean_scores(evaluate(Bicubic(scale), BenchmarkDataset(pictures, scale), CPU))
+    psnr, ssim = BICUBIC[name, scale]
+    assert means["psnr_y"] == pytest.approx(psnr, abs=0.005)
+    assert means["ssim_y"] == pytest.approx(ssim, abs=0.0002)
+
+
+def test_luma_of_black_white_and_primaries():
+    colors = torch.tensor([[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]])
+    y = luma(colors.T[:, None].double())[0, 0].tolist()
+    assert y == pytest.approx([16, 235, 81.481, 144.553, 40.966])
+
+
+def test_psnr_by_hand():
+    hr = torch.zeros(3, 10, 10)
+    sr = torch.full((3, 10, 10), 5 / 255)
+    assert psnr_rgb(sr, hr, 0) == pytest.approx(20 * math.log10(255 / 5))
+    assert psnr_y(sr, hr, 0) == pytest.approx(20 * math.log10(255 / (5 * 219 / 255)))
+
+
+def test_sr_is_rounded_to_8_bits_and_clipped_first():
+    hr = torch.full((3, 20, 20), 1.0)
+    assert psnr_y(hr + 0.3, hr, 0) == math.inf
+    assert psnr_y(hr - 0.0019, hr, 0) == math.inf  # 254.52 rounds to 255
+    assert psnr_rgb(hr - 0.0021, hr, 0) == pytest.approx(20 * math.log10(255))
+
+
+def test_border_does_not_count():
+    hr = torch.rand(3, 30, 30)
+    sr = hr.clone()
+    sr[:, :2] = sr[:, -2:] = 0
+    sr[:, :, :2] = sr[:, :, -2:] = 1
+    assert psnr_y(sr, hr, 2) == math.inf
+    assert ssim_y(sr, hr, 2) == pytest.approx(1)
+    assert psnr_y(sr, hr, 1) < 30
+
+
+def test_ssim_agrees_with_scikit_image():
+    generator = np.random.default_rng(0)
+    hr = generator.integers(0, 256, (3, 40, 50)).astype(np.uint8)
+    sr = np.clip(hr + generator.normal(0, 20, hr.shape), 0, 255).round().astype(np.uint8)
+    # Its window reaches over the border; the valid region lies 5 pixels inside.
+    _, full = structural_similarity(
+        hr.astype(float),
+        sr.astype(float),
+        channel_axis=0,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    ours = ssim_rgb(torch.from_numpy(sr) / 255, torch.from_numpy(hr) / 255, 0)
+    assert ours == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-7)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\(3, 4, 4\).*\(3, 4, 5\)"):
+        psnr_y(torch.zeros(3, 4, 4), torch.zeros(3, 4, 5), 0)
+    with pytest.raises(ValueError, match="border of 2"):
+        psnr_y(torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), 2)
+    with pytest.raises(ValueError, match="11x11"):
+        ssim_y(torch.zeros(3, 14, 14), torch.zeros(3, 14, 14), 2)
+
+
+@pytest.mark.parametrize(("scale", "giga"), [(2, 247.5), (4, 72.4)])
+def test_multiply_adds_of_a2n_are_the_papers(scale, giga):
+    assert count_multiply_adds(A2N(scale), scale) / 1e9 == pytest.approx(giga, abs=0.05)

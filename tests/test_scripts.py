@@ -1,0 +1,502 @@
+"""Runs every script as a user would. What holds for one training script holds for all."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
+# One thread, because with more of them sums differ in the last bits from run to run.
+SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
+
+
+def run(*command, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    """Runs `python *command` in the repository."""
+    process = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert process.returncode == 0, process.stderr
+    return process
+
+
+def run_two(*command) -> subprocess.CompletedProcess:
+    """The same on two processes. (`accelerate launch --cpu --num_processes 2` would start one.)"""
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
+    return run(*launcher, *command, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
+
+
+def refusal(*command, **environment: str) -> str:
+    """The message with which a command fails: without a traceback, with exit status 1 or 2."""
+    process = run(*command, check=False, **environment)
+    assert process.returncode in (1, 2)
+    assert "Traceback" not in process.stderr
+    return process.stderr
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Bit-equal weights, latest and best, and equal logs."""
+    for name in ("checkpoint-20/model.safetensors", "model.safetensors"):
+        ours, theirs = load_file(first / name), load_file(second / name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
+
+
+@pytest.fixture(scope="module")
+def train(pictures_dir):
+    """Runs a training script on the small pictures."""
+
+    def train(script, output_dir, *options, steps=20, runner=run):
+        return runner(
+            script,
+            *SMALL,
+            *("--train_data_dir", pictures_dir),
+            *("--output_dir", output_dir),
+            *("--max_train_steps", steps),
+            *("--validation_steps", 10),
+            *("--checkpointing_steps", 10),
+            *options,
+        )
+
+    return train
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def trained(request, train, tmp_path_factory):
+    """The script, the output folder of 20 steps of it with an average of the weights, and its output."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return request.param, folder, train(request.param, folder, "--ema_decay", 0.9)
+
+
+# ------------------------------------------------------------------------------------- training
+
+
+def test_output_folder(trained):
+    script, folder, _ = trained
+    assert {path.name for path in folder.iterdir()} == {
+        "args.json",
+        "checkpoint-10",
+        "checkpoint-20",
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "README.md",
+        "tensorboard",
+    }
+    record = json.loads((folder / "args.json").read_text())
+    assert record["args"]["max_train_steps"] == 20
+    assert record["args"]["ema_decay"] == 0.9
+    assert record["torch"] == torch.__version__.split("+")[0]
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\npipeline_tag: image-to-image\n")
+    assert f"python {script} --batch_size 4" in card
+    assert "load_model(" in card
+    assert re.search(r"PSNR-Y \d\d\.\d\d dB", card)
+
+
+def test_banner(trained):
+    _, _, process = trained
+    assert "7 to train on (0.1 megapixels), 1 to validate on" in process.stdout
+    assert "Batch: 4 patches" in process.stdout
+    assert "Device: CPU, 1 threads, float32" in process.stdout
+
+
+def test_log(trained):
+    _, folder, _ = trained
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [5, 10, 10, 15, 20, 20]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    scores = [row for row in rows if "psnr_y" in row]
+    assert len(losses) == 4
+    assert len(scores) == 2
+    assert losses[-1] < losses[0]
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses)
+    assert [event.step for event in events.Scalars("psnr_y")] == [10, 20]
+    assert [event.step for event in events.Images("7.png")] == [10, 20]
+
+
+def test_resumed_equals_straight(trained, train, tmp_path):
+    script, straight, _ = trained
+    folder = tmp_path / "run"
+    train(script, folder, "--ema_decay", 0.9, steps=10)
+    # What an interrupted run leaves behind: a half-written checkpoint, and logs from after the last.
+    shutil.copytree(folder / "checkpoint-10", folder / "checkpoint-15.partial")
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 15, "loss": 1.0}\n{"step": 1')
+    options = ("--ema_decay", 0.9, "--resume_from_checkpoint", "latest")
+    process = train(script, folder, *options)
+    assert f"Resuming from {folder / 'checkpoint-10'}" in process.stdout
+    assert "Steps: 10 to 20" in process.stdout
+    assert_same_run(folder, straight)
+    again = train(script, folder, *options)
+    assert "Steps: 20 to 20" in again.stdout
+    assert_same_run(folder, straight)
+
+
+def test_workers_change_nothing(trained, train, tmp_path):
+    script, straight, _ = trained
+    train(script, tmp_path / "run", "--ema_decay", 0.9, "--num_workers", 2)
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_saved_weights_are_the_average(trained):
+    _, folder, _ = trained
+    latest = load_file(folder / "checkpoint-20" / "model.safetensors")
+    saved = load_file(folder / "model.safetensors")
+    name = next(iter(saved))
+    assert not torch.equal(saved[name], latest[name])
+
+
+def test_latest_without_a_checkpoint_begins_and_says_so(train, tmp_path):
+    for script in SCRIPTS:
+        folder = tmp_path / script
+        process = train(script, folder, "--resume_from_checkpoint", "latest", steps=1)
+        assert (
+            f"There is no checkpoint in {folder} yet: starting from the beginning."
+            in process.stdout
+        )
+        assert metrics(folder)[0]["step"] == 1
+
+
+def test_checkpoints_total_limit(train, tmp_path):
+    for script in SCRIPTS:
+        folder = tmp_path / script
+        train(script, folder, "--checkpointing_steps", 1, "--checkpoints_total_limit", 2, steps=4)
+        kept = sorted(path.name for path in folder.glob("checkpoint*"))
+        assert kept == ["checkpoint-3", "checkpoint-4"]
+
+
+def test_best_weights_are_kept(train, tmp_path):
+    # A learning rate that ruins the network: the first validation stays the best.
+    for script in SCRIPTS:
+        folder = tmp_path / script
+        options = ("--validation_steps", 1, "--learning_rate", 0.2, "--lr_warmup_steps", 1000)
+        train(script, folder, *options, steps=3)
+        scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
+        card = (folder / "README.md").read_text()
+        best = max(range(3), key=scores.__getitem__)
+        assert f"at step {best + 1}: PSNR-Y {scores[best]:.2f} dB" in card
+
+
+def test_bf16(train, tmp_path):
+    for script in SCRIPTS:
+        process = train(script, tmp_path / script, "--mixed_precision", "bf16", steps=2)
+        assert "Device: CPU, 1 threads, bf16" in process.stdout
+        tensors = load_file(tmp_path / script / "model.safetensors")
+        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+
+
+def test_divergence_stops_with_a_message(train, tmp_path):
+    for script in SCRIPTS:
+        options = ("--learning_rate", 1e30, "--logging_steps", 2)
+        process = train(script, tmp_path / script, *options, runner=lambda *c: run(*c, check=False))
+        assert process.returncode == 1
+        assert re.search(r"Training diverged before step \d+: loss is (nan|inf)", process.stderr)
+        assert "Try a smaller --learning_rate" in process.stderr
+        assert "Traceback" not in process.stderr
+
+
+def test_all_cores_under_accelerate_launch(pictures_dir, tmp_path):
+    # The launcher sets OMP_NUM_THREADS to 1.
+    process = run(
+        *"-m accelerate.commands.launch --cpu train_a2n.py".split(),
+        *"--batch_size 4 --patch_size 24 --max_train_steps 1 --num_workers 0".split(),
+        *("--train_data_dir", pictures_dir),
+        *("--output_dir", tmp_path / "run"),
+    )
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    assert f"Device: CPU, {cores} threads, float32" in process.stdout
+
+
+@pytest.mark.parametrize("variant", ["a2n", "a2n-m"])
+def test_a2n_x4_starts_from_x2(train, tmp_path, variant):
+    options = ("--variant", variant)
+    train("train_a2n.py", tmp_path / "x2", *options, "--loss", "charbonnier", steps=1)
+    options += ("--scale", 4, "--init_from", tmp_path / "x2", "--lr_scheduler", "cosine")
+    process = train("train_a2n.py", tmp_path / "x4", *options, steps=1)
+    assert "172 of 178 tensors copied" in process.stdout
+    assert "A2N x4" in process.stdout
+
+
+def test_learning_rates(train, tmp_path):
+    options = ("--logging_steps", 1, "--lr_warmup_steps", 2, "--learning_rate", 0.0004)
+    train("train_a2n.py", tmp_path / "step", *options, "--halve_every", 3, steps=8)
+    train("train_a2n.py", tmp_path / "cosine", *options, "--lr_scheduler", "cosine", steps=6)
+    # Logged after the step, so each is the rate of the next one.
+    rates = [row["learning_rate"] for row in metrics(tmp_path / "step") if "loss" in row]
+    assert rates == pytest.approx([4e-4, 4e-4, 2e-4, 2e-4, 2e-4, 1e-4, 1e-4, 1e-4])
+    rates = [row["learning_rate"] for row in metrics(tmp_path / "cosine") if "loss" in row]
+    halves = [(1 + np.cos(np.pi * step / 4)) / 2 * 4e-4 for step in range(5)]
+    assert rates == pytest.approx([4e-4, *halves], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_compiled(train, tmp_path):
+    for script in SCRIPTS:
+        options = ("--compile", "--checkpointing_steps", 2)
+        train(script, tmp_path / "compiled", *options, steps=2)
+        train(script, tmp_path / "plain", steps=2)
+        ours, plain = (
+            load_file(tmp_path / kind / "model.safetensors") for kind in ("compiled", "plain")
+        )
+        assert ours.keys() == plain.keys()
+        for name in ours:
+            torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=2e-3)
+        train(
+            script, tmp_path / "compiled", *options, "--resume_from_checkpoint", "latest", steps=3
+        )
+
+
+# ------------------------------------------------------------------------------- many processes
+
+
+@pytest.fixture(scope="module")
+def one_and_two(pictures_dir, tmp_path_factory):
+    """What `first_step.py` finds on one process and on two: patches, gradients, world size."""
+    folder = tmp_path_factory.mktemp("first_step")
+    script = Path(__file__).with_name("first_step.py")
+    for runner, number in ((run, 1), (run_two, 2)):
+        output = folder / f"{number}"
+        runner(script, *SMALL, "--train_data_dir", pictures_dir, "--output_dir", output)
+    return [
+        [torch.load(path) for path in sorted((folder / f"{number}").glob("rank-*.pt"))]
+        for number in (1, 2)
+    ]
+
+
+def test_two_processes_take_the_patches_of_one(one_and_two):
+    (one,), two = one_and_two
+    assert [result["num_processes"] for result in (one, *two)] == [1, 2, 2]
+    for image in ("lr", "hr"):
+        assert one[image].shape[1] == 4
+        assert torch.equal(torch.cat([result[image] for result in two], dim=1), one[image])
+
+
+def test_two_processes_have_the_gradients_of_one(one_and_two):
+    (one,), two = one_and_two
+    whole = [
+        torch.cat([gradient.flatten() for gradient in result["gradients"].values()])
+        for result in (one, *two)
+    ]
+    for averaged in whole[1:]:
+        assert (averaged - whole[0]).norm() <= 1e-5 * whole[0].norm()
+
+
+def test_two_processes_train_as_one(trained, train, tmp_path):
+    script, straight, _ = trained
+    folder = tmp_path / "run"
+    process = train(script, folder, "--ema_decay", 0.9, runner=run_two)
+    assert "Batch: 4 patches over 2 processes" in process.stdout
+    for one, two in zip(metrics(straight), metrics(folder), strict=True):
+        assert two == pytest.approx(one, rel=1e-3)
+
+
+def test_two_processes_resumed_equal_straight(train, tmp_path):
+    for script in SCRIPTS:
+        straight, folder = tmp_path / f"{script}-straight", tmp_path / f"{script}-resumed"
+        # 8 does not divide 10: the mean loss of step 16 reaches over the checkpoint.
+        options = ("--logging_steps", 8)
+        train(script, straight, *options, runner=run_two)
+        # As if killed before step 20: what is later than checkpoint-10 must be made again.
+        shutil.copytree(straight, folder)
+        shutil.rmtree(folder / "checkpoint-20")
+        process = train(
+            script, folder, *options, "--resume_from_checkpoint", "latest", runner=run_two
+        )
+        assert "Steps: 10 to 20" in process.stdout
+        assert_same_run(folder, straight)
+
+
+# ----------------------------------------------------------------------------------- evaluation
+
+
+@pytest.fixture(scope="module")
+def evaluation(trained, tiny_benchmark_dir):
+    """The output, the JSON and the pictures of evaluating the trained network."""
+    _, folder, _ = trained
+    process = run(
+        *("evaluate.py", "--model", folder),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--output", folder.parent / "report.json", "--save_images", folder.parent / "sr"),
+        *("--comparison", folder.parent / "comparison.png", "--per_image", "--rgb"),
+    )
+    return process.stdout, json.loads((folder.parent / "report.json").read_text()), folder.parent
+
+
+def test_report(evaluation):
+    output, report, folder = evaluation
+    tiny = report["benchmarks"]["Tiny"]
+    assert list(tiny["images"]) == ["0", "1", "2"]
+    for key in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
+        assert tiny[key] == pytest.approx(sum(i[key] for i in tiny["images"].values()) / 3)
+    assert report["model"] == str(folder / "run")
+    assert "8 bits" in report["protocol"]
+    assert report["versions"]["torch"]
+    assert f"{report['parameters']:,} parameters" in output
+    assert f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds" in output
+    line = next(line for line in output.splitlines() if line.startswith("Tiny"))
+    assert f" {tiny['psnr_y']:.2f} " in line
+    assert f" {tiny['ssim_y']:.4f} " in line
+
+
+def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path):
+    _, report, folder = evaluation
+    run(
+        *("evaluate.py", "--sr_dir", folder / "sr", "--scale", report["scale"]),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--output", tmp_path / "report.json"),
+    )
+    again = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]
+    for name, scores in report["benchmarks"]["Tiny"]["images"].items():
+        assert again["images"][name]["psnr_y"] == scores["psnr_y"]
+        assert again["images"][name]["ssim_y"] == scores["ssim_y"]
+
+
+def test_comparison_shows_four_labelled_panels(evaluation):
+    with Image.open(evaluation[2] / "comparison.png") as image:
+        assert image.size == (4 * 80 * 3 + 3 * 8, 80 * 3 + 28)
+
+
+def test_two_processes_evaluate_the_same(evaluation, tiny_benchmark_dir, tmp_path):
+    _, report, folder = evaluation
+    run_two(
+        *("evaluate.py", "--model", folder / "run"),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--output", tmp_path / "report.json"),
+    )
+    again = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]
+    assert list(again["images"]) == ["0", "1", "2"]
+    assert again["psnr_y"] == pytest.approx(report["benchmarks"]["Tiny"]["psnr_y"], abs=1e-3)
+
+
+def test_bicubic_on_the_embedded_benchmark():
+    process = run("evaluate.py", "--model", "bicubic", "--scale", 2, "--benchmarks", "sample")
+    assert "Protocol: output rounded to 8 bits" in process.stdout
+    assert re.search(r"^sample +2 +31\.15 +0\.9157 .*\+0\.00 dB$", process.stdout, re.M)
+
+
+def test_published_weights_are_converted(published_a2n, tmp_path):
+    options = ("--architecture", "a2n", "--scale", 2, "--output_dir", tmp_path / "published")
+    process = run("convert_published.py", published_a2n, *options)
+    assert "172 tensors converted" in process.stdout
+    config = json.loads((tmp_path / "published" / "config.json").read_text())
+    assert (config["architecture"], config["scale"], config["variant"]) == ("a2n", 2, "a2n")
+    assert "exists already" in refusal("convert_published.py", published_a2n, *options)
+
+
+# ------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_command_line_mistakes(script, pictures_dir, tmp_path):
+    base = (script, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
+    assert "invalid choice: 5 (choose from 2, 3, 4)" in refusal(*base, "--scale", 5)
+    message = refusal(*base, "--scale", 2, "--patch_size", 33)
+    assert "--patch_size 33 is not a multiple of --scale 2; try 34." in message
+    assert "fp16 does not work on a CPU" in refusal(*base, "--mixed_precision", "fp16")
+    assert "smaller than a patch of 98x98" in refusal(*base, "--patch_size", 98)
+    assert "There is no folder nowhere" in refusal(script, "--train_data_dir", "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "There is no picture in" in refusal(script, "--train_data_dir", tmp_path / "empty")
+    message = refusal(*base, "--resume_from_checkpoint", "checkpoint-7")
+    assert "checkpoint-7 is no checkpoint folder" in message
+    assert not (tmp_path / "run" / "args.json").exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_batch_must_divide_among_the_processes(script, pictures_dir, tmp_path):
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
+    process = run(
+        *(*launcher, script, "--batch_size", 3, "--patch_size", 24),
+        *("--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run"),
+        check=False,
+        ACCELERATE_USE_CPU="true",
+    )
+    assert process.returncode != 0
+    assert "--batch_size 3 is that of all 2 processes together" in process.stderr
+    assert "for example 4" in process.stderr
+
+
+def test_used_folder_is_refused(trained, pictures_dir, tmp_path):
+    script, folder, _ = trained
+    before = (folder / "model.safetensors").read_bytes()
+    options = ("--train_data_dir", pictures_dir, "--patch_size", 24)
+    message = refusal(script, *options, "--output_dir", folder)
+    assert f"--output_dir {folder} is not empty" in message
+    assert "--resume_from_checkpoint latest" in message
+    older = folder / "checkpoint-10"
+    message = refusal(script, *options, "--output_dir", folder, "--resume_from_checkpoint", older)
+    assert "goes on from elsewhere" in message
+    assert (folder / "model.safetensors").read_bytes() == before
+    (tmp_path / "notes.txt").write_text("mine")
+    message = refusal(
+        script, *options, "--output_dir", tmp_path, "--resume_from_checkpoint", "latest"
+    )
+    assert "not that of a run" in message
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_bad_pictures_are_named(script, train, pictures_dir, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures_dir, folder)
+    with Image.open(folder / "0.png") as image:
+        image.save(folder / "cut.jpg")
+        image.crop((0, 0, 20, 20)).save(folder / "small.png")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:900])
+    for attempt in ("first", "cached"):
+        options = ("--train_data_dir", folder, "--validation_data_dir", pictures_dir)
+        process = train(script, tmp_path / attempt, *options, steps=1)
+        assert "Left out 1 of 10 pictures: cut.jpg (image file is truncated" in process.stdout
+        assert "which are smaller than a patch of 24x24: small.png" in process.stdout
+        assert "8 to train on" in process.stdout
+    for number in range(3):
+        (folder / f"text{number}.png").write_text("not a picture")
+    base = (script, *SMALL, "--train_data_dir", folder, "--output_dir", tmp_path / "run")
+    assert "Cannot read 4 of 13 pictures: cut.jpg" in refusal(*base)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_no_hub(script, tmp_path):
+    message = refusal(script, "--output_dir", tmp_path / "run")
+    assert "Cannot reach http://127.0.0.1:9 for the data set yangtao9009/DIV2K" in message
+    assert "--train_data_dir FOLDER" in message
+    assert "--dataset_name sample" in message
+
+
+def test_evaluation_mistakes(trained, tiny_benchmark_dir, tmp_path):
+    _, folder, _ = trained
+    scale = json.loads((folder / "config.json").read_text())["scale"]
+    tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+    assert "nowhere is no model" in refusal("evaluate.py", "--model", "nowhere", *tiny)
+    assert "bicubic needs a --scale" in refusal("evaluate.py", "--model", "bicubic", *tiny)
+    message = refusal("evaluate.py", "--model", folder, "--scale", 7, *tiny)
+    assert f"enlarges by {scale}, not by --scale 7" in message
+    assert "Set5 needs --benchmark_dir DIR" in refusal("evaluate.py", "--model", folder)
+    message = refusal("evaluate.py", "--model", folder, *tiny[:2])
+    assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
+    message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
+    assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
+    Image.new("RGB", (95, 80)).save(tmp_path / "0.png")
+    message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
+    assert "0.png is 95x80; 0.png, cropped to a multiple of 2, is 96x80" in message

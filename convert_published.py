@@ -1,9 +1,10 @@
-"""Turns weights that a paper's authors published into a model folder of this repository.
+r"""Turns weights that a paper's authors published into a model folder of this repository.
 
-    python convert_published.py weights.safetensors --architecture a2n --scale 2 --output_dir out/a2n-published
+    python convert_published.py weights.safetensors --architecture a2n --scale 2 \
+        --output_dir out/a2n-published
 
-The weights must be a `.safetensors` file under the names of the authors' code. A `.pth` file is a pickle,
-which can run code when it is opened; convert it where you trust it:
+The weights must be a `.safetensors` file under the names of the authors' code. A `.pth` file is a
+pickle, which can run code when it is opened; convert it where you trust it:
 
     tensors = torch.load("weights.pth", weights_only=True)
     safetensors.torch.save_file(tensors, "weights.safetensors")

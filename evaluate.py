@@ -2,7 +2,7 @@
 
     python evaluate.py --model out/a2n --benchmark_dir DIR             # DIR/Set5/HR/*.png ...
     python evaluate.py --model bicubic --scale 4 --benchmarks sample
-    python evaluate.py --sr_dir RESULTS --scale 2 --benchmark_dir DIR  # pictures that any method made
+    python evaluate.py --sr_dir RESULTS --scale 2 --benchmark_dir DIR  # pictures any method made
 
 Under `accelerate launch`, the processes share the pictures and print the same figures.
 """
@@ -56,19 +56,21 @@ def parse_args() -> argparse.Namespace:
     what.add_argument(
         "--sr_dir",
         type=Path,
-        help="folder of pictures to score, DIR/Set5/baby.png or babyx2.png, as --save_images writes them",
+        help="folder of pictures to score, DIR/Set5/baby.png or babyx2.png, as --save_images "
+        "writes them",
     )
     parser.add_argument(
         "--benchmarks",
         nargs="+",
         default=["Set5", "Set14"],
-        help="folders in --benchmark_dir, or `sample`: astronaut and coffee of the scikit-image package "
-        "(default: Set5 Set14)",
+        help="folders in --benchmark_dir, or `sample`: astronaut and coffee of the scikit-image "
+        "package (default: Set5 Set14)",
     )
     parser.add_argument(
         "--benchmark_dir",
         type=Path,
-        help="holds SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be made from HR",
+        help="holds SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be made "
+        "from HR",
     )
     parser.add_argument("--scale", type=int, choices=range(2, 9), help="for `bicubic` and --sr_dir")
     parser.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
@@ -80,7 +82,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--comparison",
         type=Path,
-        help="write LR, bicubic, SR and HR of one crop of the first picture, side by side, to this file",
+        help="write LR, bicubic, SR and HR of one crop of the first picture, side by side, to this "
+        "file",
     )
     return parser.parse_args()
 
@@ -145,7 +148,8 @@ def score_pictures(
     """Scores pictures that were made elsewhere, as `evaluate` scores a model's."""
     made = {path.with_suffix("").name: path for path in picture_files(folder)}
     results = {}
-    for name, _, hr in benchmark:
+    for index in range(len(benchmark)):
+        name, _, hr = benchmark[index]
         stem = Path(name).stem
         path = made.get(stem) or made.get(f"{stem}x{benchmark.scale}")
         if not path:
@@ -193,7 +197,9 @@ def main() -> None:
     set_cpu_threads()
     model, scale = load(args)
     benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}
-    metrics: list[Metric] = [psnr_y, ssim_y] + [psnr_rgb, ssim_rgb] * args.rgb
+    metrics: list[Metric] = [psnr_y, ssim_y]
+    if args.rgb:
+        metrics += [psnr_rgb, ssim_rgb]
 
     report: dict[str, Any] = {
         "model": args.model or str(args.sr_dir),
@@ -211,7 +217,7 @@ def main() -> None:
             f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of 1280x720"
         )
     if model:
-        model = model.eval().to(state.device, memory_format=torch.channels_last)
+        model = model.eval().to(state.device).to(memory_format=torch.channels_last)
 
     rows = []
     for name, benchmark in benchmarks.items():
@@ -219,6 +225,7 @@ def main() -> None:
             folder = args.sr_dir / name
             results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
         else:
+            assert model is not None  # as only --sr_dir has none
             on_image = partial(write_pictures, args, name, benchmark)
             results = evaluate(model, benchmark, state.device, metrics, on_image)
         baseline = evaluate(Bicubic(scale), benchmark, state.device, [psnr_y])

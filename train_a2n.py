@@ -7,6 +7,7 @@ trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on 
 
 import argparse
 import re
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class AttentionBranch(nn.Module):
 
 
 class AttentionInAttentionBlock(nn.Module):
-    """An attention branch and a plain one, weighed against each other by what the whole image shows.
+    """An attention branch and a plain one, weighed against each other by what the image shows.
 
     Args:
         num_features: Channels.
@@ -82,7 +83,7 @@ class AttentionInAttentionBlock(nn.Module):
 
 
 class Upsampler(nn.Sequential):
-    """Nearest-neighbor enlargement by `factor`, then two convolutions with pixel attention between."""
+    """Nearest-neighbor enlargement by `factor`, two convolutions with pixel attention between."""
 
     def __init__(self, in_features: int, num_features: int, factor: int) -> None:
         super().__init__(
@@ -116,7 +117,9 @@ class A2N(SuperResolutionModel):
     ) -> None:
         super().__init__()
         if scale not in (2, 3, 4) or variant not in ("a2n", "a2n-m"):
-            raise ValueError(f"there is no {variant} x{scale}; there are a2n and a2n-m, x2, x3 and x4")
+            raise ValueError(
+                f"there is no {variant} x{scale}; there are a2n and a2n-m, x2, x3 and x4"
+            )
         self.scale = scale
         plain_kernel_size = {"a2n": 3, "a2n-m": 1}[variant]
         factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
@@ -225,7 +228,11 @@ def main() -> None:
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     run.resume()
 
-    loss_function = {"l1": F.l1_loss, "charbonnier": charbonnier}[args.loss]
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "l1": F.l1_loss,
+        "charbonnier": charbonnier,
+    }
+    loss_function = losses[args.loss]
     for lr, hr in run.batches():
         sr = model(lr)
         loss = loss_function(sr, hr)

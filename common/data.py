@@ -1,6 +1,6 @@
 """Pictures: found, decoded once into a memory-mapped cache, and cut into training patches.
 
-    pictures = load_pictures("sample", scales=[2])            # or a folder, or a data set on the Hub
+    pictures = load_pictures("sample", scales=[2])  # or a folder, or a data set on the Hub
     lr, hr = PatchDataset(pictures, scale=2, patch_size=128, seed=0)[7]
     name, lr, hr = BenchmarkDataset(pictures, scale=2)[0]
 
@@ -61,8 +61,8 @@ def read_picture(file: str | Path | io.BytesIO) -> np.ndarray:
     Raises:
         OSError, ValueError: The file is no picture, is damaged, or has 32 bits a channel.
     """
-    with Image.open(file) as image:
-        image = ImageOps.exif_transpose(image)
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):  # Pillow would clip these to 255
             gray = np.asarray(image).astype(np.float32) / 257
             return np.repeat(gray.round().astype(np.uint8)[..., None], 3, axis=2)
@@ -91,8 +91,8 @@ def find_pictures(folder: Path, scale: int) -> list[Source]:
     """Lists the pictures below a folder, in the order of their names.
 
     A folder with one subfolder `hr` or `*_HR` holds that one's pictures. The LR pictures beside it
-    (`lr`, `*_LR` or `*_LR_bicubic`, directly or in `X2`, `X3`, `X4`) go with those of the same name,
-    which may end in `x2`; without such a subfolder LR is made from HR when it is decoded.
+    (`lr`, `*_LR` or `*_LR_bicubic`, directly or in `X2`, `X3`, `X4`) go with those of the same
+    name, which may end in `x2`; without such a subfolder LR is made from HR when it is decoded.
 
     Raises:
         UserError: There is no such folder, no picture in it, or an HR picture without its LR.
@@ -130,9 +130,10 @@ def find_pictures(folder: Path, scale: int) -> list[Source]:
         if lr_files:
             lr = lr_files.get(stem, lr_files.get(f"{stem}x{scale}"))
             if lr is None:
+                assert lr_folder  # it held the LR files
                 raise UserError(
-                    f"{hr_folder / name} has no LR picture {stem}.* or {stem}x{scale}.* in {lr_folder}. "
-                    f"Add it, or rename {lr_folder.name} to have LR made from HR."
+                    f"{hr_folder / name} has no LR picture {stem}.* or {stem}x{scale}.* in "
+                    f"{lr_folder}. Add it, or rename {lr_folder.name} to have LR made from HR."
                 )
         sources.append({"name": name, "hr": _file(path), "lr": lr and _file(lr)})
     if not sources:
@@ -154,7 +155,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All files below a folder with the ending of a picture, sorted; links to folders are followed."""
+    """All files below a folder with the ending of a picture, sorted; follows links to folders."""
     paths = []
     for parent, _, names in os.walk(folder, followlinks=True):
         paths += [Path(parent, name) for name in names if name.lower().endswith(EXTENSIONS)]
@@ -179,8 +180,8 @@ def hub_pictures(
         UserError: The Hub or the data set cannot be had, or the column is not clear.
     """
     ways_out = (
-        "Without the Hub, use --train_data_dir FOLDER for your own pictures or --dataset_name sample "
-        "for the embedded ones; HF_HUB_OFFLINE=1 uses what was downloaded before."
+        "Without the Hub, use --train_data_dir FOLDER for your own pictures or --dataset_name "
+        "sample for the embedded ones; HF_HUB_OFFLINE=1 uses what was downloaded before."
     )
     if not huggingface_hub.constants.HF_HUB_OFFLINE:
         # One quick question, because `load_dataset` retries a dead Hub for half a minute.
@@ -225,8 +226,9 @@ def hub_pictures(
 class Pictures:
     """Decoded pictures, HR and LR, in a memory-mapped Arrow file.
 
-    A picture is a view of the file, (H, W) elements of three bytes, R, G and B. As elements, pixels are
-    cropped, flipped and transposed several times as fast as a third axis of single bytes would be.
+    A picture is a view of the file, (H, W) elements of three bytes, R, G and B. As elements, pixels
+    are cropped, flipped and transposed several times as fast as a third axis of single bytes would
+    be.
     """
 
     def __init__(self, table: datasets.Dataset, rows: Sequence[int]) -> None:
@@ -268,8 +270,8 @@ def decode_pictures(
     """Decodes pictures and makes their LR, or finds the result of an earlier start in the cache.
 
     The cache is that of `datasets` (`HF_DATASETS_CACHE`). It is found again by the paths, sizes and
-    times of the files, or by the fingerprint of the data set. Processes that start together wait for
-    the one that decodes.
+    times of the files, or by the fingerprint of the data set. Processes that start together wait
+    for the one that decodes.
 
     Returns:
         The pictures, and for each that could not be read its name and the reason.
@@ -305,7 +307,7 @@ def decode_pictures(
                     {key: datasets.Value(kind) for key, kind in columns.items()}
                 ),
                 fingerprint=fingerprint,
-                writer_batch_size=4,  # pictures in memory at a time; the default of 1000 takes gigabytes
+                writer_batch_size=4,  # pictures in memory; the default of 1000 takes gigabytes
             )
     except (OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise UserError(
@@ -340,19 +342,18 @@ def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[s
                 bar.update()
 
 
+def _read_file(file: dict[str, Any]) -> np.ndarray:
+    return read_picture(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"])
+
+
 def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str, Any]:
     """One row of the table. A picture that cannot be used is a row with the reason."""
-    files = {key: source.get(key) for key in ("hr", "lr")}
-    name = source.get("name") or Path(files["hr"]["path"] or f"picture {number}").name
+    name = source.get("name") or Path(source["hr"]["path"] or f"picture {number}").name
     row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
     row |= {f"lr_x{scale}": b"" for scale in scales}
     try:
-        hr, lr = (
-            read_picture(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"])
-            if file
-            else None
-            for file in files.values()
-        )
+        hr = _read_file(source["hr"])
+        lr = _read_file(source["lr"]) if source.get("lr") else None
         pixels = {}
         if lr is None:
             for scale in scales:
@@ -379,11 +380,12 @@ def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str,
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
-    """An endless sequence of training patches: patch `i` is a function of the pictures, the seed and i.
+    """An endless sequence of training patches: patch `i` is a function of pictures, seed and i.
 
-    There is no epoch, no shuffling and no state of a worker: any number of workers and processes that
-    take the same numbers take the same bytes, and a run that resumes starts at a later number. Every
-    picture is equally likely, then every position in it, then each of the 8 flips and rotations.
+    There is no epoch, no shuffling and no state of a worker: any number of workers and processes
+    that take the same numbers take the same bytes, and a run that resumes starts at a later number.
+    Every picture is equally likely, then every position in it, then each of the 8 flips and
+    rotations.
     """
 
     def __init__(self, pictures: Pictures, scale: int, patch_size: int, seed: int) -> None:
@@ -400,7 +402,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         """
         if patch_size % scale:
             raise ValueError(f"patch_size {patch_size} is not a multiple of scale {scale}")
-        large = (pictures.sizes >= patch_size).all(axis=1)
+        large = np.all(pictures.sizes >= patch_size, axis=1)
         self.too_small = [name for name, ok in zip(pictures.names, large, strict=True) if not ok]
         if not large.any():
             raise UserError(
@@ -435,13 +437,17 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
                 self.patch_size,
                 orientation,
             )
-        return tuple(
+        lr_batch, hr_batch = (
             to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)
         )
+        return lr_batch, hr_batch
 
 
 class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):
-    """Whole pictures to evaluate on: `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale)."""
+    """Whole pictures to evaluate on.
+
+    `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale).
+    """
 
     def __init__(self, pictures: Pictures, scale: int) -> None:
         self.pictures, self.scale = pictures, scale

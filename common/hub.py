@@ -25,10 +25,12 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
-    """Base of the networks. `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
+    """Base of the networks.
 
-    A network is saved with the arguments of its constructor, which must be JSON values, and with the
-    name of its script, by which `load_model` finds the class again.
+    `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
+
+    A network is saved with the arguments of its constructor, which must be JSON values, and with
+    the name of its script, by which `load_model` finds the class again.
     """
 
     scale: int
@@ -52,7 +54,9 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         return ModelCard(model_card(self))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = {"architecture": self.architecture(), **(self._hub_mixin_config or {})}
+        arguments = self._hub_mixin_config or {}
+        assert isinstance(arguments, dict)  # the mixin would also keep a dataclass; we have none
+        config = {"architecture": self.architecture(), **arguments}
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         replace_file(save_directory / WEIGHTS, save(tensors, {"format": "pt"}))
         replace_file(save_directory / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
@@ -118,7 +122,8 @@ def load_model(folder: str | Path) -> SuperResolutionModel:
         lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
         others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
         raise UserError(
-            f"{folder} does not fit the network {config['architecture']}: {' '.join(lines[:2])}{others}"
+            f"{folder} does not fit the network {config['architecture']}: "
+            f"{' '.join(lines[:2])}{others}"
         ) from None
 
 
@@ -178,8 +183,8 @@ def load_matching(model: nn.Module, path: str | Path) -> str:
     model.load_state_dict(fitting, strict=False)
     other_shape = sum(name in own for name in tensors) - len(fitting)
     return (
-        f"{len(fitting)} of {len(own)} tensors copied from {file}; {len(own) - len(fitting)} keep their "
-        f"fresh values ({other_shape} of them have another shape there); "
+        f"{len(fitting)} of {len(own)} tensors copied from {file}; {len(own) - len(fitting)} keep "
+        f"their fresh values ({other_shape} of them have another shape there); "
         f"{sum(name not in own for name in tensors)} of the file are not used"
     )
 
@@ -196,12 +201,13 @@ def model_card(model: SuperResolutionModel, training: str = "") -> str:
         pipeline_tag="image-to-image",
         tags=["super-resolution", model.architecture()],
     )
+    scale = model.scale
     return f"""---
 {metadata.to_yaml()}
 ---
-# {type(model).__name__} x{model.scale}
+# {type(model).__name__} x{scale}
 
-Single-image super-resolution by a factor of {model.scale}.
+Single-image super-resolution by a factor of {scale}.
 
 ## Use
 
@@ -211,7 +217,7 @@ In a clone of the repository that has `train_{model.architecture()}.py`:
 from common.hub import load_model
 
 model = load_model("path/of/this/folder")
-sr = model(lr)  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * {model.scale}, w * {model.scale}), not clamped
+sr = model(lr)  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * {scale}, w * {scale}), not clamped
 ```
 {training}"""
 

@@ -4,13 +4,15 @@ from torch import Tensor
 
 
 def charbonnier(sr: Tensor, hr: Tensor, eps: float = 1e-3) -> Tensor:
-    """Mean of sqrt((sr - hr)^2 + eps^2), a smooth L1, over all elements (Lai et al. 2017, LapSRN, eq. 4).
+    """Mean of sqrt((sr - hr)^2 + eps^2) over all elements, a smooth L1.
+
+    Lai et al. 2017, LapSRN, eq. 4.
 
     Args:
         sr: Any shape and range.
         hr: Same shape and range.
-        eps: Errors well below it count as squares, errors above it as absolute values. Code that adds
-            1e-6 to the square, as many do, has eps = 1e-3.
+        eps: Errors well below it count as squares, errors above it as absolute values. Code that
+            adds 1e-6 to the square, as many do, has eps = 1e-3.
 
     Returns:
         A scalar, never below eps.

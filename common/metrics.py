@@ -1,7 +1,8 @@
 """The evaluation protocol of the SR papers. Nothing else in the repository knows it.
 
-PSNR: Huynh-Thu and Ghanbari, "Scope of validity of PSNR in image/video quality assessment" (2008).
-SSIM: Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004).
+PSNR: Huynh-Thu and Ghanbari, "Scope of validity of PSNR in image/video quality assessment", 2008.
+SSIM: Wang et al., "Image quality assessment: from error visibility to structural similarity"
+(2004).
 """
 
 import copy
@@ -20,9 +21,9 @@ from tqdm import tqdm
 from common.data import BenchmarkDataset, to_float
 
 PROTOCOL = (
-    "output rounded to 8 bits; Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; `scale` "
-    "pixels cropped off every side; LR by MATLAB's bicubic; PSNR with peak 255; SSIM with an 11x11 "
-    "Gaussian (sigma 1.5), K1 = 0.01, K2 = 0.03, valid region; mean over the images"
+    "output rounded to 8 bits; Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
+    "`scale` pixels cropped off every side; LR by MATLAB's bicubic; PSNR with peak 255; SSIM with "
+    "an 11x11 Gaussian (sigma 1.5), K1 = 0.01, K2 = 0.03, valid region; mean over the images"
 )
 
 Metric = Callable[[Tensor, Tensor, int], float]  # sr, hr, crop_border
@@ -43,7 +44,7 @@ def psnr_y(sr: Tensor, hr: Tensor, crop_border: int) -> float:
 
 
 def psnr_rgb(sr: Tensor, hr: Tensor, crop_border: int) -> float:
-    """PSNR in dB with the squared error averaged over the three channels. Arguments as in `psnr_y`."""
+    """PSNR in dB, squared error averaged over the three channels. Arguments as in `psnr_y`."""
     return _psnr(*_prepare(sr, hr, crop_border))
 
 
@@ -62,7 +63,10 @@ def ssim_rgb(sr: Tensor, hr: Tensor, crop_border: int) -> float:
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """Y of ITU-R BT.601 as in MATLAB's `rgb2ycbcr`: RGB in [0, 255], (3, H, W) -> [16, 235], (1, H, W)."""
+    """Y of ITU-R BT.601 as in MATLAB's `rgb2ycbcr`.
+
+    RGB in [0, 255], (3, H, W) -> [16, 235], (1, H, W).
+    """
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=rgb.dtype, device=rgb.device) / 255
     return 16 + (weights[:, None, None] * rgb).sum(dim=0, keepdim=True)
 
@@ -102,7 +106,7 @@ def evaluate(
     """
     state = PartialState()
     mine = range(state.process_index, len(benchmark), state.num_processes)
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for index in tqdm(mine, desc="Evaluating", leave=False, disable=not state.is_main_process):
         name, lr, hr = benchmark[index]
         lr, hr = to_float(lr, device)[None], to_float(hr, device)
@@ -179,7 +183,10 @@ def _ssim(sr: Tensor, hr: Tensor) -> float:
 
 
 def _gaussian_means(maps: Tensor) -> Tensor:
-    """Means under an 11x11 Gaussian window, sigma 1.5, where it fits: (..., H, W) -> (..., H-10, W-10)."""
+    """Means under an 11x11 Gaussian window, sigma 1.5, where it fits.
+
+    (..., H, W) -> (..., H-10, W-10).
+    """
     window = [exp(-((k - 5) ** 2) / (2 * 1.5**2)) for k in range(11)]
     for axis in (-2, -1):
         length = maps.shape[axis] - 10

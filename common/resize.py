@@ -16,10 +16,10 @@ from torch import Tensor, nn
 def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     """Resizes images by bicubic interpolation with antialiasing, like MATLAB's `imresize`.
 
-    A uint8 input gives the pixels that MATLAB gives for uint8: computed in double precision, rounded
-    half up and clipped after each of the two passes. A floating-point input is neither rounded nor
-    clipped, and the result is differentiable; it is computed in float32 (in float64 for float64),
-    also under autocast.
+    A uint8 input gives the pixels that MATLAB gives for uint8: computed in double precision,
+    rounded half up and clipped after each of the two passes. A floating-point input is neither
+    rounded nor clipped, and the result is differentiable; it is computed in float32 (in float64 for
+    float64), also under autocast.
 
     Args:
         images: Shape (..., H, W), any range if floating-point.
@@ -76,7 +76,7 @@ class Bicubic(nn.Module):
 
 
 def _resize_axis(images: Tensor, axis: int, length: int, factor: float) -> Tensor:
-    """One pass: a product with the (new, old) matrix of weights along `axis` (-2: rows, -1: columns)."""
+    """One pass: a product with the (new, old) matrix of weights, along axis -2 or -1."""
     parts = []
     for first, weights in _matrix_blocks(
         images.shape[axis], length, factor, images.dtype, images.device

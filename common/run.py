@@ -1,8 +1,8 @@
-"""The books of one training run: everything that is the same in all scripts and teaches nobody anything.
+"""The books of one training run: all that is the same in all scripts and teaches nobody anything.
 
 The script drives, `Run` keeps the books and never calls back:
 
-    run = Run(args)                       # checks everything that can be checked, decodes the pictures
+    run = Run(args)                       # checks all that can be checked, decodes the pictures
     run.initialize(model)                 # before `accelerator.prepare`
     run.resume()                          # after it
     for lr, hr in run.batches():
@@ -70,8 +70,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     run.add_argument(
         "--dataset_name",
         default=DIV2K,
-        help="data set on the Hugging Face Hub, or `sample`: the photographs in the scikit-image package "
-        "(default: %(default)s)",
+        help="data set on the Hugging Face Hub, or `sample`: the photographs in the scikit-image "
+        "package (default: %(default)s)",
     )
     run.add_argument("--dataset_config_name", help="configuration of the data set")
     run.add_argument("--image_column", help="its column of HR pictures (default: the only one)")
@@ -83,8 +83,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     run.add_argument(
         "--validation_data_dir",
         type=Path,
-        help="folder of HR pictures to choose the best weights by (default: the last pictures of the "
-        "training set, a tenth but at most 10, which are then not trained on)",
+        help="folder of HR pictures to choose the best weights by (default: the last pictures of "
+        "the training set, a tenth but at most 10, which are then not trained on)",
     )
     run.add_argument(
         "--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s"
@@ -97,7 +97,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         "--ema_decay",
         type=float,
         default=0.0,
-        help="validate and save an exponential moving average of the weights, e.g. 0.999 (default: off)",
+        help="validate and save an exponential moving average of the weights, e.g. 0.999 "
+        "(default: off)",
     )
     run.add_argument(
         "--mixed_precision",
@@ -217,17 +218,20 @@ class Run:
         if self.args.init_from:
             self.print(load_matching(model, self.args.init_from))
         self._model = model
+        self._average: AveragedModel | None = None
         if self.args.ema_decay:
             average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.args.ema_decay))
             average.module.to(self.accelerator.device)
             self.accelerator.register_for_checkpointing(average)
-            self._average, self._evaluated = average, average.module
+            assert isinstance(average.module, SuperResolutionModel)  # a copy of the model
+            self._average = average
+            self._evaluated = average.module
         else:
-            self._average, self._evaluated = None, copy.deepcopy(model).to(self.accelerator.device)
+            self._evaluated = copy.deepcopy(model).to(self.accelerator.device)
         self._evaluated.eval().requires_grad_(False)
 
     def resume(self) -> None:
-        """Loads the checkpoint, if one was asked for and found, and prints what is about to happen."""
+        """Loads the checkpoint, if one was asked for and found, and prints what is to happen."""
         args = self.args
         if self._checkpoint:
             self.accelerator.load_state(str(self._checkpoint))
@@ -260,8 +264,8 @@ class Run:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the steps that are left: LR and HR, RGB in [0, 1], on the device.
 
-        Step `s` of a batch size `B` takes the patches s * B to s * B + B - 1, and each process an equal
-        part of them in the order of their ranks.
+        Step `s` of a batch size `B` takes the patches s * B to s * B + B - 1, and each process an
+        equal part of them in the order of their ranks.
         """
         batch_size, index = self.args.batch_size, self.accelerator.process_index
         share = batch_size // self.accelerator.num_processes
@@ -269,9 +273,11 @@ class Run:
             step * batch_size + index * share
             for step in range(self.step, self.args.max_train_steps)
         )
+        # Any: PyTorch asks for lists here, but takes ranges as well.
+        numbers: Iterator[Any] = (range(start, start + share) for start in starts)
         loader = DataLoader(
             self.patches,
-            batch_sampler=(range(start, start + share) for start in starts),
+            batch_sampler=numbers,
             num_workers=self.args.num_workers,
             collate_fn=default_convert,  # the data set makes whole batches
             pin_memory=self.accelerator.device.type == "cuda",
@@ -284,8 +290,8 @@ class Run:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
 
         Args:
-            **values: What to log: of scalar tensors the mean since the last log, of numbers the latest.
-                A tensor is not read before it is logged, so no step waits for the device.
+            **values: What to log: of scalar tensors the mean since the last log, of numbers the
+                latest. A tensor is not read before it is logged, so no step waits for the device.
         """
         args = self.args
         self.step += 1
@@ -361,8 +367,8 @@ class Run:
         if bad:
             raise UserError(
                 f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
-                f"--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead of "
-                f"fp16. Checkpoints and model in {self.args.output_dir} are from before."
+                f"--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead "
+                f"of fp16. Checkpoints and model in {self.args.output_dir} are from before."
             )
         return means
 
@@ -371,14 +377,14 @@ class Run:
             with open(self.args.output_dir / "metrics.jsonl", "a") as file:
                 file.write(json.dumps({"step": self.step, **values}) + "\n")
             self._latest |= values
-            shown = {
+            shown: dict[str, str] = {
                 key: f"{self._latest[key]:.4g}" for key in ("loss", "psnr_y") if key in self._latest
             }
             self._bar.set_postfix(shown)
         self.accelerator.log(values, step=self.step)
 
     def _validate(self) -> None:
-        """Scores the validation pictures in float32 and saves the weights if they are the best yet."""
+        """Scores the validation pictures in float32 and saves the weights if the best yet."""
         device = self.accelerator.device
         if not self._average:
             self._evaluated.load_state_dict(self._model.state_dict())
@@ -412,7 +418,8 @@ class Run:
         ]
         card = model_card(
             self._evaluated,
-            f"\n## Results\n\n{self._result()}\n\nProtocol: {PROTOCOL}.\n\n## Training\n\n    {_command()}\n\n"
+            f"\n## Results\n\n{self._result()}\n\nProtocol: {PROTOCOL}.\n\n"
+            f"## Training\n\n    {_command()}\n\n"
             f"on {len(self.patches.pictures)} pictures of {source}, with\n\n"
             + "\n".join(recipe)
             + "\n",
@@ -445,14 +452,15 @@ class Run:
             for old in _checkpoints(folder.parent)[: -self.args.checkpoints_total_limit]:
                 shutil.rmtree(old)
 
-    # ---------------------------------------------------------------------------------- at the start
+    # --------------------------------------------------------------------------------- at the start
 
     def _check_processes(self) -> None:
         batch_size, processes = self.args.batch_size, self.accelerator.num_processes
         if batch_size % processes:
             raise UserError(
-                f"--batch_size {batch_size} is that of all {processes} processes together and must be "
-                f"a multiple of {processes}, for example {-(-batch_size // processes) * processes}."
+                f"--batch_size {batch_size} is that of all {processes} processes together and must "
+                f"be a multiple of {processes}, for example "
+                f"{-(-batch_size // processes) * processes}."
             )
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "fp16":
             raise UserError(
@@ -474,8 +482,8 @@ class Run:
         else:
             if len(pictures) < 2:
                 raise UserError(
-                    "One training picture leaves none to validate on. Add more, or name others with "
-                    "--validation_data_dir."
+                    "One training picture leaves none to validate on. Add more, or name others "
+                    "with --validation_data_dir."
                 )
             border = len(pictures) - min(10, max(1, len(pictures) // 10))
             validation = pictures.subset(range(border, len(pictures)))
@@ -484,8 +492,9 @@ class Run:
         patches = PatchDataset(pictures, args.scale, args.patch_size, args.seed)
         if patches.too_small:
             self.print(
-                f"Left out {len(patches.too_small)} of {len(pictures)} pictures, which are smaller than "
-                f"a patch of {args.patch_size}x{args.patch_size}: {_enumerate(patches.too_small)}"
+                f"Left out {len(patches.too_small)} of {len(pictures)} pictures, which are smaller "
+                f"than a patch of {args.patch_size}x{args.patch_size}: "
+                f"{_enumerate(patches.too_small)}"
             )
         return patches, BenchmarkDataset(validation, args.scale)
 
@@ -496,7 +505,8 @@ class Run:
             message = f"{len(errors)} of {len(sources)} pictures: {_enumerate(reasons)}"
             if not len(pictures) or len(errors) > max(3, len(sources) / 100):
                 raise UserError(
-                    f"Cannot read {message}. Up to three, or 1 %, would be left out. Mend or remove them."
+                    f"Cannot read {message}. Up to three, or 1 %, would be left out. "
+                    "Mend or remove them."
                 )
             self.print(f"Left out {message}")
         return pictures
@@ -525,8 +535,9 @@ class Run:
         rows = {
             "Network": f"{type(self._model).__name__} x{args.scale}, "
             f"{sum(parameter.numel() for parameter in self._model.parameters()):,} parameters",
-            "Pictures": f"{len(pictures)} to train on ({pictures.sizes.prod(axis=1).sum() / 1e6:.1f} "
-            f"megapixels), {len(self.validation)} to validate on",
+            "Pictures": f"{len(pictures)} to train on "
+            f"({pictures.sizes.prod(axis=1).sum() / 1e6:.1f} megapixels), "
+            f"{len(self.validation)} to validate on",
             "Patches": f"LR {lr_size}x{lr_size}, HR {args.patch_size}x{args.patch_size}",
             "Batch": f"{args.batch_size} patches"
             + (f" over {accelerator.num_processes} processes" * (accelerator.num_processes > 1)),
@@ -572,7 +583,8 @@ def _find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
         wanted: `--resume_from_checkpoint`.
 
     Raises:
-        UserError: The folder holds something that would be overwritten, or there is no such checkpoint.
+        UserError: The folder holds something that would be overwritten, or there is no such
+            checkpoint.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
@@ -594,8 +606,8 @@ def _find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
     if not path.is_dir() or not re.fullmatch(r"checkpoint-\d+", path.name):
         names = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"
         raise UserError(
-            f"--resume_from_checkpoint {wanted} is no checkpoint folder. Use `latest`, or the path of "
-            f"one. In {output_dir} there are: {names}."
+            f"--resume_from_checkpoint {wanted} is no checkpoint folder. Use `latest`, or the path "
+            f"of one. In {output_dir} there are: {names}."
         )
     if used and (not checkpoints or checkpoints[-1].resolve() != path.resolve()):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Fixtures of all tests. No test reaches a network, and none leaves anything in the user's cache."""
+"""Fixtures of all tests. No test reaches a network or leaves anything in the user's cache."""
 
 import os
 import tempfile

@@ -162,7 +162,7 @@ def test_lr_of_another_scale_does_not_count(tmp_path):
 
 
 def test_folder_mistakes(tmp_path):
-    with pytest.raises(UserError, match="There is no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
         find_pictures(tmp_path / "nowhere", 2)
     with pytest.raises(UserError, match=r"no picture in .* Known endings: \.png"):
         find_pictures(tmp_path, 2)
@@ -361,7 +361,7 @@ def test_small_pictures_are_left_out_by_name(pictures_dir, tmp_path):
     patches = PatchDataset(pictures, 2, 32, seed=0)
     assert patches.too_small == ["small.png"]
     assert len(patches.pictures) == 8
-    with pytest.raises(UserError, match="All 9 training pictures are smaller than .* 98x98"):
+    with pytest.raises(UserError, match=r"All 9 training pictures are smaller than .* 98x98"):
         PatchDataset(pictures, 2, 98, seed=0)
     with pytest.raises(ValueError, match="33 is not a multiple of scale 2"):
         PatchDataset(pictures, 2, 33, seed=0)

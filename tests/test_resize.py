@@ -47,7 +47,7 @@ def test_batch_equals_its_images():
 
 
 def test_blocks_of_rows_join_without_a_seam():
-    # 700 rows make several blocks; each must equal the same rows of a picture that is cut off below.
+    # 700 rows make several blocks, which must equal the rows of a picture that is cut off below.
     image = torch.rand(1, 1, 700, 8, dtype=torch.float64)
     whole, part = imresize(image, 2), imresize(image[..., :200, :], 2)
     torch.testing.assert_close(whole[..., :390, :], part[..., :390, :], rtol=0, atol=0)

@@ -83,7 +83,7 @@ def train(pictures_dir):
 
 @pytest.fixture(scope="module", params=SCRIPTS)
 def trained(request, train, tmp_path_factory):
-    """The script, the output folder of 20 steps of it with an average of the weights, and its output."""
+    """The script, the folder of a run of 20 steps with averaged weights, and what it printed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     return request.param, folder, train(request.param, folder, "--ema_decay", 0.9)
 
@@ -140,7 +140,7 @@ def test_resumed_equals_straight(trained, train, tmp_path):
     script, straight, _ = trained
     folder = tmp_path / "run"
     train(script, folder, "--ema_decay", 0.9, steps=10)
-    # What an interrupted run leaves behind: a half-written checkpoint, and logs from after the last.
+    # What an interrupted run leaves: a half-written checkpoint, and logs from after the last one.
     shutil.copytree(folder / "checkpoint-10", folder / "checkpoint-15.partial")
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 15, "loss": 1.0}\n{"step": 1')

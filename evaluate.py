@@ -129,7 +129,12 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
 
 
 def write_pictures(
-    args: argparse.Namespace, name: str, benchmark: BenchmarkDataset, index: int, sr: Tensor
+    args: argparse.Namespace,
+    model_name: str,
+    name: str,
+    benchmark: BenchmarkDataset,
+    index: int,
+    sr: Tensor,
 ) -> None:
     """Writes the pictures that the command line asks for, while the benchmark is evaluated."""
     picture, lr, hr = benchmark[index]
@@ -139,7 +144,7 @@ def write_pictures(
         Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
     if args.comparison and index == 0 and name == args.benchmarks[0]:
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
-        comparison(lr, sr.cpu(), hr).save(args.comparison)
+        comparison(lr, sr.cpu(), hr, model_name).save(args.comparison)
 
 
 def score_pictures(
@@ -226,7 +231,7 @@ def main() -> None:
             results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
         else:
             assert model is not None  # as only --sr_dir has none
-            on_image = partial(write_pictures, args, name, benchmark)
+            on_image = partial(write_pictures, args, type(model).__name__, name, benchmark)
             results = evaluate(model, benchmark, state.device, metrics, on_image)
         baseline = evaluate(Bicubic(scale), benchmark, state.device, [psnr_y])
         if args.per_image:

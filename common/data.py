@@ -172,7 +172,7 @@ def hub_pictures(
     """The training split of a data set on the Hugging Face Hub, downloaded but not decoded.
 
     Args:
-        name: `user/name`.
+        name: `user/name`, or a folder in the layout of such a data set.
         config: Its configuration, where it has several.
         column: The column of the HR pictures. Default: `hr`, or the only column of pictures.
 
@@ -183,7 +183,7 @@ def hub_pictures(
         "Without the Hub, use --train_data_dir FOLDER for your own pictures or --dataset_name "
         "sample for the embedded ones; HF_HUB_OFFLINE=1 uses what was downloaded before."
     )
-    if not huggingface_hub.constants.HF_HUB_OFFLINE:
+    if not (huggingface_hub.constants.HF_HUB_OFFLINE or Path(name).is_dir()):
         # One quick question, because `load_dataset` retries a dead Hub for half a minute.
         try:
             huggingface_hub.HfApi().dataset_info(name, timeout=3)

@@ -280,6 +280,7 @@ class Run:
             batch_sampler=numbers,
             num_workers=self.args.num_workers,
             collate_fn=default_convert,  # the data set makes whole batches
+            generator=torch.Generator(),  # else it would draw from the one that resuming restores
             pin_memory=self.accelerator.device.type == "cuda",
         )
         self._model.train()
@@ -405,7 +406,7 @@ class Run:
         """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
         if self.accelerator.is_main_process and index < 3 and self.args.report_to == "tensorboard":
             name, lr, hr = self.validation[index]
-            strip = np.asarray(comparison(lr, sr.cpu(), hr))
+            strip = np.asarray(comparison(lr, sr.cpu(), hr, type(self._model).__name__))
             tracker = self.accelerator.get_tracker("tensorboard")
             tracker.log_images({name: strip[None]}, self.step, dataformats="NHWC")
 

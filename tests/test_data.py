@@ -4,6 +4,7 @@ import shutil
 from multiprocessing import get_context
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -191,6 +192,53 @@ def test_no_hub_is_said_at_once():
     assert "--dataset_name sample" in message
 
 
+def save_dataset(folder: Path, **columns: list[Path]) -> None:
+    """A data set of parquet, as it lies on the Hub."""
+    files = {name: [str(path) for path in paths] for name, paths in columns.items()}
+    files["label"] = [0] * len(next(iter(files.values())))
+    table = datasets.Dataset.from_dict(files)
+    for name in columns:
+        table = table.cast_column(name, datasets.Image())
+    folder.mkdir()
+    table.to_parquet(folder / "train.parquet")
+
+
+def test_dataset_with_one_column_of_pictures(pictures_dir, tmp_path):
+    files = sorted(pictures_dir.glob("*.png"))
+    save_dataset(tmp_path / "set", photo=files)
+    for _ in range(2):
+        sources = hub_pictures(str(tmp_path / "set"))
+        pictures, errors = decode_pictures(sources, [2])
+        assert not errors
+        assert pictures.names == [f"{number}.png" for number in range(8)]
+        _, lr, hr = BenchmarkDataset(pictures, 2)[3]
+        assert torch.equal(hr, to_tensor(read_picture(files[3])))
+        assert torch.equal(lr, imresize(hr, 0.5))
+
+
+def test_dataset_of_pairs(pictures_dir, tmp_path):
+    (tmp_path / "lr").mkdir()
+    files = sorted(pictures_dir.glob("*.png"))
+    for file in files:
+        Image.new("RGB", (48, 40), "green").save(tmp_path / "lr" / file.name)
+    save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
+    pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set")), [2])
+    _, lr, hr = BenchmarkDataset(pictures, 2)[7]
+    assert torch.equal(hr, to_tensor(read_picture(files[7])))
+    assert lr[:, 0, 0].tolist() == [0, 128, 0]
+
+
+def test_dataset_columns_must_be_clear(pictures_dir, tmp_path):
+    files = sorted(pictures_dir.glob("*.png"))
+    save_dataset(tmp_path / "set", left=files, right=files)
+    name = str(tmp_path / "set")
+    with pytest.raises(UserError, match=r"are \['left', 'right'\]. Name one with --image_column"):
+        hub_pictures(name)
+    with pytest.raises(UserError, match="--image_column"):
+        hub_pictures(name, column="label")
+    assert len(hub_pictures(name, column="right")) == 8
+
+
 # ------------------------------------------------------------------------------ decoding, caching
 
 
@@ -217,7 +265,7 @@ def test_second_start_decodes_nothing_until_a_file_changes(pictures_dir, tmp_pat
     decode_pictures(find_pictures(folder, 2), [2])
     assert sorted(decoded) == list(range(8))
     decode_pictures(find_pictures(folder, 2), [2])
-    assert len(decoded) == 8
+    assert len(decoded) == 8  # from the cache
     Image.new("RGB", (96, 80), "red").save(folder / "3.png")
     pictures, _ = decode_pictures(find_pictures(folder, 2), [2])
     assert len(decoded) == 16

@@ -90,7 +90,9 @@ def test_config_can_name_nothing_but_a_script(name):
 
 def test_weights_of_another_shape(folder):
     edit(folder, num_features=36)
-    with pytest.raises(UserError, match=r"does not fit the network a2n .* size mismatch"):
+    with pytest.raises(
+        UserError, match=r"does not fit the network a2n: .* size mismatch for conv_first"
+    ):
         load_model(folder)
     edit(folder, num_features=40, scale=7)
     with pytest.raises(UserError, match="does not fit the network a2n"):

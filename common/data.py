@@ -1,6 +1,6 @@
 """Pictures: found, decoded once into a memory-mapped cache, and cut into training patches.
 
-    pictures = load_pictures("sample", scales=[2])  # or a folder, or a data set on the Hub
+    pictures, errors = decode_pictures(find_pictures(Path("photos"), scale=2), scales=[2])
     lr, hr = PatchDataset(pictures, scale=2, patch_size=128, seed=0)[7]
     name, lr, hr = BenchmarkDataset(pictures, scale=2)[0]
 
@@ -343,16 +343,17 @@ def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[s
 
 
 def _read_file(file: dict[str, Any]) -> np.ndarray:
-    return read_picture(io.BytesIO(file["bytes"]) if file["bytes"] else file["path"])
+    return read_picture(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"]))
 
 
 def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str, Any]:
     """One row of the table. A picture that cannot be used is a row with the reason."""
-    name = source.get("name") or Path(source["hr"]["path"] or f"picture {number}").name
+    file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
+    name = source.get("name") or Path(file["path"] or f"picture {number}").name
     row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
     row |= {f"lr_x{scale}": b"" for scale in scales}
     try:
-        hr = _read_file(source["hr"])
+        hr = _read_file(file)
         lr = _read_file(source["lr"]) if source.get("lr") else None
         pixels = {}
         if lr is None:

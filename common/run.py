@@ -430,8 +430,9 @@ class Run:
     def _result(self) -> str:
         if not self.best:
             return "Not validated yet."
+        pictures = f"{len(self.validation)} picture" + "s" * (len(self.validation) > 1)
         return (
-            f"Best on the {len(self.validation)} validation pictures, at step {self.best['step']}: "
+            f"Best validation, at step {self.best['step']}, on {pictures}: "
             f"PSNR-Y {self.best['psnr_y']:.2f} dB, SSIM-Y {self.best['ssim_y']:.4f} "
             f"(bicubic: {self._bicubic['psnr_y']:.2f} dB, {self._bicubic['ssim_y']:.4f})."
         )

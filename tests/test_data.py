@@ -228,6 +228,15 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     assert lr[:, 0, 0].tolist() == [0, 128, 0]
 
 
+def test_empty_cell_is_left_out(pictures_dir, tmp_path):
+    table = datasets.Dataset.from_dict({"image": [str(pictures_dir / "0.png"), None]})
+    (tmp_path / "set").mkdir()
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
+    pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set")), [2])
+    assert pictures.names == ["0.png"]
+    assert list(errors) == ["picture 1"]
+
+
 def test_dataset_columns_must_be_clear(pictures_dir, tmp_path):
     files = sorted(pictures_dir.glob("*.png"))
     save_dataset(tmp_path / "set", left=files, right=files)

@@ -196,7 +196,7 @@ def test_best_weights_are_kept(train, tmp_path):
         scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
         card = (folder / "README.md").read_text()
         best = max(range(3), key=scores.__getitem__)
-        assert f"at step {best + 1}: PSNR-Y {scores[best]:.2f} dB" in card
+        assert f"at step {best + 1}, on 1 picture: PSNR-Y {scores[best]:.2f} dB" in card
 
 
 def test_bf16(train, tmp_path):

@@ -36,7 +36,7 @@ def main() -> None:
     try:
         tensors = load_file(args.weights)
         model = network.from_published(tensors, args.scale)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{args.weights} does not hold published weights of {args.architecture}: {error}"
         ) from None

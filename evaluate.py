@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from common.comparison import comparison
 from common.data import (
+    EXTENSIONS,
     SAMPLE_BENCHMARK,
     BenchmarkDataset,
     decode_pictures,
@@ -28,6 +29,7 @@ from common.data import (
     read_picture,
     sample_pictures,
     to_tensor,
+    too_small_to_score,
 )
 from common.errors import UserError
 from common.hub import SuperResolutionModel, load_model, replace_file
@@ -85,7 +87,14 @@ def parse_args() -> argparse.Namespace:
         help="write LR, bicubic, SR and HR of one crop of the first picture, side by side, to this "
         "file",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.sr_dir and (args.save_images or args.comparison):
+        parser.error("--save_images and --comparison need a --model to make pictures")
+    if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
+        parser.error(f"--comparison {args.comparison} must end in one of {' '.join(EXTENSIONS)}")
+    if args.output and args.output.is_dir():
+        parser.error(f"--output {args.output} is a folder; name a file")
+    return args
 
 
 def load(args: argparse.Namespace) -> tuple[nn.Module | None, int]:
@@ -114,12 +123,7 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
             "The set that needs none is --benchmarks sample."
         )
     pictures, errors = decode_pictures(sources, [scale])
-    smallest = 11 + 2 * scale  # SSIM's window, inside the border
-    errors |= {
-        picture: f"smaller than {smallest}x{smallest}"
-        for picture, size in zip(pictures.names, pictures.sizes, strict=True)
-        if min(size // scale * scale) < smallest
-    }
+    errors |= dict.fromkeys(too_small_to_score(pictures, scale), "too small for SSIM")
     if errors:
         reasons = ", ".join(f"{picture} ({reason})" for picture, reason in errors.items())
         raise UserError(
@@ -151,21 +155,24 @@ def score_pictures(
     folder: Path, benchmark: BenchmarkDataset, metrics: list[Metric]
 ) -> dict[str, dict[str, float]]:
     """Scores pictures that were made elsewhere, as `evaluate` scores a model's."""
-    made = {path.with_suffix("").name: path for path in picture_files(folder)}
+    made: dict[str, Path] = {}
+    for path in picture_files(folder):
+        if made.setdefault(path.stem, path) != path:
+            raise UserError(f"There are {made[path.stem]} and {path}. Which is to be scored?")
     results = {}
     for index in range(len(benchmark)):
         name, _, hr = benchmark[index]
         stem = Path(name).stem
-        path = made.get(stem) or made.get(f"{stem}x{benchmark.scale}")
-        if not path:
+        found = made.get(stem) or made.get(f"{stem}x{benchmark.scale}")
+        if not found:
             raise UserError(f"There is no {stem}.png or {stem}x{benchmark.scale}.png in {folder}.")
         try:
-            sr = to_tensor(read_picture(path))
+            sr = to_tensor(read_picture(found))
         except (OSError, ValueError) as error:
-            raise UserError(f"Cannot read {path}: {error}") from None
+            raise UserError(f"Cannot read {found}: {error}") from None
         if sr.shape != hr.shape:
             raise UserError(
-                f"{path} is {sr.shape[2]}x{sr.shape[1]}; {name}, cropped to a multiple of "
+                f"{found} is {sr.shape[2]}x{sr.shape[1]}; {name}, cropped to a multiple of "
                 f"{benchmark.scale}, is {hr.shape[2]}x{hr.shape[1]}."
             )
         results[name] = score(sr / 255, hr / 255, benchmark.scale, metrics)
@@ -246,6 +253,8 @@ def main() -> None:
         print_table(rows)
         if args.output:
             args.output.parent.mkdir(parents=True, exist_ok=True)
+            # JSON knows no infinity, which is the PSNR of equal pictures.
+            report = json.loads(json.dumps(report), parse_constant=lambda _: None)
             replace_file(args.output, (json.dumps(report, indent=2) + "\n").encode())
 
 

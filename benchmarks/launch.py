@@ -2,12 +2,12 @@
 
     python -m benchmarks.launch --data_dir FOLDER
 
-Both run as they are used, with the same data and options, in turns. The time is that between two lines of
-`metrics.jsonl`, one after N steps and one after 2N: starting, validating and saving are not in it.
-One process each, also where there are several GPUs.
+Both run as they are used, with the same data and options, in turns. The time is that between two
+lines of `metrics.jsonl`, one after N steps and one after 2N: starting, validating and saving are
+not in it. One process each, also where there are several GPUs.
 
-`accelerate launch` allows a process on the CPU one thread, which made it several times as slow before the
-scripts chose the threads themselves. The aim is a ratio of 1.
+`accelerate launch` allows a process on the CPU one thread, unless the script chooses otherwise, as
+ours do. The aim is a ratio of 1.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for `python benchmarks/launch.py`
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benchmarks/launch.py`
 
 import torch
 
 from benchmarks.measure import SCALE, benchmark_parser, report, take_turns
 from common.run import positive_int
 
+ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
 VARIANTS = {
     "python": [sys.executable],

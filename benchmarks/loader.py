@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, default_convert
 
 from benchmarks.measure import SCALE, benchmark_parser, decode, find_sources, report, take_turns
-from common.data import PatchDataset, Pictures, to_float
+from common.data import PatchDataset, Pictures, to_float, to_tensor
 from common.errors import UserError
 from common.run import positive_int
 
@@ -91,8 +91,7 @@ class PNGSubImages(Dataset[tuple[Tensor, Tensor]]):
         if random.random() < 0.5:
             hr = hr.transpose(Image.Transpose.ROTATE_90)
         lr = hr.resize((LR_SIZE, LR_SIZE), Image.Resampling.BICUBIC)
-        lr, hr = (torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in (lr, hr))
-        return lr, hr
+        return to_tensor(np.array(lr)), to_tensor(np.array(hr))
 
 
 def write_sub_images(pictures: Pictures, folder: Path, limit: int) -> tuple[Path, list[Path]]:

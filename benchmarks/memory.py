@@ -2,12 +2,15 @@
 
     python -m benchmarks.memory --data_dir FOLDER
 
-The larger data set is the same pictures ten times, each decoded and stored ten times. A fresh process
-opens the decoded pictures, reads 2,000 batches of 32 pairs of LR 64x64 and HR 128x128, and looks up
-RssAnon in /proc/self/status (Linux only): its memory without the pages of mapped files, which the
-operating system can take back at any time. Growth is RssAnon less what it was after the imports.
+The larger data set is the same pictures ten times, each decoded and stored ten times. A fresh
+process opens the decoded pictures, reads 2,000 batches of 32 pairs of LR 64x64 and HR 128x128, and
+looks up in /proc/self/status (Linux only):
 
-The aim is that it is the same for both.
+    RssAnon  its memory without the pages of mapped files
+    growth   RssAnon less what it was after the imports
+    mapped   the pages of mapped files, which the operating system can take back at any time
+
+The aim is that RssAnon is the same for both.
 """
 
 import argparse
@@ -85,9 +88,8 @@ def main() -> None:
         os.environ["HF_DATASETS_CACHE"] = folder
         for copies in names:  # decoding is not measured
             read_in_fresh_process(args, copies, batches=0)
-        take_turns(
-            {name: lambda c=copies: measure(c) for copies, name in names.items()}, args.rounds
-        )
+        variants = {name: lambda c=copies: measure(c) for copies, name in names.items()}
+        take_turns(variants, args.rounds)
     results = {
         f"{kind}, {name}": [one[kind] for one in memory[copies][1:]]
         for kind in ("RssAnon", "growth", "mapped")

@@ -1,5 +1,6 @@
 """What a reader believes before any number: the same crop as LR, bicubic, SR and HR."""
 
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -25,8 +26,8 @@ def comparison(
     bicubic = imresize(lr, scale)
     size = min(size, *hr.shape[-2:]) // scale * scale
     error = (bicubic.float() - hr.float()).square().mean(dim=0)
-    sums = error.unfold(0, size, scale).unfold(1, size, scale).sum(dim=(-1, -2))
-    top, left = (int(number) * scale for number in divmod(int(sums.argmax()), sums.shape[1]))
+    means = F.avg_pool2d(error[None], size, stride=scale)[0]
+    top, left = (number * scale for number in divmod(int(means.argmax()), means.shape[1]))
 
     small = lr[:, top // scale :, left // scale :][:, : size // scale, : size // scale]
     panels = {"LR": small} | {

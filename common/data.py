@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -72,6 +73,11 @@ def read_picture(file: str | Path | io.BytesIO) -> np.ndarray:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         return np.array(image.convert("RGB"))
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -156,8 +162,12 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def picture_files(folder: Path) -> list[Path]:
     """All files below a folder with the ending of a picture, sorted; follows links to folders."""
-    paths = []
-    for parent, _, names in os.walk(folder, followlinks=True):
+    paths, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link to a folder further up
+            folders.clear()
+            continue
+        seen.add(real)
         paths += [Path(parent, name) for name in names if name.lower().endswith(EXTENSIONS)]
     return sorted(path for path in paths if not path.name.startswith("."))
 
@@ -187,6 +197,10 @@ def hub_pictures(
         # One quick question, because `load_dataset` retries a dead Hub for half a minute.
         try:
             huggingface_hub.HfApi().dataset_info(name, timeout=3)
+        except huggingface_hub.errors.HFValidationError:
+            raise UserError(
+                f"--dataset_name {name} is neither a folder nor a data set of the Hub, user/name."
+            ) from None
         except huggingface_hub.errors.HfHubHTTPError as error:
             raise UserError(f"The Hub does not give out the data set {name}: {error}") from None
         except (
@@ -259,8 +273,12 @@ class Pictures:
 
     def _pixels(self, column: str, index: int, height: int, width: int) -> np.ndarray:
         if (column, index) not in self._views:
-            buffer = self.table.data.column(column)[self.rows[index]].as_buffer()  # not a copy
-            self._views[column, index] = np.frombuffer(buffer, "V3").reshape(height, width)
+            # The buffers of the file itself: a single element of an Arrow array is a copy.
+            cell = self.table.data.column(column).slice(self.rows[index], 1).chunk(0)
+            _, offsets, data = cell.buffers()
+            start = np.frombuffer(offsets, np.int64)[cell.offset]
+            pixels = np.frombuffer(data, "V3", height * width, start)
+            self._views[column, index] = pixels.reshape(height, width)
         return self._views[column, index]
 
 
@@ -280,15 +298,11 @@ def decode_pictures(
         UserError: The cache cannot be written.
     """
     identity: Any = getattr(sources, "_fingerprint", None) or [
-        [file["path"], os.stat(file["path"]).st_size, os.stat(file["path"]).st_mtime_ns]
-        for source in sources
-        for file in (source["hr"], source["lr"])
-        if file
+        [source["name"], _state(source["hr"]), _state(source["lr"])] for source in sources
     ]
     layout = 1  # of the table: another number where `_decode` or MATLAB's bicubic changes
-    fingerprint = hashlib.sha256(json.dumps([layout, identity, list(scales)]).encode()).hexdigest()[
-        :32
-    ]
+    key = json.dumps([layout, identity, list(scales)])
+    fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
     columns = {"name": "string", "error": "string", "height": "int32", "width": "int32"}
     columns |= dict.fromkeys(("hr", *(f"lr_x{scale}" for scale in scales)), "large_binary")
     cache = Path(datasets.config.HF_DATASETS_CACHE)
@@ -324,8 +338,18 @@ def decode_pictures(
     return Pictures(table, [row for row, error in enumerate(facts["error"]) if not error]), errors
 
 
+def _state(file: dict[str, Any] | None) -> list[Any] | None:
+    """What changes when a file does; a link into nowhere has no more than a path."""
+    if file is None:
+        return None
+    if not os.path.exists(file["path"]):
+        return [file["path"]]
+    status = os.stat(file["path"])
+    return [file["path"], status.st_size, status.st_mtime_ns]
+
+
 def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[str, Any]]:
-    workers = os.cpu_count() or 1  # threads: Pillow and PyTorch let go of the interpreter
+    workers = min(16, count_cores())  # threads: Pillow and PyTorch let go of the interpreter
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(sources), desc="Decoding", unit=" pictures", leave=False) as bar,
@@ -349,7 +373,7 @@ def _read_file(file: dict[str, Any]) -> np.ndarray:
 def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str, Any]:
     """One row of the table. A picture that cannot be used is a row with the reason."""
     file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
-    name = source.get("name") or Path(file["path"] or f"picture {number}").name
+    name = source.get("name") or f"row {number} ({Path(file['path'] or '').name})"
     row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
     row |= {f"lr_x{scale}": b"" for scale in scales}
     try:
@@ -442,6 +466,13 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)
         )
         return lr_batch, hr_batch
+
+
+def too_small_to_score(pictures: Pictures, scale: int) -> list[str]:
+    """The names of the pictures in which SSIM's window of 11x11 does not fit inside the border."""
+    cropped = pictures.sizes // scale * scale
+    fits = np.all(cropped >= 11 + 2 * scale, axis=1)
+    return [name for name, ok in zip(pictures.names, fits, strict=True) if not ok]
 
 
 class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):

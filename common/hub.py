@@ -110,20 +110,19 @@ def load_model(folder: str | Path) -> SuperResolutionModel:
             "A model is the folder that a training script wrote, or `bicubic`."
         )
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        network = find_network(config["architecture"])
+        architecture = json.loads((folder / CONFIG).read_text())["architecture"]
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f'{folder / CONFIG} does not say which network it is ("architecture").'
         ) from None
+    network = find_network(architecture)
     try:
         return network.from_pretrained(folder)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
         others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
         raise UserError(
-            f"{folder} does not fit the network {config['architecture']}: "
-            f"{' '.join(lines[:2])}{others}"
+            f"{folder} does not fit the network {architecture}: {' '.join(lines[:2])}{others}"
         ) from None
 
 

@@ -113,7 +113,8 @@ def evaluate(
         if not results:
             model(lr)  # the first pass also loads kernels; do not time it
         start = _now(device)
-        sr = model(lr)[0]
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 all through
+            sr = model(lr)[0]
         seconds = _now(device) - start
         results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
         if on_image:

@@ -44,8 +44,12 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
         )
 
     eight_bits = images.dtype == torch.uint8
+    if eight_bits and images.device.type == "mps":  # Apple's GPUs have no double precision
+        return imresize(images.cpu(), size).to(images.device)
     dtype = torch.float64 if eight_bits or images.dtype == torch.float64 else torch.float32
-    with torch.autocast(images.device.type, enabled=False):
+    # (On `meta`, where networks are measured, there is nothing to multiply and no autocast.)
+    device = "cpu" if images.is_meta else images.device.type
+    with torch.autocast(device, enabled=False):
         result = images.to(dtype)
         # MATLAB begins with the side that shrinks most; with equal factors, with the rows.
         for axis in sorted((0, 1), key=lambda axis: factors[axis]):

@@ -44,11 +44,13 @@ from common.data import (
     PatchDataset,
     Pictures,
     Source,
+    count_cores,
     decode_pictures,
     find_pictures,
     hub_pictures,
     sample_pictures,
     to_float,
+    too_small_to_score,
 )
 from common.errors import UserError
 from common.hub import ROOT, SuperResolutionModel, load_matching, model_card, replace_file
@@ -141,9 +143,8 @@ def set_cpu_threads(threads: int | None = None) -> None:
 
     `accelerate launch` allows a process on the CPU one thread, unless OMP_NUM_THREADS is set.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(threads or max(1, cores // processes))
+    torch.set_num_threads(threads or max(1, count_cores() // processes))
 
 
 def learning_rate_factor(args: argparse.Namespace) -> Callable[[int], float]:
@@ -191,6 +192,8 @@ class Run:
         self._check_processes()
         self._checkpoint = _find_checkpoint(args.output_dir, args.resume_from_checkpoint)
         self.accelerator.wait_for_everyone()  # every process has looked before one writes
+        if self._checkpoint:
+            _check_recipe(args, self._checkpoint)
         try:
             args.output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -235,12 +238,15 @@ class Run:
         args = self.args
         if self._checkpoint:
             self.accelerator.load_state(str(self._checkpoint))
+            if self._checkpoint.parent.resolve() != args.output_dir.resolve():
+                self.best = {}  # the weights that scored it are in the other folder
             self.print(f"Resuming from {self._checkpoint}.")
         elif args.resume_from_checkpoint:
             self.print(
                 f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
             )
         if self.accelerator.is_main_process:
+            args.output_dir.mkdir(parents=True, exist_ok=True)
             description = {"command": _command(), "args": vars(args), **versions()}
             content = json.dumps(description, indent=2, default=str) + "\n"
             replace_file(args.output_dir / "args.json", content.encode())
@@ -365,11 +371,14 @@ class Run:
         }
         means = {name: total.item() / self._count for name, total in self._sums.items()}
         bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
+        finite = torch.stack([weights.isfinite().all() for weights in self._model.parameters()])
+        if not finite.all():
+            bad.append("there are weights that are not finite")
         if bad:
             raise UserError(
                 f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
                 f"--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead "
-                f"of fp16. Checkpoints and model in {self.args.output_dir} are from before."
+                f"of fp16. If the latest checkpoint diverges again, resume from an older one."
             )
         return means
 
@@ -448,7 +457,7 @@ class Run:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             for path in partial.iterdir():
-                with open(path, "rb") as file:
+                with open(path, "r+b") as file:
                     os.fsync(file.fileno())
             partial.rename(folder)
             for old in _checkpoints(folder.parent)[: -self.args.checkpoints_total_limit]:
@@ -478,10 +487,10 @@ class Run:
             sources = sample_pictures(SAMPLE_TRAIN)
         else:
             sources = hub_pictures(args.dataset_name, args.dataset_config_name, args.image_column)
-        pictures = self._decode(sources)
         if args.validation_data_dir:
             validation = self._decode(find_pictures(args.validation_data_dir, args.scale))
-        else:
+        pictures = self._decode(sources)
+        if not args.validation_data_dir:
             if len(pictures) < 2:
                 raise UserError(
                     "One training picture leaves none to validate on. Add more, or name others "
@@ -491,6 +500,11 @@ class Run:
             validation = pictures.subset(range(border, len(pictures)))
             pictures = pictures.subset(range(border))
 
+        if too_small := too_small_to_score(validation, args.scale):
+            raise UserError(
+                f"Too small to validate on: {_enumerate(too_small)}. Remove them, or name larger "
+                "pictures with --validation_data_dir."
+            )
         patches = PatchDataset(pictures, args.scale, args.patch_size, args.seed)
         if patches.too_small:
             self.print(
@@ -558,11 +572,42 @@ def _check_arguments(args: argparse.Namespace) -> None:
         f"--learning_rate {args.learning_rate} is not above 0.": args.learning_rate > 0,
         f"--lr_warmup_steps {args.lr_warmup_steps} is below 0.": args.lr_warmup_steps >= 0,
         f"--num_workers {args.num_workers} is below 0.": args.num_workers >= 0,
-        f"--seed {args.seed} is below 0.": args.seed >= 0,
+        f"--init_from {args.init_from}: there is no such file or folder.": (
+            args.init_from is None or args.init_from.exists()
+        ),
+        f"--seed {args.seed} is not in [0, 2^32).": 0 <= args.seed < 2**32,
     }
     for message, kept in rules.items():
         if not kept:
             raise UserError(message)
+
+
+# What may change when a run is resumed. Everything else is its recipe.
+_NOT_RECIPE = {
+    *("max_train_steps", "output_dir", "init_from", "resume_from_checkpoint", "report_to"),
+    *("dataset_name", "dataset_config_name", "image_column", "train_data_dir"),
+    *("validation_data_dir", "mixed_precision", "compile", "num_workers", "cpu_threads"),
+    *("logging_steps", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
+}
+
+
+def _check_recipe(args: argparse.Namespace, checkpoint: Path) -> None:
+    """Refuses to resume a run by another recipe than it began with: half of each would be neither.
+
+    Raises:
+        UserError: An option of the recipe differs.
+    """
+    before = json.loads((checkpoint.parent / "args.json").read_text())["args"]
+    differences = [
+        f"--{key} was {before[key]} and is {value}"
+        for key, value in vars(args).items()
+        if key not in _NOT_RECIPE and key in before and before[key] != value
+    ]
+    if differences:
+        raise UserError(
+            f"Cannot resume from {checkpoint} by another recipe: {', '.join(differences)}. Give "
+            "the same options, or start a new run with --init_from and another --output_dir."
+        )
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -631,14 +676,13 @@ def _command() -> str:
 def versions() -> dict[str, str | None]:
     """Of Python, the packages that decide about numbers, and this repository."""
     packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except OSError:  # there is no git
+        commit = ""
     return {
-        "commit": git.stdout.strip() or None,
+        "commit": commit or None,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }

@@ -6,6 +6,8 @@ from pathlib import Path
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
+os.environ.pop("HF_DATASETS_CACHE", None)
+os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
 
 import pytest

@@ -162,6 +162,17 @@ def test_lr_of_another_scale_does_not_count(tmp_path):
     assert source["lr"] is None
 
 
+def test_links_that_lead_nowhere_or_in_circles(tmp_path):
+    write(tmp_path / "a.png")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    sources = find_pictures(tmp_path, 2)
+    assert names(sources) == ["a.png", "gone.png"]
+    pictures, errors = decode_pictures(sources, [2])
+    assert pictures.names == ["a.png"]
+    assert "No such file" in errors["gone.png"]
+
+
 def test_folder_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
         find_pictures(tmp_path / "nowhere", 2)
@@ -184,6 +195,8 @@ def test_sample_keeps_its_benchmark_and_the_two_views_apart():
 
 
 def test_no_hub_is_said_at_once():
+    with pytest.raises(UserError, match="neither a folder nor a data set of the Hub"):
+        hub_pictures("/data/my pics")
     with pytest.raises(UserError) as error:
         hub_pictures("somebody/pictures")
     message = str(error.value)
@@ -210,7 +223,7 @@ def test_dataset_with_one_column_of_pictures(pictures_dir, tmp_path):
         sources = hub_pictures(str(tmp_path / "set"))
         pictures, errors = decode_pictures(sources, [2])
         assert not errors
-        assert pictures.names == [f"{number}.png" for number in range(8)]
+        assert pictures.names == [f"row {number} ({number}.png)" for number in range(8)]
         _, lr, hr = BenchmarkDataset(pictures, 2)[3]
         assert torch.equal(hr, to_tensor(read_picture(files[3])))
         assert torch.equal(lr, imresize(hr, 0.5))
@@ -233,8 +246,8 @@ def test_empty_cell_is_left_out(pictures_dir, tmp_path):
     (tmp_path / "set").mkdir()
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
     pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set")), [2])
-    assert pictures.names == ["0.png"]
-    assert list(errors) == ["picture 1"]
+    assert pictures.names == ["row 0 (0.png)"]
+    assert list(errors) == ["row 1 ()"]
 
 
 def test_dataset_columns_must_be_clear(pictures_dir, tmp_path):
@@ -403,6 +416,14 @@ def test_workers_bring_the_same_bytes(pictures, context):
 def test_batches_are_channels_last(pictures):
     for images in PatchDataset(pictures, 2, 32, seed=0).__getitems__(range(4)):
         assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pixels_are_those_of_the_mapped_file(pictures):
+    # Two looks at a picture must be at the same memory; copies would fill it in the end.
+    for index in (0, 7):
+        again = pictures.subset([index])
+        assert np.shares_memory(pictures.hr(index), again.hr(0))
+        assert np.shares_memory(pictures.lr(index, 3), again.lr(0, 3))
 
 
 def test_pictures_travel_to_a_worker_without_their_pixels(pictures):

@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common.data import read_picture
+
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
 # One thread, because with more of them sums differ in the last bits from run to run.
 SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
@@ -160,12 +162,19 @@ def test_workers_change_nothing(trained, train, tmp_path):
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_saved_weights_are_the_average(trained):
-    _, folder, _ = trained
-    latest = load_file(folder / "checkpoint-20" / "model.safetensors")
-    saved = load_file(folder / "model.safetensors")
-    name = next(iter(saved))
-    assert not torch.equal(saved[name], latest[name])
+def test_saved_weights_are_the_average(train, tmp_path):
+    for script in SCRIPTS:
+        folder = tmp_path / script
+        options = ("--checkpointing_steps", 1, "--checkpoints_total_limit", 9, "--ema_decay", 0.9)
+        train(script, folder, *options, steps=4)
+        latest = [
+            load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in range(1, 5)
+        ]
+        saved = load_file(folder / "model.safetensors")
+        for name, average in latest[0].items():
+            for weights in latest[1:]:
+                average = 0.9 * average + 0.1 * weights[name]
+            torch.testing.assert_close(saved[name], average, rtol=1e-5, atol=1e-7)
 
 
 def test_latest_without_a_checkpoint_begins_and_says_so(train, tmp_path):
@@ -188,23 +197,30 @@ def test_checkpoints_total_limit(train, tmp_path):
 
 
 def test_best_weights_are_kept(train, tmp_path):
-    # A learning rate that ruins the network: the first validation stays the best.
+    # A learning rate that ruins the network little by little: the first validation stays the best.
     for script in SCRIPTS:
         folder = tmp_path / script
-        options = ("--validation_steps", 1, "--learning_rate", 0.2, "--lr_warmup_steps", 1000)
-        train(script, folder, *options, steps=3)
+        options = ("--validation_steps", 1, "--checkpointing_steps", 1, "--learning_rate", 0.01)
+        train(script, folder, *options, "--checkpoints_total_limit", 9, steps=3)
         scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
-        card = (folder / "README.md").read_text()
         best = max(range(3), key=scores.__getitem__)
+        assert best != 2
+        saved = load_file(folder / "model.safetensors")
+        kept = load_file(folder / f"checkpoint-{best + 1}" / "model.safetensors")
+        assert all(torch.equal(saved[name], kept[name]) for name in saved)
+        card = (folder / "README.md").read_text()
         assert f"at step {best + 1}, on 1 picture: PSNR-Y {scores[best]:.2f} dB" in card
 
 
-def test_bf16(train, tmp_path):
-    for script in SCRIPTS:
-        process = train(script, tmp_path / script, "--mixed_precision", "bf16", steps=2)
-        assert "Device: CPU, 1 threads, bf16" in process.stdout
-        tensors = load_file(tmp_path / script / "model.safetensors")
-        assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+def test_bf16(trained, train, tmp_path):
+    script, float32, _ = trained
+    process = train(script, tmp_path / "run", "--mixed_precision", "bf16", steps=5)
+    assert "Device: CPU, 1 threads, bf16" in process.stdout
+    tensors = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    ours, exact = metrics(tmp_path / "run")[0]["loss"], metrics(float32)[0]["loss"]
+    assert ours != exact
+    assert ours == pytest.approx(exact, rel=0.02)
 
 
 def test_divergence_stops_with_a_message(train, tmp_path):
@@ -373,9 +389,18 @@ def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path)
         assert again["images"][name]["ssim_y"] == scores["ssim_y"]
 
 
-def test_comparison_shows_four_labelled_panels(evaluation):
-    with Image.open(evaluation[2] / "comparison.png") as image:
-        assert image.size == (4 * 80 * 3 + 3 * 8, 80 * 3 + 28)
+def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
+    strip = read_picture(evaluation[2] / "comparison.png")
+    assert strip.shape == (80 * 3 + 28, 4 * 80 * 3 + 3 * 8, 3)
+    lr, bicubic, sr, original = (strip[28::3, x : x + 240 : 3] for x in range(0, 4 * 248, 248))
+    hr = read_picture(tiny_benchmark_dir / "Tiny" / "HR" / "0.png")
+    crops = [hr[:, left : left + 80] for left in range(0, 17)]
+    left = next(left for left, crop in enumerate(crops) if np.array_equal(crop, original))
+    made = read_picture(evaluation[2] / "sr" / "Tiny" / "0.png")[:, left : left + 80]
+    assert np.array_equal(sr, made)
+    assert np.array_equal(lr[::2, ::2], lr[1::2, 1::2])
+    error = [np.square(panel.astype(float) - original).mean() for panel in (lr, bicubic)]
+    assert error[1] < error[0]
 
 
 def test_two_processes_evaluate_the_same(evaluation, tiny_benchmark_dir, tmp_path):
@@ -422,6 +447,37 @@ def test_command_line_mistakes(script, pictures_dir, tmp_path):
     message = refusal(*base, "--resume_from_checkpoint", "checkpoint-7")
     assert "checkpoint-7 is no checkpoint folder" in message
     assert not (tmp_path / "run" / "args.json").exists()
+
+
+def test_resuming_by_another_recipe_is_refused(trained, pictures_dir):
+    script, folder, _ = trained
+    options = ("--train_data_dir", pictures_dir, "--output_dir", folder, *SMALL)
+    message = refusal(
+        script,
+        *(*options, "--resume_from_checkpoint", "latest", "--ema_decay", 0.9),
+        *("--max_train_steps", 40, "--learning_rate", 1e-6, "--num_workers", 1),
+    )
+    assert f"Cannot resume from {folder / 'checkpoint-20'} by another recipe" in message
+    assert "recipe: --learning_rate was" in message
+    assert "and is 1e-06. Give the same options" in message
+
+
+def test_resuming_into_another_folder_leaves_a_model_there(trained, train, tmp_path):
+    script, folder, _ = trained
+    older = folder / "checkpoint-10"
+    train(script, tmp_path / "run", "--ema_decay", 0.9, "--resume_from_checkpoint", older, steps=11)
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "at step 11" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_small_validation_pictures_are_refused(script, pictures_dir, tmp_path):
+    Image.new("RGB", (14, 40)).save(tmp_path / "small.png")
+    message = refusal(
+        *(script, *SMALL, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run"),
+        *("--validation_data_dir", tmp_path),
+    )
+    assert "Too small to validate on: small.png" in message
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -497,6 +553,7 @@ def test_evaluation_mistakes(trained, tiny_benchmark_dir, tmp_path):
     assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
+    assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")
     Image.new("RGB", (95, 80)).save(tmp_path / "0.png")
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert "0.png is 95x80; 0.png, cropped to a multiple of 2, is 96x80" in message

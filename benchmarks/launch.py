@@ -67,7 +67,7 @@ def steps_per_second(variant: str, args: argparse.Namespace, cache: str) -> floa
         while process.poll() is None:
             if len(times) < 2 and _lines(output_dir / "metrics.jsonl") > len(times):
                 times.append(perf_counter())
-            sleep(0.002)
+            sleep(0.05)
         if process.returncode:
             raise SystemExit(f"{variant}: {errors.read_text()[-2000:]}")
     return args.steps / (times[1] - times[0])

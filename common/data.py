@@ -352,7 +352,9 @@ def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[s
     workers = min(16, count_cores())  # threads: Pillow and PyTorch let go of the interpreter
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(sources), desc="Decoding", unit=" pictures", leave=False) as bar,
+        tqdm(
+            total=len(sources), desc="Decoding", unit=" pictures", leave=False, disable=None
+        ) as bar,
     ):
         for start in range(0, len(sources), 2 * workers):
             numbers = range(start, min(start + 2 * workers, len(sources)))

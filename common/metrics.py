@@ -107,7 +107,8 @@ def evaluate(
     state = PartialState()
     mine = range(state.process_index, len(benchmark), state.num_processes)
     results: dict[str, dict[str, float]] = {}
-    for index in tqdm(mine, desc="Evaluating", leave=False, disable=not state.is_main_process):
+    hidden = None if state.is_main_process else True  # None: shown on a terminal only
+    for index in tqdm(mine, desc="Evaluating", leave=False, disable=hidden):
         name, lr, hr = benchmark[index]
         lr, hr = to_float(lr, device)[None], to_float(hr, device)
         if not results:

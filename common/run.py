@@ -180,6 +180,8 @@ class Run:
             UserError: For whatever can be wrong with the command line, the data or the folder.
         """
         self.args = args
+        if args.train_data_dir:
+            args.dataset_name = None  # so that no record names a data set that was not used
         _check_arguments(args)
         self.accelerator = Accelerator(
             mixed_precision=args.mixed_precision,
@@ -545,7 +547,8 @@ class Run:
         if device == "cuda":
             device = torch.cuda.get_device_name(accelerator.device)
         elif device == "cpu":
-            device = f"CPU, {torch.get_num_threads()} threads"
+            threads = torch.get_num_threads()
+            device = f"CPU, {threads} thread" + "s" * (threads > 1)
         lr_size = args.patch_size // args.scale
         precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
         rows = {

@@ -120,7 +120,7 @@ def test_banner(trained):
     _, _, process = trained
     assert "7 to train on (0.1 megapixels), 1 to validate on" in process.stdout
     assert "Batch: 4 patches" in process.stdout
-    assert "Device: CPU, 1 threads, float32" in process.stdout
+    assert "Device: CPU, 1 thread, float32" in process.stdout
 
 
 def test_log(trained):
@@ -215,7 +215,7 @@ def test_best_weights_are_kept(train, tmp_path):
 def test_bf16(trained, train, tmp_path):
     script, float32, _ = trained
     process = train(script, tmp_path / "run", "--mixed_precision", "bf16", steps=5)
-    assert "Device: CPU, 1 threads, bf16" in process.stdout
+    assert "Device: CPU, 1 thread, bf16" in process.stdout
     tensors = load_file(tmp_path / "run" / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
     ours, exact = metrics(tmp_path / "run")[0]["loss"], metrics(float32)[0]["loss"]

@@ -180,11 +180,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     recipe = parser.add_argument_group("recipe", "Defaults are the paper's.")
-    recipe.add_argument("--scale", type=int, choices=[2, 3, 4], default=2)
+    default = "(default: %(default)s)"
+    recipe.add_argument("--scale", type=int, choices=[2, 3, 4], default=2, help=default)
     recipe.add_argument(
-        "--variant", choices=["a2n", "a2n-m"], default="a2n", help="a2n-m is a fifth smaller"
+        "--variant",
+        choices=["a2n", "a2n-m"],
+        default="a2n",
+        help=f"a2n-m is a fifth smaller {default}",
     )
-    recipe.add_argument("--loss", choices=["l1", "charbonnier"], default="l1")
+    recipe.add_argument("--loss", choices=["l1", "charbonnier"], default="l1", help=default)
     recipe.add_argument(
         "--patch_size",
         type=positive_int,
@@ -194,21 +198,26 @@ def parse_args() -> argparse.Namespace:
         "--batch_size",
         type=positive_int,
         default=32,
-        help="patches of one optimizer step, over all processes (default: %(default)s)",
+        help=f"patches of one optimizer step, over all processes {default}",
     )
     recipe.add_argument(
-        "--max_train_steps", type=positive_int, default=1_000_000, help="optimizer steps"
+        "--max_train_steps",
+        type=positive_int,
+        default=1_000_000,
+        help=f"optimizer steps {default}",
     )
-    recipe.add_argument("--learning_rate", type=float, default=5e-4)
+    recipe.add_argument("--learning_rate", type=float, default=5e-4, help=f"of Adam {default}")
     recipe.add_argument(
         "--lr_scheduler",
         choices=["step", "cosine"],
         default="step",
-        help="step: halved every --halve_every steps; cosine: falls to zero (default: %(default)s)",
+        help=f"step: halved every --halve_every steps; cosine: falls to zero {default}",
     )
-    recipe.add_argument("--halve_every", type=positive_int, default=200_000, help="steps")
     recipe.add_argument(
-        "--lr_warmup_steps", type=int, default=0, help="the rate rises linearly first (default: 0)"
+        "--halve_every", type=positive_int, default=200_000, help=f"steps {default}"
+    )
+    recipe.add_argument(
+        "--lr_warmup_steps", type=int, default=0, help=f"the rate rises linearly first {default}"
     )
     add_run_arguments(parser, output_dir="out/a2n")
     args = parser.parse_args()

@@ -248,7 +248,6 @@ class Run:
                 f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
             )
         if self.accelerator.is_main_process:
-            args.output_dir.mkdir(parents=True, exist_ok=True)
             description = {"command": _command(), "args": vars(args), **versions()}
             content = json.dumps(description, indent=2, default=str) + "\n"
             replace_file(args.output_dir / "args.json", content.encode())

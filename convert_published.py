@@ -26,7 +26,9 @@ def main() -> None:
     )
     parser.add_argument("weights", type=Path, help="the .safetensors file")
     parser.add_argument("--architecture", required=True, help="a2n for the network of train_a2n.py")
-    parser.add_argument("--scale", type=int, required=True, help="which the tensors do not tell")
+    parser.add_argument(
+        "--scale", type=int, nargs="+", required=True, help="all that the weights are trained for"
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
 

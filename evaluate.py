@@ -74,7 +74,12 @@ def parse_args() -> argparse.Namespace:
         help="holds SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be made "
         "from HR",
     )
-    parser.add_argument("--scale", type=int, choices=range(2, 9), help="for `bicubic` and --sr_dir")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=range(2, 9),
+        help="for `bicubic`, --sr_dir, and models of several (default: the model's smallest)",
+    )
     parser.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
     parser.add_argument("--per_image", action="store_true", help="also print each picture")
     parser.add_argument("--output", type=Path, help="write all figures to this JSON file")
@@ -106,8 +111,13 @@ def load(args: argparse.Namespace) -> tuple[nn.Module | None, int]:
             )
         return (None if args.sr_dir else Bicubic(args.scale)), args.scale
     model = load_model(args.model)
-    if args.scale not in (None, model.scale):
-        raise UserError(f"{args.model} enlarges by {model.scale}, not by --scale {args.scale}.")
+    if args.scale:
+        if args.scale not in model.scales:
+            scales = " or ".join(map(str, model.scales))
+            raise UserError(
+                f"{args.model} is trained to enlarge by {scales}, not by --scale {args.scale}."
+            )
+        model.scale = args.scale
     return model, model.scale
 
 
@@ -116,7 +126,7 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
     if name == "sample":
         sources = sample_pictures(SAMPLE_BENCHMARK)
     elif args.benchmark_dir:
-        sources = find_pictures(args.benchmark_dir / name, scale)
+        sources = find_pictures(args.benchmark_dir / name, [scale])
     else:
         raise UserError(
             f"{name} needs --benchmark_dir DIR, with its pictures in DIR/{name}/HR. "
@@ -223,7 +233,7 @@ def main() -> None:
     title = f"{report['model']}, x{scale}"
     if isinstance(model, SuperResolutionModel):
         report["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-        report["multiply_adds"] = count_multiply_adds(model, scale)
+        report["multiply_adds"] = count_multiply_adds(model)
         title = (
             f"{type(model).__name__} x{scale} ({args.model}): {report['parameters']:,} parameters, "
             f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of 1280x720"

@@ -7,7 +7,7 @@ trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on 
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from common.hub import SuperResolutionModel
 from common.losses import charbonnier
-from common.run import Run, add_run_arguments, learning_rate_factor, positive_int
+from common.run import (
+    Run,
+    add_recipe_arguments,
+    add_run_arguments,
+    learning_rate_factor,
+    positive_int,
+)
 
 
 class PixelAttention(nn.Module):
@@ -115,12 +121,11 @@ class A2N(SuperResolutionModel):
         num_upsampler_features: int = 24,
         num_blocks: int = 16,
     ) -> None:
-        super().__init__()
+        super().__init__([scale])
         if scale not in (2, 3, 4) or variant not in ("a2n", "a2n-m"):
             raise ValueError(
                 f"there is no {variant} x{scale}; there are a2n and a2n-m, x2, x3 and x4"
             )
-        self.scale = scale
         plain_kernel_size = {"a2n": 3, "a2n-m": 1}[variant]
         factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
 
@@ -141,8 +146,9 @@ class A2N(SuperResolutionModel):
         return residual + F.interpolate(lr, scale_factor=self.scale, mode="bilinear")
 
     @classmethod
-    def from_published(cls, tensors: dict[str, Tensor], scale: int) -> "A2N":
+    def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "A2N":
         """The network with the weights of the authors' code, which works on RGB in [0, 255]."""
+        (scale,) = scales
         new_names = {
             r"AAB_trunk\.(\d+)\.conv_first": r"blocks.\1.conv_in",
             r"AAB_trunk\.(\d+)\.ADM": r"blocks.\1.branch_scores",
@@ -179,7 +185,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    recipe = parser.add_argument_group("recipe", "Defaults are the paper's.")
+    recipe = add_recipe_arguments(
+        parser,
+        "Defaults are the paper's.",
+        batch_size=32,
+        max_train_steps=1_000_000,
+        lr_scheduler="step",
+        lr_step_size=200_000,
+        lr_gamma=0.5,
+    )
     default = "(default: %(default)s)"
     recipe.add_argument("--scale", type=int, choices=[2, 3, 4], default=2, help=default)
     recipe.add_argument(
@@ -194,31 +208,7 @@ def parse_args() -> argparse.Namespace:
         type=positive_int,
         help="side of an HR patch in pixels, a multiple of the scale (default: 64 times the scale)",
     )
-    recipe.add_argument(
-        "--batch_size",
-        type=positive_int,
-        default=32,
-        help=f"patches of one optimizer step, over all processes {default}",
-    )
-    recipe.add_argument(
-        "--max_train_steps",
-        type=positive_int,
-        default=1_000_000,
-        help=f"optimizer steps {default}",
-    )
     recipe.add_argument("--learning_rate", type=float, default=5e-4, help=f"of Adam {default}")
-    recipe.add_argument(
-        "--lr_scheduler",
-        choices=["step", "cosine"],
-        default="step",
-        help=f"step: halved every --halve_every steps; cosine: falls to zero {default}",
-    )
-    recipe.add_argument(
-        "--halve_every", type=positive_int, default=200_000, help=f"steps {default}"
-    )
-    recipe.add_argument(
-        "--lr_warmup_steps", type=int, default=0, help=f"the rate rises linearly first {default}"
-    )
     add_run_arguments(parser, output_dir="out/a2n")
     args = parser.parse_args()
     args.patch_size = args.patch_size or 64 * args.scale

@@ -161,7 +161,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         pictures = decode(find_sources(args.data_dir), folder)
         h5, pngs = write_sub_images(pictures, Path(folder), args.max_sub_images)
-        patches = PatchDataset(pictures, SCALE, HR_SIZE, seed=0)
+        patches = PatchDataset(pictures, [SCALE], HR_SIZE, BATCH_SIZE, seed=0)
         torch.set_num_threads(1)
         loaders = {
             "ours": our_batches(patches),

@@ -53,7 +53,7 @@ def benchmark_parser(script: str, description: str, rounds: int) -> argparse.Arg
 
 
 def find_sources(data_dir: Path | None) -> list[Source]:
-    return find_pictures(data_dir, SCALE) if data_dir else sample_pictures(SAMPLE_TRAIN)
+    return find_pictures(data_dir, [SCALE]) if data_dir else sample_pictures(SAMPLE_TRAIN)
 
 
 def decode(sources: Sequence[Source], cache: str) -> Pictures:

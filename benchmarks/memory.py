@@ -45,7 +45,7 @@ def read(args: argparse.Namespace) -> None:
     sources = find_sources(args.data_dir)[: args.max_pictures]
     before = resident("RssAnon")
     pictures = decode(sources * args.copies, os.environ["HF_DATASETS_CACHE"])
-    patches = PatchDataset(pictures, SCALE, HR_SIZE, seed=0)
+    patches = PatchDataset(pictures, [SCALE], HR_SIZE, BATCH_SIZE, seed=0)
     for number in range(args.batches):
         patches.__getitems__(range(number * BATCH_SIZE, (number + 1) * BATCH_SIZE))
     memory = {

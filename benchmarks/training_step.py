@@ -106,7 +106,7 @@ def main() -> None:
 
     with TemporaryDirectory() as folder:
         pictures = decode(find_sources(args.data_dir), folder)
-        patches = PatchDataset(pictures, SCALE, SCALE * args.lr_size, seed=0)
+        patches = PatchDataset(pictures, [SCALE], SCALE * args.lr_size, args.batch_size, seed=0)
         lr, hr = patches.__getitems__(range(args.batch_size))
 
     context = multiprocessing.get_context("spawn")

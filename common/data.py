@@ -1,7 +1,7 @@
 """Pictures: found, decoded once into a memory-mapped cache, and cut into training patches.
 
-    pictures, errors = decode_pictures(find_pictures(Path("photos"), scale=2), scales=[2])
-    lr, hr = PatchDataset(pictures, scale=2, patch_size=128, seed=0)[7]
+    pictures, errors = decode_pictures(find_pictures(Path("photos"), [2]), [2])
+    lr, hr = PatchDataset(pictures, [2], patch_size=128, batch_size=32, seed=0)[7]
     name, lr, hr = BenchmarkDataset(pictures, scale=2)[0]
 
 Everything here is uint8. Bytes become floats on the device, once (`to_float`).
@@ -42,8 +42,9 @@ SAMPLE_TRAIN = (
 )
 SAMPLE_BENCHMARK = ("astronaut.png", "coffee.png")
 
-# A picture before it is decoded: {"name": ..., "hr": file, "lr": file or None}, where a file is
+# A picture before it is decoded: {"name": ..., "hr": file, "lr_x2": file}, where a file is
 # {"path": ..., "bytes": ...} as in an undecoded Image column of `datasets`; one of the two is None.
+# An LR that is not there is made from HR.
 Source = dict[str, Any]
 
 
@@ -93,12 +94,13 @@ def to_float(images: Tensor, device: torch.device) -> Tensor:
 # ---------------------------------------------------------------------------------------- finding
 
 
-def find_pictures(folder: Path, scale: int) -> list[Source]:
+def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     """Lists the pictures below a folder, in the order of their names.
 
     A folder with one subfolder `hr` or `*_HR` holds that one's pictures. The LR pictures beside it
     (`lr`, `*_LR` or `*_LR_bicubic`, directly or in `X2`, `X3`, `X4`) go with those of the same
-    name, which may end in `x2`; without such a subfolder LR is made from HR when it is decoded.
+    name, which may end in `x2`; where there are none of a scale, LR is made from HR when it is
+    decoded.
 
     Raises:
         UserError: There is no such folder, no picture in it, or an HR picture without its LR.
@@ -119,33 +121,33 @@ def find_pictures(folder: Path, scale: int) -> list[Source]:
         lr_folder = next(
             (c for c in _subfolders(folder) if re.fullmatch(lr_name, c.name, re.I)), None
         )
-    if lr_folder and any(re.fullmatch(r"X\d", child.name) for child in _subfolders(lr_folder)):
-        lr_folder = lr_folder / f"X{scale}"
-    lr_files = {}
-    if lr_folder and lr_folder.is_dir():
-        lr_files = {
-            str(path.relative_to(lr_folder).with_suffix("")): path
-            for path in picture_files(lr_folder)
-        }
-
-    sources = []
-    for path in picture_files(hr_folder):
-        name = str(path.relative_to(hr_folder))
-        stem = str(path.relative_to(hr_folder).with_suffix(""))
-        lr = None
-        if lr_files:
-            lr = lr_files.get(stem, lr_files.get(f"{stem}x{scale}"))
-            if lr is None:
-                assert lr_folder  # it held the LR files
-                raise UserError(
-                    f"{hr_folder / name} has no LR picture {stem}.* or {stem}x{scale}.* in "
-                    f"{lr_folder}. Add it, or rename {lr_folder.name} to have LR made from HR."
-                )
-        sources.append({"name": name, "hr": _file(path), "lr": lr and _file(lr)})
+    sources: list[Source] = [
+        {"name": str(path.relative_to(hr_folder)), "hr": _file(path)}
+        for path in picture_files(hr_folder)
+    ]
     if not sources:
         endings = " ".join(EXTENSIONS)
         raise UserError(f"There is no picture in {hr_folder} or below. Known endings: {endings}.")
+    if lr_folder:
+        for scale in scales:
+            _add_lr(sources, lr_folder, scale)
     return sources
+
+
+def _add_lr(sources: list[Source], folder: Path, scale: int) -> None:
+    """Finds the LR picture of each source, if there are any of this scale."""
+    if any(re.fullmatch(r"X\d", child.name) for child in _subfolders(folder)):
+        folder = folder / f"X{scale}"
+    files = {str(path.relative_to(folder).with_suffix("")): path for path in picture_files(folder)}
+    for source in sources if files else []:
+        stem = str(Path(source["name"]).with_suffix(""))
+        lr = files.get(stem, files.get(f"{stem}x{scale}"))
+        if lr is None:
+            raise UserError(
+                f"{source['hr']['path']} has no LR picture {stem}.* or {stem}x{scale}.* in "
+                f"{folder}. Add it, or rename {folder.name} to have LR made from HR."
+            )
+        source[f"lr_x{scale}"] = _file(lr)
 
 
 def sample_pictures(names: Sequence[str]) -> list[Source]:
@@ -153,7 +155,7 @@ def sample_pictures(names: Sequence[str]) -> list[Source]:
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
-    return [{"name": name, "hr": _file(folder / name), "lr": None} for name in names]
+    return [{"name": name, "hr": _file(folder / name)} for name in names]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -177,17 +179,18 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def hub_pictures(
-    name: str, config: str | None = None, column: str | None = None
+    name: str, scales: Sequence[int], config: str | None = None, column: str | None = None
 ) -> datasets.Dataset:
     """The training split of a data set on the Hugging Face Hub, downloaded but not decoded.
 
     Args:
         name: `user/name`, or a folder in the layout of such a data set.
+        scales: Wanted. A column of pictures `lr`, beside HR, is taken for the LR of the only one.
         config: Its configuration, where it has several.
         column: The column of the HR pictures. Default: `hr`, or the only column of pictures.
 
     Raises:
-        UserError: The Hub or the data set cannot be had, or the column is not clear.
+        UserError: The Hub or the data set cannot be had, or a column is not clear.
     """
     ways_out = (
         "Without the Hub, use --train_data_dir FOLDER for your own pictures or --dataset_name "
@@ -225,7 +228,11 @@ def hub_pictures(
         raise UserError(
             f"The columns of pictures in {name} are {image_columns}. Name one with --image_column."
         )
-    columns = {"hr": hr} | ({"lr": "lr"} if "lr" in image_columns and hr != "lr" else {})
+    columns = {"hr": hr}
+    if "lr" in image_columns and hr != "lr":
+        if len(scales) > 1:
+            raise UserError(f"The column lr of {name} can be of one --scale only, not of {scales}.")
+        columns[f"lr_x{scales[0]}"] = "lr"
     table = table.select_columns(list(columns.values())).rename_columns(
         {old: new for new, old in columns.items() if new != old}
     )
@@ -298,7 +305,9 @@ def decode_pictures(
         UserError: The cache cannot be written.
     """
     identity: Any = getattr(sources, "_fingerprint", None) or [
-        [source["name"], _state(source["hr"]), _state(source["lr"])] for source in sources
+        [key, value if key == "name" else _state(value)]
+        for source in sources
+        for key, value in source.items()
     ]
     layout = 1  # of the table: another number where `_decode` or MATLAB's bicubic changes
     key = json.dumps([layout, identity, list(scales)])
@@ -338,10 +347,8 @@ def decode_pictures(
     return Pictures(table, [row for row, error in enumerate(facts["error"]) if not error]), errors
 
 
-def _state(file: dict[str, Any] | None) -> list[Any] | None:
+def _state(file: dict[str, Any]) -> list[Any]:
     """What changes when a file does; a link into nowhere has no more than a path."""
-    if file is None:
-        return None
     if not os.path.exists(file["path"]):
         return [file["path"]]
     status = os.stat(file["path"])
@@ -380,14 +387,13 @@ def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str,
     row |= {f"lr_x{scale}": b"" for scale in scales}
     try:
         hr = _read_file(file)
-        lr = _read_file(source["lr"]) if source.get("lr") else None
-        pixels = {}
-        if lr is None:
-            for scale in scales:
+        pixels = {"hr": hr}
+        for scale in scales:
+            if not source.get(f"lr_x{scale}"):
                 small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
                 pixels[f"lr_x{scale}"] = small.movedim(0, -1).contiguous().numpy()
-        else:
-            (scale,) = scales
+                continue
+            lr = pixels[f"lr_x{scale}"] = _read_file(source[f"lr_x{scale}"])
             if any(
                 high // scale != low for high, low in zip(hr.shape[:2], lr.shape[:2], strict=True)
             ):
@@ -395,8 +401,6 @@ def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str,
                     f"its LR picture is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} "
                     f"of {hr.shape[1]}x{hr.shape[0]}"
                 )
-            pixels[f"lr_x{scale}"] = lr
-        pixels["hr"] = hr
         row |= {"height": hr.shape[0], "width": hr.shape[1]}
         return row | {key: value.tobytes() for key, value in pixels.items()}
     except Exception as error:  # whatever a decoder makes of a damaged file
@@ -412,23 +416,32 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     There is no epoch, no shuffling and no state of a worker: any number of workers and processes
     that take the same numbers take the same bytes, and a run that resumes starts at a later number.
     Every picture is equally likely, then every position in it, then each of the 8 flips and
-    rotations.
+    rotations. The patches of a batch are of one scale, a function of seed and step.
     """
 
-    def __init__(self, pictures: Pictures, scale: int, patch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        scales: Sequence[int],
+        patch_size: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
         """
         Args:
-            pictures: Decoded with this scale among others.
-            scale: Of HR to LR.
-            patch_size: Side of an HR patch in pixels, a multiple of `scale`.
+            pictures: Decoded with these scales among others.
+            scales: Of HR to LR, each as likely as another.
+            patch_size: Side of an HR patch in pixels, a multiple of every scale.
+            batch_size: Patches of a step, over all processes.
             seed: At least 0.
 
         Raises:
-            ValueError: `patch_size` is no multiple of `scale`.
+            ValueError: `patch_size` is no multiple of a scale.
             UserError: All pictures are smaller than a patch.
         """
-        if patch_size % scale:
-            raise ValueError(f"patch_size {patch_size} is not a multiple of scale {scale}")
+        for scale in scales:
+            if patch_size % scale:
+                raise ValueError(f"patch_size {patch_size} is not a multiple of scale {scale}")
         large = np.all(pictures.sizes >= patch_size, axis=1)
         self.too_small = [name for name, ok in zip(pictures.names, large, strict=True) if not ok]
         if not large.any():
@@ -437,7 +450,14 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
                 f"{patch_size} pixels. Choose a smaller --patch_size or larger pictures."
             )
         self.pictures = pictures.subset(np.flatnonzero(large).tolist())
-        self.scale, self.patch_size, self.seed = scale, patch_size, seed
+        self.scales, self.patch_size = scales, patch_size
+        self.batch_size, self.seed = batch_size, seed
+
+    def scale(self, step: int) -> int:
+        """The scale of the patches of a step."""
+        # (A third number, to draw others than `_uniform` does.)
+        generator = np.random.default_rng((self.seed, step, 1))
+        return self.scales[int(generator.integers(len(self.scales)))]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """LR and HR patch `index`, uint8, (3, patch_size / scale, ...) and (3, patch_size, ...)."""
@@ -445,22 +465,23 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return lr[0], hr[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """A batch: LR (N, 3, h, w) and HR (N, 3, H, W), uint8, channels last in memory."""
-        lr_size = self.patch_size // self.scale
+        """Patches of one step: LR (N, 3, h, w) and HR (N, 3, H, W), uint8, channels last."""
+        scale = self.scale(indices[0] // self.batch_size)
+        lr_size = self.patch_size // scale
         lr = np.empty((len(indices), lr_size, lr_size), "V3")
         hr = np.empty((len(indices), self.patch_size, self.patch_size), "V3")
         for number, index in enumerate(indices):
             choice, row, column, orientation = _uniform(self.seed, index // 4096)[index % 4096]
             picture = int(choice * len(self.pictures))
-            lr_pixels = self.pictures.lr(picture, self.scale)
+            lr_pixels = self.pictures.lr(picture, scale)
             top = int(row * (lr_pixels.shape[0] - lr_size + 1))
             left = int(column * (lr_pixels.shape[1] - lr_size + 1))
             orientation = int(orientation * 8)
             lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
             hr[number] = _crop(
                 self.pictures.hr(picture),
-                top * self.scale,
-                left * self.scale,
+                top * scale,
+                left * scale,
                 self.patch_size,
                 orientation,
             )

@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,16 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
 
     A network is saved with the arguments of its constructor, which must be JSON values, and with
     the name of its script, by which `load_model` finds the class again.
+
+    Attributes:
+        scales: What it is trained to enlarge by.
+        scale: Which of them `forward(lr)` enlarges by, at first the smallest.
     """
 
-    scale: int
+    def __init__(self, scales: Sequence[int]) -> None:
+        super().__init__()
+        self.scales = sorted(scales)
+        self.scale = self.scales[0]
 
     @classmethod
     def architecture(cls) -> str:
@@ -41,11 +49,15 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         return Path(inspect.getfile(cls)).stem.removeprefix("train_")
 
     @classmethod
-    def from_published(cls, tensors: dict[str, Tensor], scale: int) -> "SuperResolutionModel":
+    def from_published(
+        cls, tensors: dict[str, Tensor], scales: Sequence[int]
+    ) -> "SuperResolutionModel":
         """The network with weights that its authors published, under their names.
 
         Raises:
-            UserError: The tensors are not those of this network.
+            UserError: No weights of this network are known.
+            KeyError, RuntimeError, ValueError: The tensors are not those of this network, or it
+                cannot have these scales.
         """
         raise UserError(f"There is no known set of published weights for {cls.architecture()}.")
 
@@ -200,13 +212,14 @@ def model_card(model: SuperResolutionModel, training: str = "") -> str:
         pipeline_tag="image-to-image",
         tags=["super-resolution", model.architecture()],
     )
-    scale = model.scale
+    scales = model.scales
+    call = "model(lr)" if len(scales) == 1 else f"model(lr, scale={scales[0]})"
     return f"""---
 {metadata.to_yaml()}
 ---
-# {type(model).__name__} x{scale}
+# {type(model).__name__} {" ".join(f"x{scale}" for scale in scales)}
 
-Single-image super-resolution by a factor of {scale}.
+Single-image super-resolution by a factor of {" or ".join(map(str, scales))}.
 
 ## Use
 
@@ -216,7 +229,7 @@ In a clone of the repository that has `train_{model.architecture()}.py`:
 from common.hub import load_model
 
 model = load_model("path/of/this/folder")
-sr = model(lr)  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * {scale}, w * {scale}), not clamped
+sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]} * w), not clamped
 ```
 {training}"""
 

@@ -18,3 +18,20 @@ def charbonnier(sr: Tensor, hr: Tensor, eps: float = 1e-3) -> Tensor:
         A scalar, never below eps.
     """
     return ((sr - hr).square() + eps**2).sqrt().mean()
+
+
+def euclidean(sr: Tensor, hr: Tensor) -> Tensor:
+    """Half the squared error of an image, summed over its pixels; mean over the images.
+
+    Caffe's EuclideanLoss: the mean squared error, in the unit for which SRCNN and VDSR give their
+    learning rates, weight decay and gradient clipping. By the mean over the pixels, the same rates
+    are a thousand times too small.
+
+    Args:
+        sr: Shape (N, C, H, W), any range.
+        hr: Same shape and range.
+
+    Returns:
+        A scalar.
+    """
+    return (sr - hr).square().sum() / (2 * len(sr))

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from common.color import luma
 from common.data import BenchmarkDataset, to_float
+from common.hub import SuperResolutionModel
 
 PROTOCOL = (
     "output rounded to 8 bits; Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
@@ -60,15 +62,6 @@ def ssim_y(sr: Tensor, hr: Tensor, crop_border: int) -> float:
 def ssim_rgb(sr: Tensor, hr: Tensor, crop_border: int) -> float:
     """Mean of the structural similarities of the three channels. Arguments as in `psnr_y`."""
     return _ssim(*_prepare(sr, hr, crop_border))
-
-
-def luma(rgb: Tensor) -> Tensor:
-    """Y of ITU-R BT.601 as in MATLAB's `rgb2ycbcr`.
-
-    RGB in [0, 255], (3, H, W) -> [16, 235], (1, H, W).
-    """
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=rgb.dtype, device=rgb.device) / 255
-    return 16 + (weights[:, None, None] * rgb).sum(dim=0, keepdim=True)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -130,21 +123,21 @@ def mean_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:
     return {key: statistics.fmean(result[key] for result in results.values()) for key in keys}
 
 
-def count_multiply_adds(model: nn.Module, scale: int) -> int:
+def count_multiply_adds(model: SuperResolutionModel) -> int:
     """Multiply-adds of one forward pass with an output of 1280x720 pixels, as the SR papers count.
 
-    Of convolutions and matrix products only. Where `scale` does not divide 1280, the count for the
-    next smaller picture is extrapolated.
+    Of convolutions and linear layers only, at `model.scale`. Where that does not divide 1280, the
+    count for the next smaller picture is extrapolated.
     """
-    height, width = 720 // scale, 1280 // scale
+    height, width = 720 // model.scale, 1280 // model.scale
     with FlopCounterMode(display=False) as counter:
         copy.deepcopy(model).to("meta")(torch.empty(1, 3, height, width, device="meta"))
-    flops = counter.get_total_flops() * (1280 * 720) / (height * width * scale**2)
+    flops = counter.get_total_flops() * (1280 * 720) / (height * width * model.scale**2)
     return round(flops / 2)
 
 
 def _prepare(sr: Tensor, hr: Tensor, crop_border: int) -> tuple[Tensor, Tensor]:
-    """Both images in [0, 255], of 8-bit values, in double precision, without the border."""
+    """Both images rounded to multiples of 1/255, in double precision, without the border."""
     if sr.shape != hr.shape:
         raise ValueError(f"sr is {tuple(sr.shape)}, hr is {tuple(hr.shape)}; they must be equal")
     height, width = hr.shape[-2] - 2 * crop_border, hr.shape[-1] - 2 * crop_border
@@ -157,6 +150,7 @@ def _prepare(sr: Tensor, hr: Tensor, crop_border: int) -> tuple[Tensor, Tensor]:
         to_uint8(image).to(device, torch.float64)[
             ..., crop_border : crop_border + height, crop_border : crop_border + width
         ]
+        / 255
         for image in (sr, hr)
     )
     return sr, hr
@@ -164,16 +158,16 @@ def _prepare(sr: Tensor, hr: Tensor, crop_border: int) -> tuple[Tensor, Tensor]:
 
 def _psnr(sr: Tensor, hr: Tensor) -> float:
     error = (sr - hr).square().mean().item()
-    return 10 * log10(255**2 / error) if error else inf
+    return -10 * log10(error) if error else inf
 
 
 def _ssim(sr: Tensor, hr: Tensor) -> float:
-    """(C, H, W) in [0, 255] -> mean over channels and positions of eq. 13 of Wang et al."""
+    """(C, H, W) in [0, 1] -> mean over channels and positions of eq. 13 of Wang et al."""
     if min(sr.shape[-2:]) < 11:
         raise ValueError(
             f"SSIM needs at least 11x11 pixels inside the border, not {tuple(sr.shape)}"
         )
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    c1, c2 = 0.01**2, 0.03**2
     mean_sr, mean_hr, sr_sr, hr_hr, sr_hr = _gaussian_means(
         torch.stack([sr, hr, sr * sr, hr * hr, sr * hr])
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
+@torch.compiler.disable  # the matrices are found in a cache, which a compiler would write out
 def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     """Resizes images by bicubic interpolation with antialiasing, like MATLAB's `imresize`.
 
@@ -43,13 +44,13 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
             f"cannot resize {tuple(old)} to {new}: every side must be at least 1 pixel"
         )
 
+    if images.is_meta:  # where networks are measured
+        return images.new_empty(*images.shape[:-2], *new)
     eight_bits = images.dtype == torch.uint8
     if eight_bits and images.device.type == "mps":  # Apple's GPUs have no double precision
         return imresize(images.cpu(), size).to(images.device)
     dtype = torch.float64 if eight_bits or images.dtype == torch.float64 else torch.float32
-    # (On `meta`, where networks are measured, there is nothing to multiply and no autocast.)
-    device = "cpu" if images.is_meta else images.device.type
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(images.device.type, enabled=False):
         result = images.to(dtype)
         # MATLAB begins with the side that shrinks most; with equal factors, with the rows.
         for axis in sorted((0, 1), key=lambda axis: factors[axis]):

@@ -20,10 +20,12 @@ import platform
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from math import cos, isfinite, pi
+from functools import partial
+from math import cos, isfinite, lcm, pi
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,61 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def add_recipe_arguments(
+    parser: argparse.ArgumentParser,
+    description: str,
+    *,
+    batch_size: int,
+    max_train_steps: int,
+    lr_scheduler: str,
+    lr_step_size: int,
+    lr_gamma: float,
+) -> argparse._ArgumentGroup:
+    """Adds the group of the recipe, with the options that mean the same in all scripts.
+
+    Args:
+        parser: Gets the group.
+        description: Where the defaults come from.
+        batch_size: Default of `--batch_size`; so the others.
+        max_train_steps: In optimizer steps.
+        lr_scheduler: "step" or "cosine".
+        lr_step_size: In optimizer steps.
+        lr_gamma: In (0, 1].
+
+    Returns:
+        The group, to which a script adds what else its recipe has.
+    """
+    recipe = parser.add_argument_group("recipe", description)
+    default = "(default: %(default)s)"
+    recipe.add_argument(
+        "--batch_size",
+        type=positive_int,
+        default=batch_size,
+        help=f"patches of one optimizer step, over all processes {default}",
+    )
+    recipe.add_argument(
+        "--max_train_steps",
+        type=positive_int,
+        default=max_train_steps,
+        help=f"optimizer steps {default}",
+    )
+    recipe.add_argument(
+        "--lr_scheduler",
+        choices=["step", "cosine"],
+        default=lr_scheduler,
+        help="step: the learning rate is multiplied by --lr_gamma every --lr_step_size steps; "
+        f"cosine: it falls to zero {default}",
+    )
+    recipe.add_argument(
+        "--lr_step_size", type=positive_int, default=lr_step_size, help=f"steps {default}"
+    )
+    recipe.add_argument("--lr_gamma", type=float, default=lr_gamma, help=default)
+    recipe.add_argument(
+        "--lr_warmup_steps", type=int, default=0, help=f"the rate rises linearly first {default}"
+    )
+    return recipe
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
@@ -148,13 +205,13 @@ def set_cpu_threads(threads: int | None = None) -> None:
 
 
 def learning_rate_factor(args: argparse.Namespace) -> Callable[[int], float]:
-    """The schedule as a factor of `--learning_rate` by step, for `LambdaLR`."""
+    """The schedule of the command line as a factor of the learning rate, for `LambdaLR`."""
 
     def factor(step: int) -> float:
         if step < args.lr_warmup_steps:
             return (step + 1) / args.lr_warmup_steps
         if args.lr_scheduler == "step":
-            return 0.5 ** (step // args.halve_every)
+            return args.lr_gamma ** (step // args.lr_step_size)
         progress = (step - args.lr_warmup_steps) / max(
             1, args.max_train_steps - args.lr_warmup_steps
         )
@@ -169,8 +226,9 @@ class Run:
     Attributes:
         accelerator: Accelerate's, for the script's own verbs.
         step: Optimizer steps done.
+        scales: That the network is trained for.
         patches: The training patches.
-        validation: The validation pictures.
+        validation: The validation pictures, at each scale.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -180,9 +238,10 @@ class Run:
             UserError: For whatever can be wrong with the command line, the data or the folder.
         """
         self.args = args
+        self.scales = args.scale if isinstance(args.scale, list) else [args.scale]
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
-        _check_arguments(args)
+        _check_arguments(args, self.scales)
         self.accelerator = Accelerator(
             mixed_precision=args.mixed_precision,
             log_with=None if args.report_to == "none" else args.report_to,
@@ -399,26 +458,33 @@ class Run:
         device = self.accelerator.device
         if not self._average:
             self._evaluated.load_state_dict(self._model.state_dict())
-        scores = mean_scores(
-            evaluate(self._evaluated, self.validation, device, on_image=self._show_picture)
-        )
+        scores = {}
+        for benchmark in self.validation:
+            scale = self._evaluated.scale = benchmark.scale
+            on_image = partial(self._show_picture, benchmark)
+            scores[scale] = evaluate(self._evaluated, benchmark, device, on_image=on_image)
         if not self._bicubic:
-            baseline = Bicubic(self.validation.scale)
-            self._bicubic = mean_scores(evaluate(baseline, self.validation, device))
-        values = {key: scores[key] for key in ("psnr_y", "ssim_y")}
+            self._bicubic = _mean_scores(
+                {
+                    benchmark.scale: evaluate(Bicubic(benchmark.scale), benchmark, device)
+                    for benchmark in self.validation
+                }
+            )
+        values = _mean_scores(scores)
         if not self.best or values["psnr_y"] > self.best["psnr_y"]:
             self.best = values | {"step": self.step}
             if self.accelerator.is_main_process:
                 self._save_model()
         self._log(values)
 
-    def _show_picture(self, index: int, sr: Tensor) -> None:
+    def _show_picture(self, benchmark: BenchmarkDataset, index: int, sr: Tensor) -> None:
         """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
         if self.accelerator.is_main_process and index < 3 and self.args.report_to == "tensorboard":
-            name, lr, hr = self.validation[index]
+            name, lr, hr = benchmark[index]
             strip = np.asarray(comparison(lr, sr.cpu(), hr, type(self._model).__name__))
             tracker = self.accelerator.get_tracker("tensorboard")
-            tracker.log_images({name: strip[None]}, self.step, dataformats="NHWC")
+            tag = f"{name} x{benchmark.scale}"
+            tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")
 
     def _save_model(self) -> None:
         folder = self.args.output_dir
@@ -440,12 +506,20 @@ class Run:
     def _result(self) -> str:
         if not self.best:
             return "Not validated yet."
-        pictures = f"{len(self.validation)} picture" + "s" * (len(self.validation) > 1)
-        return (
-            f"Best validation, at step {self.best['step']}, on {pictures}: "
-            f"PSNR-Y {self.best['psnr_y']:.2f} dB, SSIM-Y {self.best['ssim_y']:.4f} "
-            f"(bicubic: {self._bicubic['psnr_y']:.2f} dB, {self._bicubic['ssim_y']:.4f})."
-        )
+        pictures = f"{len(self.validation[0])} picture" + "s" * (len(self.validation[0]) > 1)
+        results = []
+        for scale in self.scales:
+            end = f"_x{scale}" if len(self.scales) > 1 else ""
+            psnr, ssim, bicubic_psnr, bicubic_ssim = (
+                scores[key + end]
+                for scores in (self.best, self._bicubic)
+                for key in ("psnr_y", "ssim_y")
+            )
+            results.append(
+                f"x{scale}: PSNR-Y {psnr:.2f} dB, SSIM-Y {ssim:.4f} "
+                f"(bicubic: {bicubic_psnr:.2f} dB, {bicubic_ssim:.4f})"
+            )
+        return f"Best validation, at step {self.best['step']}, on {pictures}: {'; '.join(results)}."
 
     def _save_checkpoint(self) -> None:
         """Writes `checkpoint-{step}`, under another name until it is whole."""
@@ -479,17 +553,19 @@ class Run:
                 "fp16 does not work on a CPU. Use --mixed_precision bf16, or no mixed precision."
             )
 
-    def _load_data(self) -> tuple[PatchDataset, BenchmarkDataset]:
+    def _load_data(self) -> tuple[PatchDataset, list[BenchmarkDataset]]:
         args = self.args
         sources: Sequence[Source]
         if args.train_data_dir:
-            sources = find_pictures(args.train_data_dir, args.scale)
+            sources = find_pictures(args.train_data_dir, self.scales)
         elif args.dataset_name == "sample":
             sources = sample_pictures(SAMPLE_TRAIN)
         else:
-            sources = hub_pictures(args.dataset_name, args.dataset_config_name, args.image_column)
+            sources = hub_pictures(
+                args.dataset_name, self.scales, args.dataset_config_name, args.image_column
+            )
         if args.validation_data_dir:
-            validation = self._decode(find_pictures(args.validation_data_dir, args.scale))
+            validation = self._decode(find_pictures(args.validation_data_dir, self.scales))
         pictures = self._decode(sources)
         if not args.validation_data_dir:
             if len(pictures) < 2:
@@ -501,22 +577,22 @@ class Run:
             validation = pictures.subset(range(border, len(pictures)))
             pictures = pictures.subset(range(border))
 
-        if too_small := too_small_to_score(validation, args.scale):
+        if too_small := too_small_to_score(validation, max(self.scales)):
             raise UserError(
                 f"Too small to validate on: {_enumerate(too_small)}. Remove them, or name larger "
                 "pictures with --validation_data_dir."
             )
-        patches = PatchDataset(pictures, args.scale, args.patch_size, args.seed)
+        patches = PatchDataset(pictures, self.scales, args.patch_size, args.batch_size, args.seed)
         if patches.too_small:
             self.print(
                 f"Left out {len(patches.too_small)} of {len(pictures)} pictures, which are smaller "
                 f"than a patch of {args.patch_size}x{args.patch_size}: "
                 f"{_enumerate(patches.too_small)}"
             )
-        return patches, BenchmarkDataset(validation, args.scale)
+        return patches, [BenchmarkDataset(validation, scale) for scale in self.scales]
 
     def _decode(self, sources: Sequence[Source]) -> Pictures:
-        pictures, errors = decode_pictures(sources, [self.args.scale])
+        pictures, errors = decode_pictures(sources, self.scales)
         if errors:
             reasons = [f"{name} ({error})" for name, error in errors.items()]
             message = f"{len(errors)} of {len(sources)} pictures: {_enumerate(reasons)}"
@@ -548,15 +624,17 @@ class Run:
         elif device == "cpu":
             threads = torch.get_num_threads()
             device = f"CPU, {threads} thread" + "s" * (threads > 1)
-        lr_size = args.patch_size // args.scale
+        lr_sizes = [
+            f"{args.patch_size // scale}x{args.patch_size // scale}" for scale in self.scales
+        ]
         precision = {"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
         rows = {
-            "Network": f"{type(self._model).__name__} x{args.scale}, "
+            "Network": f"{type(self._model).__name__} {' '.join(f'x{s}' for s in self.scales)}, "
             f"{sum(parameter.numel() for parameter in self._model.parameters()):,} parameters",
             "Pictures": f"{len(pictures)} to train on "
             f"({pictures.sizes.prod(axis=1).sum() / 1e6:.1f} megapixels), "
-            f"{len(self.validation)} to validate on",
-            "Patches": f"LR {lr_size}x{lr_size}, HR {args.patch_size}x{args.patch_size}",
+            f"{len(self.validation[0])} to validate on",
+            "Patches": f"LR {' or '.join(lr_sizes)}, HR {args.patch_size}x{args.patch_size}",
             "Batch": f"{args.batch_size} patches"
             + (f" over {accelerator.num_processes} processes" * (accelerator.num_processes > 1)),
             "Steps": f"{self.step:,} to {args.max_train_steps:,}",
@@ -566,10 +644,14 @@ class Run:
         self.print("\n".join(f"{key:>10}: {value}" for key, value in rows.items()))
 
 
-def _check_arguments(args: argparse.Namespace) -> None:
+def _check_arguments(args: argparse.Namespace, scales: Sequence[int]) -> None:
+    divisor = lcm(*scales)
     rules = {
-        f"--patch_size {args.patch_size} is not a multiple of --scale {args.scale}; try "
-        f"{-(-args.patch_size // args.scale) * args.scale}.": args.patch_size % args.scale == 0,
+        f"--patch_size {args.patch_size} is not a multiple of --scale "
+        f"{' '.join(map(str, scales))}; try {-(-args.patch_size // divisor) * divisor}.": (
+            args.patch_size % divisor == 0
+        ),
+        f"--lr_gamma {args.lr_gamma} is not in (0, 1].": 0 < args.lr_gamma <= 1,
         f"--ema_decay {args.ema_decay} is not in [0, 1).": 0 <= args.ema_decay < 1,
         f"--learning_rate {args.learning_rate} is not above 0.": args.learning_rate > 0,
         f"--lr_warmup_steps {args.lr_warmup_steps} is below 0.": args.lr_warmup_steps >= 0,
@@ -610,6 +692,17 @@ def _check_recipe(args: argparse.Namespace, checkpoint: Path) -> None:
             f"Cannot resume from {checkpoint} by another recipe: {', '.join(differences)}. Give "
             "the same options, or start a new run with --init_from and another --output_dir."
         )
+
+
+def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
+    """PSNR and SSIM over the pictures of each scale; where there are several, also of each."""
+    scores = {scale: mean_scores(pictures) for scale, pictures in results.items()}
+    values = {}
+    for key in ("psnr_y", "ssim_y"):
+        values[key] = statistics.fmean(means[key] for means in scores.values())
+        if len(scores) > 1:
+            values |= {f"{key}_x{scale}": means[key] for scale, means in scores.items()}
+    return values
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
@@ -14,7 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data import SAMPLE_BENCHMARK, sample_pictures
+from common.data import (
+    SAMPLE_BENCHMARK,
+    BenchmarkDataset,
+    decode_pictures,
+    find_pictures,
+    sample_pictures,
+)
+from common.metrics import evaluate, mean_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -30,12 +38,29 @@ def benchmark_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def published_a2n() -> Path:
+def published_weights() -> Callable[[str], Path]:
+    """Finds weights that were published for a network."""
+
+    def find(name: str) -> Path:
+        file = SHARED / "weights" / name
+        if not file.is_file():
+            pytest.skip(f"{name} is not beside the repository, in shared/weights")
+        return file
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def published_a2n(published_weights) -> Path:
     """The authors' weights of A2N x2."""
-    file = SHARED / "weights" / "a2n_x2_published.safetensors"
-    if not file.is_file():
-        pytest.skip("the published weights are not beside the repository, in shared/weights")
-    return file
+    return published_weights("a2n_x2_published.safetensors")
+
+
+def psnr_of(model: torch.nn.Module, folder: Path, scale: int) -> float:
+    """PSNR-Y of a model on the benchmark set in a folder."""
+    pictures, _ = decode_pictures(find_pictures(folder, [scale]), [scale])
+    scores = evaluate(model, BenchmarkDataset(pictures, scale), torch.device("cpu"))
+    return mean_scores(scores)["psnr_y"]
 
 
 @pytest.fixture(scope="session")

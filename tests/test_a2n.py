@@ -50,8 +50,8 @@ def test_block_weighs_its_branches_by_the_image_as_the_paper_says():
     ],
 )
 def test_published_weights_score_as_published(benchmark_dir, published_a2n, name, psnr, ssim):
-    model = A2N.from_published(load_file(published_a2n), scale=2)
-    pictures, _ = decode_pictures(find_pictures(benchmark_dir / name, 2), [2])
+    model = A2N.from_published(load_file(published_a2n), scales=[2])
+    pictures, _ = decode_pictures(find_pictures(benchmark_dir / name, [2]), [2])
     scores = evaluate(
         model.to(memory_format=torch.channels_last),
         BenchmarkDataset(pictures, 2),
@@ -91,11 +91,11 @@ def test_published_names_map_one_to_one():
     theirs["conv_first.weight"] /= 255
     theirs["conv_last.weight"] *= 255
     theirs["conv_last.bias"] *= 255
-    converted = A2N.from_published(theirs, scale=4).state_dict()
+    converted = A2N.from_published(theirs, scales=[4]).state_dict()
     for name, tensor in ours.items():
         torch.testing.assert_close(converted[name], tensor)
 
 
 def test_weights_of_something_else_are_no_a2n():
     with pytest.raises(KeyError):
-        A2N.from_published({"weight": torch.zeros(1)}, scale=2)
+        A2N.from_published({"weight": torch.zeros(1)}, scales=[2])

@@ -129,14 +129,20 @@ def test_folder_is_searched_below_and_in_order(tmp_path):
         write(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "._b.png").write_text("what macOS leaves")
-    assert names(find_pictures(tmp_path, 2)) == ["a/y.webp", "a/z.jpg", "b.PNG", "c.tiff", "d.bmp"]
+    assert names(find_pictures(tmp_path, [2])) == [
+        "a/y.webp",
+        "a/z.jpg",
+        "b.PNG",
+        "c.tiff",
+        "d.bmp",
+    ]
 
 
 def test_links_to_folders_are_followed(tmp_path):
     write(tmp_path / "elsewhere" / "a.png")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
-    assert names(find_pictures(tmp_path / "data", 2)) == ["link/a.png"]
+    assert names(find_pictures(tmp_path / "data", [2])) == ["link/a.png"]
 
 
 @pytest.mark.parametrize(
@@ -150,23 +156,46 @@ def test_links_to_folders_are_followed(tmp_path):
 def test_pairs(tmp_path, hr, lr):
     write(tmp_path / hr)
     write(tmp_path / lr, (12, 10))
-    (source,) = find_pictures(tmp_path, 2)
+    (source,) = find_pictures(tmp_path, [2])
     assert source["hr"]["path"] == str(tmp_path / hr)
-    assert source["lr"]["path"] == str(tmp_path / lr)
+    assert source["lr_x2"]["path"] == str(tmp_path / lr)
 
 
 def test_lr_of_another_scale_does_not_count(tmp_path):
     write(tmp_path / "HR/a.png")
     write(tmp_path / "LR_bicubic/X4/ax4.png", (6, 5))
-    (source,) = find_pictures(tmp_path, 2)
-    assert source["lr"] is None
+    for scales in ([2], [2, 4]):
+        (source,) = find_pictures(tmp_path, scales)
+        assert "lr_x2" not in source
+        assert ("lr_x4" in source) == (4 in scales)
+
+
+def test_pairs_of_several_scales(tmp_path):
+    write(tmp_path / "HR/a.png")
+    write(tmp_path / "LR_bicubic/X2/ax2.png", (12, 10))
+    write(tmp_path / "LR_bicubic/X4/ax4.png", (6, 5))
+    sources = find_pictures(tmp_path, [2, 3, 4])
+    pictures, errors = decode_pictures(sources, [2, 3, 4])
+    assert not errors
+    made = imresize(to_tensor(read_picture(tmp_path / "HR/a.png"))[:, :18, :24], 1 / 3)
+    for scale, expected in (
+        (2, to_tensor(read_picture(tmp_path / "LR_bicubic/X2/ax2.png"))),
+        (3, made),
+        (4, to_tensor(read_picture(tmp_path / "LR_bicubic/X4/ax4.png"))),
+    ):
+        assert torch.equal(BenchmarkDataset(pictures, scale)[0][1], expected)
+    # One file cannot be the LR of two scales.
+    write(tmp_path / "one/hr/a.png")
+    write(tmp_path / "one/lr/a.png", (12, 10))
+    _, errors = decode_pictures(find_pictures(tmp_path / "one", [2, 3]), [2, 3])
+    assert errors == {"a.png": "its LR picture is 12x10, which is not 1/3 of 24x20"}
 
 
 def test_links_that_lead_nowhere_or_in_circles(tmp_path):
     write(tmp_path / "a.png")
     (tmp_path / "circle").symlink_to(tmp_path)
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    sources = find_pictures(tmp_path, 2)
+    sources = find_pictures(tmp_path, [2])
     assert names(sources) == ["a.png", "gone.png"]
     pictures, errors = decode_pictures(sources, [2])
     assert pictures.names == ["a.png"]
@@ -175,17 +204,17 @@ def test_links_that_lead_nowhere_or_in_circles(tmp_path):
 
 def test_folder_mistakes(tmp_path):
     with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
-        find_pictures(tmp_path / "nowhere", 2)
+        find_pictures(tmp_path / "nowhere", [2])
     with pytest.raises(UserError, match=r"no picture in .* Known endings: \.png"):
-        find_pictures(tmp_path, 2)
+        find_pictures(tmp_path, [2])
     write(tmp_path / "hr/a.png")
     write(tmp_path / "hr/b.png")
     write(tmp_path / "lr/a.png")
     with pytest.raises(UserError, match=r"b\.png has no LR picture b\.\* or bx2\.\*"):
-        find_pictures(tmp_path, 2)
+        find_pictures(tmp_path, [2])
     write(tmp_path / "DIV2K_valid_HR/a.png")
     with pytest.raises(UserError, match="DIV2K_valid_HR, hr"):
-        find_pictures(tmp_path, 2)
+        find_pictures(tmp_path, [2])
 
 
 def test_sample_keeps_its_benchmark_and_the_two_views_apart():
@@ -196,9 +225,9 @@ def test_sample_keeps_its_benchmark_and_the_two_views_apart():
 
 def test_no_hub_is_said_at_once():
     with pytest.raises(UserError, match="neither a folder nor a data set of the Hub"):
-        hub_pictures("/data/my pics")
+        hub_pictures("/data/my pics", [2])
     with pytest.raises(UserError) as error:
-        hub_pictures("somebody/pictures")
+        hub_pictures("somebody/pictures", [2])
     message = str(error.value)
     assert "Cannot reach http://127.0.0.1:9 for the data set somebody/pictures" in message
     assert "--train_data_dir FOLDER" in message
@@ -220,7 +249,7 @@ def test_dataset_with_one_column_of_pictures(pictures_dir, tmp_path):
     files = sorted(pictures_dir.glob("*.png"))
     save_dataset(tmp_path / "set", photo=files)
     for _ in range(2):
-        sources = hub_pictures(str(tmp_path / "set"))
+        sources = hub_pictures(str(tmp_path / "set"), [2])
         pictures, errors = decode_pictures(sources, [2])
         assert not errors
         assert pictures.names == [f"row {number} ({number}.png)" for number in range(8)]
@@ -235,17 +264,19 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     for file in files:
         Image.new("RGB", (48, 40), "green").save(tmp_path / "lr" / file.name)
     save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
-    pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set")), [2])
+    pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set"), [2]), [2])
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
     assert torch.equal(hr, to_tensor(read_picture(files[7])))
     assert lr[:, 0, 0].tolist() == [0, 128, 0]
+    with pytest.raises(UserError, match=r"column lr of .* one --scale only, not of \[2, 3\]"):
+        hub_pictures(str(tmp_path / "set"), [2, 3])
 
 
 def test_empty_cell_is_left_out(pictures_dir, tmp_path):
     table = datasets.Dataset.from_dict({"image": [str(pictures_dir / "0.png"), None]})
     (tmp_path / "set").mkdir()
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
-    pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set")), [2])
+    pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set"), [2]), [2])
     assert pictures.names == ["row 0 (0.png)"]
     assert list(errors) == ["row 1 ()"]
 
@@ -255,17 +286,17 @@ def test_dataset_columns_must_be_clear(pictures_dir, tmp_path):
     save_dataset(tmp_path / "set", left=files, right=files)
     name = str(tmp_path / "set")
     with pytest.raises(UserError, match=r"are \['left', 'right'\]. Name one with --image_column"):
-        hub_pictures(name)
+        hub_pictures(name, [2])
     with pytest.raises(UserError, match="--image_column"):
-        hub_pictures(name, column="label")
-    assert len(hub_pictures(name, column="right")) == 8
+        hub_pictures(name, [2], column="label")
+    assert len(hub_pictures(name, [2], column="right")) == 8
 
 
 # ------------------------------------------------------------------------------ decoding, caching
 
 
 def test_cache_holds_hr_and_matlabs_lr(pictures_dir):
-    pictures, errors = decode_pictures(find_pictures(pictures_dir, 2), [2, 3])
+    pictures, errors = decode_pictures(find_pictures(pictures_dir, [2]), [2, 3])
     assert not errors
     assert pictures.names == [f"{number}.png" for number in range(8)]
     assert pictures.sizes.tolist() == [[80, 96]] * 8
@@ -284,12 +315,12 @@ def test_second_start_decodes_nothing_until_a_file_changes(pictures_dir, tmp_pat
     monkeypatch.setattr(
         common.data, "_decode_one", lambda *args: decoded.append(args[0]) or original(*args)
     )
-    decode_pictures(find_pictures(folder, 2), [2])
+    decode_pictures(find_pictures(folder, [2]), [2])
     assert sorted(decoded) == list(range(8))
-    decode_pictures(find_pictures(folder, 2), [2])
+    decode_pictures(find_pictures(folder, [2]), [2])
     assert len(decoded) == 8  # from the cache
     Image.new("RGB", (96, 80), "red").save(folder / "3.png")
-    pictures, _ = decode_pictures(find_pictures(folder, 2), [2])
+    pictures, _ = decode_pictures(find_pictures(folder, [2]), [2])
     assert len(decoded) == 16
     assert pictures.hr(3)[0, 0].tobytes() == b"\xff\x00\x00"
 
@@ -302,7 +333,7 @@ def test_bad_files_are_named_also_from_the_cache(pictures_dir, tmp_path):
     (folder / "text.png").write_text("not a picture")
     (folder / "empty.png").touch()
     for _ in range(2):
-        pictures, errors = decode_pictures(find_pictures(folder, 2), [2])
+        pictures, errors = decode_pictures(find_pictures(folder, [2]), [2])
         assert len(pictures) == 8
         assert set(errors) == {"cut.jpg", "text.png", "empty.png"}
         assert "truncated" in errors["cut.jpg"]
@@ -312,7 +343,7 @@ def test_bad_files_are_named_also_from_the_cache(pictures_dir, tmp_path):
 def test_lr_of_the_wrong_size_is_an_error(tmp_path):
     write(tmp_path / "hr/a.png", (24, 20))
     write(tmp_path / "lr/a.png", (12, 9))
-    _, errors = decode_pictures(find_pictures(tmp_path, 2), [2])
+    _, errors = decode_pictures(find_pictures(tmp_path, [2]), [2])
     assert errors == {"a.png": "its LR picture is 12x9, which is not 1/2 of 24x20"}
 
 
@@ -325,7 +356,7 @@ def _decode_and_count(folder: str, queue) -> None:
         return original(*args)
 
     common.data._decode_one = counting
-    pictures, _ = decode_pictures(find_pictures(Path(folder), 2), [2])
+    pictures, _ = decode_pictures(find_pictures(Path(folder), [2]), [2])
     queue.put((count, len(pictures)))
 
 
@@ -350,11 +381,11 @@ def test_processes_that_start_together_decode_once(pictures_dir, tmp_path):
 
 @pytest.fixture
 def pictures(pictures_dir):
-    return decode_pictures(find_pictures(pictures_dir, 2), [2, 3])[0]
+    return decode_pictures(find_pictures(pictures_dir, [2]), [2, 3])[0]
 
 
 def test_patch_is_where_its_lr_is(pictures):
-    patches = PatchDataset(pictures, scale=2, patch_size=80, seed=0)
+    patches = PatchDataset(pictures, [2], patch_size=80, batch_size=4, seed=0)
     # Away from the borders of a patch, LR is the bicubic of HR in whatever orientation it came.
     # MATLAB rounds after the pass over the rows, which in a transposed patch are the columns.
     inside = (slice(None), slice(4, -4), slice(4, -4))
@@ -374,8 +405,8 @@ def test_all_positions_orientations_and_pictures_occur(tmp_path):
         row, column = np.mgrid[:10, :10]
         pixels = np.stack([row, column, np.full_like(row, number)], axis=2).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    pictures, _ = decode_pictures(find_pictures(tmp_path, 2), [2])
-    patches = PatchDataset(pictures, scale=2, patch_size=4, seed=0)
+    pictures, _ = decode_pictures(find_pictures(tmp_path, [2]), [2])
+    patches = PatchDataset(pictures, [2], patch_size=4, batch_size=4, seed=0)
     seen = set()
     for index in range(12_000):
         hr = patches[index][1]
@@ -388,18 +419,38 @@ def test_all_positions_orientations_and_pictures_occur(tmp_path):
 
 
 def test_patch_depends_on_seed_and_index_alone(pictures):
-    first = PatchDataset(pictures, 2, 32, seed=1)
-    again = PatchDataset(pictures, 2, 32, seed=1)
+    first = PatchDataset(pictures, [2], 32, batch_size=4, seed=1)
+    again = PatchDataset(pictures, [2], 32, batch_size=4, seed=1)
+    assert first.scale(7) == 2
     batch = first.__getitems__([9000, 3, 70000])
     for position, index in enumerate([9000, 3, 70000]):
         for ours, theirs in zip(batch, again[index], strict=True):
             assert torch.equal(ours[position], theirs)
-    assert not torch.equal(PatchDataset(pictures, 2, 32, seed=2)[3][1], again[3][1])
+    assert not torch.equal(PatchDataset(pictures, [2], 32, batch_size=4, seed=2)[3][1], again[3][1])
+
+
+def test_scale_of_a_batch_depends_on_seed_and_step_alone(pictures):
+    patches = PatchDataset(pictures, [2, 3], 24, batch_size=4, seed=1)
+    scales = [patches.scale(step) for step in range(1000)]
+    assert scales == [patches.scale(step) for step in range(1000)]
+    assert 440 < scales.count(2) < 560
+    assert scales.count(2) + scales.count(3) == 1000
+    other = PatchDataset(pictures, [2, 3], 24, batch_size=4, seed=2)
+    assert scales != [other.scale(step) for step in range(1000)]
+    for step in range(6):
+        # A whole step, and the halves of two processes.
+        lr, hr = patches.__getitems__(range(4 * step, 4 * step + 4))
+        assert lr.shape == (4, 3, 24 // scales[step], 24 // scales[step])
+        assert hr.shape == (4, 3, 24, 24)
+        halves = [
+            patches.__getitems__(range(4 * step + start, 4 * step + start + 2)) for start in (0, 2)
+        ]
+        assert torch.equal(torch.cat([half for half, _ in halves]), lr)
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_bring_the_same_bytes(pictures, context):
-    patches = PatchDataset(pictures, 2, 32, seed=0)
+    patches = PatchDataset(pictures, [2], 32, batch_size=4, seed=0)
     loader = DataLoader(
         patches,
         batch_sampler=[range(8 * step, 8 * step + 8) for step in range(6)],
@@ -414,7 +465,7 @@ def test_workers_bring_the_same_bytes(pictures, context):
 
 
 def test_batches_are_channels_last(pictures):
-    for images in PatchDataset(pictures, 2, 32, seed=0).__getitems__(range(4)):
+    for images in PatchDataset(pictures, [2], 32, batch_size=4, seed=0).__getitems__(range(4)):
         assert images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -435,14 +486,14 @@ def test_pictures_travel_to_a_worker_without_their_pixels(pictures):
 def test_small_pictures_are_left_out_by_name(pictures_dir, tmp_path):
     shutil.copytree(pictures_dir, tmp_path, dirs_exist_ok=True)
     write(tmp_path / "small.png", (100, 31))
-    pictures, _ = decode_pictures(find_pictures(tmp_path, 2), [2])
-    patches = PatchDataset(pictures, 2, 32, seed=0)
+    pictures, _ = decode_pictures(find_pictures(tmp_path, [2]), [2])
+    patches = PatchDataset(pictures, [2], 32, batch_size=4, seed=0)
     assert patches.too_small == ["small.png"]
     assert len(patches.pictures) == 8
     with pytest.raises(UserError, match=r"All 9 training pictures are smaller than .* 98x98"):
-        PatchDataset(pictures, 2, 98, seed=0)
+        PatchDataset(pictures, [2], 98, batch_size=4, seed=0)
     with pytest.raises(ValueError, match="33 is not a multiple of scale 2"):
-        PatchDataset(pictures, 2, 33, seed=0)
+        PatchDataset(pictures, [2], 33, batch_size=4, seed=0)
 
 
 def test_unwritable_cache_is_said(pictures_dir, tmp_path, monkeypatch):
@@ -451,4 +502,4 @@ def test_unwritable_cache_is_said(pictures_dir, tmp_path, monkeypatch):
         common.data.datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache"
     )
     with pytest.raises(UserError, match="Set HF_DATASETS_CACHE to a folder with room"):
-        decode_pictures(find_pictures(pictures_dir, 2), [4])
+        decode_pictures(find_pictures(pictures_dir, [2]), [4])

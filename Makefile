@@ -26,7 +26,7 @@ demo: setup
 		--output out/demo/evaluation.json --comparison out/demo/comparison.png
 
 test: .venv/installed-dev quality
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup
 
 test-slow: .venv/installed-dev
 	.venv/bin/python -m pytest -m slow

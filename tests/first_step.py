@@ -1,33 +1,39 @@
 """Run by test_scripts.py on one process and on two: what the first steps of a run see and do.
 
+    python tests/first_step.py a2n OPTIONS OF train_a2n.py
+
 Each process writes its patches of two steps, and the gradients of the first, to `rank-*.pt`.
 """
+
+import importlib
+import sys
 
 import torch
 import torch.nn.functional as F
 
-import train_a2n
+from common.hub import find_network
 from common.run import Run
 
 
 def main() -> None:
-    args = train_a2n.parse_args()
+    architecture = sys.argv.pop(1)
+    args = importlib.import_module(f"train_{architecture}").parse_args()
     run = Run(args)
-    model = train_a2n.A2N(args.scale)
+    model = find_network(architecture)(args.scale)
     run.initialize(model)
     prepared = run.accelerator.prepare(model)
     run.resume()
     batches = []
     for lr, hr in run.batches():
         if not batches:
+            model.scale = hr.shape[-1] // lr.shape[-1]
             run.accelerator.backward(F.l1_loss(prepared(lr), hr))
         batches.append((lr, hr))
         if len(batches) == 2:
             break
     result = {
         "num_processes": run.accelerator.num_processes,
-        "lr": torch.stack([lr for lr, _ in batches]),
-        "hr": torch.stack([hr for _, hr in batches]),
+        "batches": batches,
         "gradients": {name: parameter.grad for name, parameter in model.named_parameters()},
     }
     torch.save(result, args.output_dir / f"rank-{run.accelerator.process_index}.pt")

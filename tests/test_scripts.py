@@ -19,6 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from common.data import read_picture
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
+# For fixtures: one process of pytest-xdist takes all tests of a script that share one.
+SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
 # One thread, because with more of them sums differ in the last bits from run to run.
 SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
 
@@ -83,7 +85,7 @@ def train(pictures_dir):
     return train
 
 
-@pytest.fixture(scope="module", params=SCRIPTS)
+@pytest.fixture(scope="module", params=SHARED)
 def trained(request, train, tmp_path_factory):
     """The script, the folder of a run of 20 steps with averaged weights, and what it printed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
@@ -135,7 +137,10 @@ def test_log(trained):
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [event.value for event in events.Scalars("loss")] == pytest.approx(losses)
     assert [event.step for event in events.Scalars("psnr_y")] == [10, 20]
-    assert [event.step for event in events.Images("7.png")] == [10, 20]
+    tags = [tag for tag in events.Tags()["images"] if tag.startswith("7.png x")]
+    assert tags
+    for tag in tags:
+        assert [event.step for event in events.Images(tag)] == [10, 20]
 
 
 def test_resumed_equals_straight(trained, train, tmp_path):
@@ -162,54 +167,51 @@ def test_workers_change_nothing(trained, train, tmp_path):
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_saved_weights_are_the_average(train, tmp_path):
-    for script in SCRIPTS:
-        folder = tmp_path / script
-        options = ("--checkpointing_steps", 1, "--checkpoints_total_limit", 9, "--ema_decay", 0.9)
-        train(script, folder, *options, steps=4)
-        latest = [
-            load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in range(1, 5)
-        ]
-        saved = load_file(folder / "model.safetensors")
-        for name, average in latest[0].items():
-            for weights in latest[1:]:
-                average = 0.9 * average + 0.1 * weights[name]
-            torch.testing.assert_close(saved[name], average, rtol=1e-5, atol=1e-7)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_saved_weights_are_the_average(script, train, tmp_path):
+    folder = tmp_path / "run"
+    options = ("--checkpointing_steps", 1, "--checkpoints_total_limit", 9, "--ema_decay", 0.9)
+    train(script, folder, *options, steps=4)
+    latest = [
+        load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in range(1, 5)
+    ]
+    saved = load_file(folder / "model.safetensors")
+    for name, average in latest[0].items():
+        for weights in latest[1:]:
+            average = 0.9 * average + 0.1 * weights[name]
+        torch.testing.assert_close(saved[name], average, rtol=1e-5, atol=1e-7)
 
 
-def test_latest_without_a_checkpoint_begins_and_says_so(train, tmp_path):
-    for script in SCRIPTS:
-        folder = tmp_path / script
-        process = train(script, folder, "--resume_from_checkpoint", "latest", steps=1)
-        assert (
-            f"There is no checkpoint in {folder} yet: starting from the beginning."
-            in process.stdout
-        )
-        assert metrics(folder)[0]["step"] == 1
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_latest_without_a_checkpoint_begins_and_says_so(script, train, tmp_path):
+    folder = tmp_path / "run"
+    process = train(script, folder, "--resume_from_checkpoint", "latest", steps=1)
+    assert f"There is no checkpoint in {folder} yet: starting from the beginning." in process.stdout
+    assert metrics(folder)[0]["step"] == 1
 
 
-def test_checkpoints_total_limit(train, tmp_path):
-    for script in SCRIPTS:
-        folder = tmp_path / script
-        train(script, folder, "--checkpointing_steps", 1, "--checkpoints_total_limit", 2, steps=4)
-        kept = sorted(path.name for path in folder.glob("checkpoint*"))
-        assert kept == ["checkpoint-3", "checkpoint-4"]
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_checkpoints_total_limit(script, train, tmp_path):
+    folder = tmp_path / "run"
+    train(script, folder, "--checkpointing_steps", 1, "--checkpoints_total_limit", 2, steps=4)
+    kept = sorted(path.name for path in folder.glob("checkpoint*"))
+    assert kept == ["checkpoint-3", "checkpoint-4"]
 
 
-def test_best_weights_are_kept(train, tmp_path):
-    # A learning rate that ruins the network little by little: the first validation stays the best.
-    for script in SCRIPTS:
-        folder = tmp_path / script
-        options = ("--validation_steps", 1, "--checkpointing_steps", 1, "--learning_rate", 0.01)
-        train(script, folder, *options, "--checkpoints_total_limit", 9, steps=3)
-        scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
-        best = max(range(3), key=scores.__getitem__)
-        assert best != 2
-        saved = load_file(folder / "model.safetensors")
-        kept = load_file(folder / f"checkpoint-{best + 1}" / "model.safetensors")
-        assert all(torch.equal(saved[name], kept[name]) for name in saved)
-        card = (folder / "README.md").read_text()
-        assert f"at step {best + 1}, on 1 picture: PSNR-Y {scores[best]:.2f} dB" in card
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_best_weights_are_kept(script, train, tmp_path):
+    # A learning rate that is too high: the last validation is not the best.
+    folder = tmp_path / "run"
+    options = ("--validation_steps", 1, "--checkpointing_steps", 1, "--learning_rate", 0.02)
+    train(script, folder, *options, "--checkpoints_total_limit", 9, steps=8)
+    scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
+    best = max(range(8), key=scores.__getitem__)
+    assert best != 7
+    saved = load_file(folder / "model.safetensors")
+    kept = load_file(folder / f"checkpoint-{best + 1}" / "model.safetensors")
+    assert all(torch.equal(saved[name], kept[name]) for name in saved)
+    card = (folder / "README.md").read_text()
+    assert f"at step {best + 1}, on 1 picture: PSNR-Y {scores[best]:.2f} dB" in card
 
 
 def test_bf16(trained, train, tmp_path):
@@ -223,14 +225,14 @@ def test_bf16(trained, train, tmp_path):
     assert ours == pytest.approx(exact, rel=0.02)
 
 
-def test_divergence_stops_with_a_message(train, tmp_path):
-    for script in SCRIPTS:
-        options = ("--learning_rate", 1e30, "--logging_steps", 2)
-        process = train(script, tmp_path / script, *options, runner=lambda *c: run(*c, check=False))
-        assert process.returncode == 1
-        assert re.search(r"Training diverged before step \d+: loss is (nan|inf)", process.stderr)
-        assert "Try a smaller --learning_rate" in process.stderr
-        assert "Traceback" not in process.stderr
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_divergence_stops_with_a_message(script, train, tmp_path):
+    options = ("--learning_rate", 1e30, "--logging_steps", 2)
+    process = train(script, tmp_path / script, *options, runner=lambda *c: run(*c, check=False))
+    assert process.returncode == 1
+    assert re.search(r"Training diverged before step \d+: loss is (nan|inf)", process.stderr)
+    assert "Try a smaller --learning_rate" in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_all_cores_under_accelerate_launch(pictures_dir, tmp_path):
@@ -257,7 +259,7 @@ def test_a2n_x4_starts_from_x2(train, tmp_path, variant):
 
 def test_learning_rates(train, tmp_path):
     options = ("--logging_steps", 1, "--lr_warmup_steps", 2, "--learning_rate", 0.0004)
-    train("train_a2n.py", tmp_path / "step", *options, "--halve_every", 3, steps=8)
+    train("train_a2n.py", tmp_path / "step", *options, "--lr_step_size", 3, steps=8)
     train("train_a2n.py", tmp_path / "cosine", *options, "--lr_scheduler", "cosine", steps=6)
     # Logged after the step, so each is the rate of the next one.
     rates = [row["learning_rate"] for row in metrics(tmp_path / "step") if "loss" in row]
@@ -268,33 +270,32 @@ def test_learning_rates(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled(train, tmp_path):
-    for script in SCRIPTS:
-        options = ("--compile", "--checkpointing_steps", 2)
-        train(script, tmp_path / "compiled", *options, steps=2)
-        train(script, tmp_path / "plain", steps=2)
-        ours, plain = (
-            load_file(tmp_path / kind / "model.safetensors") for kind in ("compiled", "plain")
-        )
-        assert ours.keys() == plain.keys()
-        for name in ours:
-            torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=2e-3)
-        train(
-            script, tmp_path / "compiled", *options, "--resume_from_checkpoint", "latest", steps=3
-        )
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_compiled(script, train, tmp_path):
+    options = ("--compile", "--checkpointing_steps", 2)
+    train(script, tmp_path / "compiled", *options, steps=2)
+    train(script, tmp_path / "plain", steps=2)
+    ours, plain = (
+        load_file(tmp_path / kind / "model.safetensors") for kind in ("compiled", "plain")
+    )
+    assert ours.keys() == plain.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=2e-3)
+    train(script, tmp_path / "compiled", *options, "--resume_from_checkpoint", "latest", steps=3)
 
 
 # ------------------------------------------------------------------------------- many processes
 
 
-@pytest.fixture(scope="module")
-def one_and_two(pictures_dir, tmp_path_factory):
+@pytest.fixture(scope="module", params=SHARED)
+def one_and_two(request, pictures_dir, tmp_path_factory):
     """What `first_step.py` finds on one process and on two: patches, gradients, world size."""
     folder = tmp_path_factory.mktemp("first_step")
     script = Path(__file__).with_name("first_step.py")
+    architecture = request.param.removeprefix("train_").removesuffix(".py")
     for runner, number in ((run, 1), (run_two, 2)):
-        output = folder / f"{number}"
-        runner(script, *SMALL, "--train_data_dir", pictures_dir, "--output_dir", output)
+        options = ("--train_data_dir", pictures_dir, "--output_dir", folder / f"{number}")
+        runner(script, architecture, *SMALL, *options)
     return [
         [torch.load(path) for path in sorted((folder / f"{number}").glob("rank-*.pt"))]
         for number in (1, 2)
@@ -304,9 +305,10 @@ def one_and_two(pictures_dir, tmp_path_factory):
 def test_two_processes_take_the_patches_of_one(one_and_two):
     (one,), two = one_and_two
     assert [result["num_processes"] for result in (one, *two)] == [1, 2, 2]
-    for image in ("lr", "hr"):
-        assert one[image].shape[1] == 4
-        assert torch.equal(torch.cat([result[image] for result in two], dim=1), one[image])
+    for whole, *halves in zip(*(result["batches"] for result in (one, *two)), strict=True):
+        for images, *parts in zip(whole, *halves, strict=True):  # LR, then HR
+            assert len(images) == 4
+            assert torch.equal(torch.cat(parts), images)
 
 
 def test_two_processes_have_the_gradients_of_one(one_and_two):
@@ -328,20 +330,18 @@ def test_two_processes_train_as_one(trained, train, tmp_path):
         assert two == pytest.approx(one, rel=1e-3)
 
 
-def test_two_processes_resumed_equal_straight(train, tmp_path):
-    for script in SCRIPTS:
-        straight, folder = tmp_path / f"{script}-straight", tmp_path / f"{script}-resumed"
-        # 8 does not divide 10: the mean loss of step 16 reaches over the checkpoint.
-        options = ("--logging_steps", 8)
-        train(script, straight, *options, runner=run_two)
-        # As if killed before step 20: what is later than checkpoint-10 must be made again.
-        shutil.copytree(straight, folder)
-        shutil.rmtree(folder / "checkpoint-20")
-        process = train(
-            script, folder, *options, "--resume_from_checkpoint", "latest", runner=run_two
-        )
-        assert "Steps: 10 to 20" in process.stdout
-        assert_same_run(folder, straight)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_two_processes_resumed_equal_straight(script, train, tmp_path):
+    straight, folder = tmp_path / f"{script}-straight", tmp_path / f"{script}-resumed"
+    # 8 does not divide 10: the mean loss of step 16 reaches over the checkpoint.
+    options = ("--logging_steps", 8)
+    train(script, straight, *options, runner=run_two)
+    # As if killed before step 20: what is later than checkpoint-10 must be made again.
+    shutil.copytree(straight, folder)
+    shutil.rmtree(folder / "checkpoint-20")
+    process = train(script, folder, *options, "--resume_from_checkpoint", "latest", runner=run_two)
+    assert "Steps: 10 to 20" in process.stdout
+    assert_same_run(folder, straight)
 
 
 # ----------------------------------------------------------------------------------- evaluation

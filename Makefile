@@ -4,7 +4,7 @@ PYTHON ?= python3
 # bf16 halves the time where the processor multiplies it in hardware.
 PRECISION ?= $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo no)
 
-.PHONY: setup demo test test-slow quality style
+.PHONY: setup demo test test-slow quality style results
 
 setup: .venv/installed
 
@@ -35,6 +35,9 @@ quality: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+results: setup
+	.venv/bin/python -m results.table
 
 style: .venv/installed-dev
 	.venv/bin/ruff check --fix .

@@ -4,7 +4,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from common.data import (
     find_pictures,
     sample_pictures,
 )
-from common.run import positive_int, versions
+from common.run import hardware, positive_int, versions
 
 SCALE = 2
 
@@ -117,7 +116,7 @@ def report(
     content = {
         "command": _command(),
         "date": date.today().isoformat(),
-        "hardware": hardware(device),
+        "hardware": hardware(device or torch.device("cpu")),
         "versions": versions() | {"h5py": importlib.metadata.version("h5py")},
         "unit": unit,
         "medians": {name: median(values) for name, values in results.items()},
@@ -127,20 +126,6 @@ def report(
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def hardware(device: torch.device | None = None) -> dict[str, str | int]:
-    """The names of the processor and of the GPU, and the cores that this process may use."""
-    cpu = platform.processor() or platform.machine()
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
-        cpu = lines[0].partition(":")[2].strip() if lines else cpu
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    found: dict[str, str | int] = {"cpu": cpu, "cores": cores}
-    if device and device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -308,6 +308,7 @@ class Run:
             )
         if self.accelerator.is_main_process:
             description = {"command": _command(), "args": vars(args), **versions()}
+            description["hardware"] = hardware(self.accelerator.device)
             content = json.dumps(description, indent=2, default=str) + "\n"
             replace_file(args.output_dir / "args.json", content.encode())
             self._cut_metrics()
@@ -509,14 +510,14 @@ class Run:
         pictures = f"{len(self.validation[0])} picture" + "s" * (len(self.validation[0]) > 1)
         results = []
         for scale in self.scales:
-            end = f"_x{scale}" if len(self.scales) > 1 else ""
+            end, name = (f"_x{scale}", f"x{scale}: ") if len(self.scales) > 1 else ("", "")
             psnr, ssim, bicubic_psnr, bicubic_ssim = (
                 scores[key + end]
                 for scores in (self.best, self._bicubic)
                 for key in ("psnr_y", "ssim_y")
             )
             results.append(
-                f"x{scale}: PSNR-Y {psnr:.2f} dB, SSIM-Y {ssim:.4f} "
+                f"{name}PSNR-Y {psnr:.2f} dB, SSIM-Y {ssim:.4f} "
                 f"(bicubic: {bicubic_psnr:.2f} dB, {bicubic_ssim:.4f})"
             )
         return f"Best validation, at step {self.best['step']}, on {pictures}: {'; '.join(results)}."
@@ -682,10 +683,12 @@ def _check_recipe(args: argparse.Namespace, checkpoint: Path) -> None:
         UserError: An option of the recipe differs.
     """
     before = json.loads((checkpoint.parent / "args.json").read_text())["args"]
+    # A longer cosine falls more slowly from its first step on.
+    free = _NOT_RECIPE - ({"max_train_steps"} if args.lr_scheduler == "cosine" else set())
     differences = [
         f"--{key} was {before[key]} and is {value}"
         for key, value in vars(args).items()
-        if key not in _NOT_RECIPE and key in before and before[key] != value
+        if key not in free and key in before and before[key] != value
     ]
     if differences:
         raise UserError(
@@ -781,3 +784,18 @@ def versions() -> dict[str, str | None]:
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """The processor, the cores that this process may use, and what computes."""
+    cpu = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].partition(":")[2].strip() if lines else cpu
+    found: dict[str, str | int] = {"cpu": cpu, "cores": count_cores()}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    else:
+        found["threads"] = torch.get_num_threads()
+    return found

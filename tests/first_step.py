@@ -27,7 +27,7 @@ def main() -> None:
     for lr, hr in run.batches():
         if not batches:
             model.scale = hr.shape[-1] // lr.shape[-1]
-            run.accelerator.backward(F.l1_loss(prepared(lr), hr))
+            run.accelerator.backward(F.mse_loss(prepared(lr), hr))
         batches.append((lr, hr))
         if len(batches) == 2:
             break

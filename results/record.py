@@ -1,0 +1,91 @@
+"""Evaluates a model folder at all its scales and writes a row of the README's table.
+
+    python -m results.record out/vdsr --row "VDSR, trained here" --benchmark_dir DIR
+    make results
+
+writes results/vdsr.json: PSNR and SSIM, and if the folder is that of a run, how it was trained.
+Its wall time is taken from its TensorBoard files, so let it be done.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from common.hub import ROOT, load_model
+
+RESULTS = Path(__file__).resolve().parent
+
+
+def evaluate(model: str, scale: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The report of evaluate.py."""
+    with TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        options = ["--benchmark_dir", args.benchmark_dir, "--benchmarks", *args.benchmarks]
+        subprocess.run(
+            [
+                *(sys.executable, ROOT / "evaluate.py", "--model", model, "--scale", str(scale)),
+                *(*options, "--output", report),
+            ],
+            check=True,
+        )
+        return json.loads(report.read_text())
+
+
+def wall_time(tensorboard: Path) -> float:
+    """Seconds that a run took, of all its sessions together, with validation and checkpoints."""
+    seconds = 0.0
+    for file in tensorboard.rglob("events.out.tfevents.*"):
+        times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
+        seconds += max(times) - min(times)
+    return seconds
+
+
+def training(folder: Path) -> dict[str, Any]:
+    """How a run was trained. Of absolute paths, which say nothing elsewhere, the last part."""
+    run = json.loads((folder / "args.json").read_text())
+    words = [
+        Path(word).name if os.path.isabs(word) else word for word in shlex.split(run["command"])
+    ]
+    facts = {key: value for key, value in run.items() if key not in ("command", "args")}
+    seconds = round(wall_time(folder / "tensorboard"))
+    return {"command": shlex.join(words), "seconds": seconds, **facts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="folder, or `bicubic`")
+    parser.add_argument("--row", required=True, help="how the table names it")
+    parser.add_argument("--benchmark_dir", required=True, help="as of evaluate.py")
+    parser.add_argument("--benchmarks", nargs="+", default=["Set5", "Set14", "B100"])
+    parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
+    args = parser.parse_args()
+
+    folder = Path(args.model)
+    scales = [2, 3, 4] if args.model == "bicubic" else load_model(folder).scales
+    row: dict[str, Any] = {"row": args.row, "parameters": None, "scales": {}}
+    for scale in scales:
+        report = evaluate(args.model, scale, args)
+        row["parameters"] = report.get("parameters")
+        row["scales"][scale] = {
+            name: {key: round(scores[key], 5) for key in ("psnr_y", "ssim_y")}
+            for name, scores in report["benchmarks"].items()
+        }
+    if (folder / "args.json").exists():
+        row["training"] = training(folder)
+    file = args.output or RESULTS / f"{folder.name}.json"
+    file.write_text(json.dumps(row, indent=2) + "\n")
+    print(f"Written to {file}. `make results` puts it into the README.")
+
+
+if __name__ == "__main__":
+    main()

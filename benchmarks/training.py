@@ -1,0 +1,207 @@
+"""Training patches a second of SRCNN or VDSR, and the share of a step that goes by waiting for them.
+
+    python -m benchmarks.training --data_dir FOLDER
+
+    plain       a plain loop as in public tutorials: float32, PyTorch's default memory format and
+                (unfused) Adam, the loss read at every step. The patches were cut, enlarged and
+                converted to luma beforehand; a float32 HDF5 file holds what the network gets
+    ours        the training script itself, by its defaults: it also cuts the patches out of the
+                pictures, enlarges them and converts them to luma, at every step
+    ours, bf16  the same with --mixed_precision bf16
+
+All train the same convolutions on batches and patches of the same size, x3, with two workers of the
+loader. Each variant lives in a process of its own, and they wait for their turns. A step waits from
+asking for its batch until the batch is on the device.
+"""
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import datasets
+import h5py
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.measure import benchmark_parser, report, take_turns
+from common.color import luma
+from common.data import SAMPLE_TRAIN, PatchDataset, decode_pictures, find_pictures, sample_pictures
+from common.hub import find_network
+from common.resize import imresize
+from common.run import Run, positive_int, set_cpu_threads
+
+SCALE = 3
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+VARIANTS = ("plain", "ours", "ours, bf16")
+PATCHES = 4096  # in the HDF5 file
+
+
+class HDF5Patches(Dataset[tuple[Tensor, Tensor]]):
+    """Luma in [0, 1], (1, H, W): bicubic and HR."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: h5py.File | None = None
+
+    def __len__(self) -> int:
+        return PATCHES
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.file is None:  # in each worker its own
+            self.file = h5py.File(self.path, "r")
+        return torch.from_numpy(self.file["lr"][index]), torch.from_numpy(self.file["hr"][index])
+
+
+def write_patches(args: argparse.Namespace, path: Path) -> None:
+    sources = (
+        find_pictures(args.data_dir, [SCALE]) if args.data_dir else sample_pictures(SAMPLE_TRAIN)
+    )
+    pictures, _ = decode_pictures(sources, [SCALE])
+    patches = PatchDataset(pictures, [SCALE], args.patch_size, args.batch_size, seed=0)
+    lr, hr = (images.float() / 255 for images in patches.__getitems__(range(PATCHES)))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("lr", data=luma(imresize(lr, SCALE)).numpy())
+        file.create_dataset("hr", data=luma(hr).numpy())
+
+
+def take_turn(
+    batches: Iterator[tuple[Tensor, Tensor]], pipe: Connection
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields as many batches a turn as `pipe` says; sends the seconds of the turn and of waiting."""
+    while steps := pipe.recv():
+        start, waited = perf_counter(), 0.0
+        for _ in range(steps):
+            asked = perf_counter()
+            batch = next(batches)
+            waited += perf_counter() - asked
+            yield batch
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        pipe.send((perf_counter() - start, waited))
+
+
+def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        for lr, hr in loader:
+            yield lr.to(DEVICE), hr.to(DEVICE)
+
+
+def plain(args: argparse.Namespace, file: Path, pipe: Connection) -> None:
+    set_cpu_threads()
+    scale = [SCALE] if args.network == "vdsr" else SCALE
+    network = find_network(args.network)(scale).layers.to(DEVICE)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    loader = DataLoader(
+        HDF5Patches(file), args.batch_size, shuffle=True, num_workers=2, drop_last=True
+    )
+    for lr, hr in take_turn(endless(loader), pipe):
+        sr = network(lr) + (lr if args.network == "vdsr" else 0)
+        loss = F.mse_loss(sr, hr)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+def ours(args: argparse.Namespace, precision: str, folder: Path, pipe: Connection) -> None:
+    """Runs the script; only its run takes turns."""
+
+    class TakesTurns(Run):
+        def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+            return take_turn(super().batches(), pipe)
+
+    script = importlib.import_module(f"train_{args.network}")
+    script.Run = TakesTurns
+    data = ("--train_data_dir", args.data_dir) if args.data_dir else ("--dataset_name", "sample")
+    never = 10**9
+    options = [
+        *("--scale", SCALE, "--batch_size", args.batch_size, "--patch_size", args.patch_size),
+        *("--max_train_steps", never, "--validation_steps", never, "--checkpointing_steps", never),
+        *("--mixed_precision", precision, "--report_to", "none"),
+        *("--output_dir", folder / f"ours-{precision}", *data),
+    ]
+    sys.argv = [f"train_{args.network}.py", *map(str, options)]
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        script.main()
+
+
+def work(args: argparse.Namespace, variant: str, folder: Path, pipe: Connection) -> None:
+    datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    if variant == "plain":
+        plain(args, folder / "patches.h5", pipe)
+    else:
+        ours(args, "bf16" if "bf16" in variant else "no", folder, pipe)
+
+
+def main() -> None:
+    parser = benchmark_parser(__file__, __doc__, rounds=7)
+    parser.add_argument("--network", choices=["srcnn", "vdsr"], default="srcnn")
+    parser.add_argument(
+        "--patch_size", type=positive_int, default=33, help="of HR (default: %(default)s)"
+    )
+    parser.add_argument("--batch_size", type=positive_int, default=64, help="default: %(default)s")
+    parser.add_argument(
+        "--steps", type=positive_int, default=50, help="of a turn (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    args.data_dir = args.data_dir and args.data_dir.resolve()
+    args.output = args.output.with_stem(f"{args.output.stem}_{args.network}")
+
+    waiting: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        datasets.config.HF_DATASETS_CACHE = folder / "cache"
+        write_patches(args, folder / "patches.h5")
+        context = multiprocessing.get_context("spawn")
+        pipes, workers = {}, []
+        for variant in VARIANTS:
+            pipes[variant], end = context.Pipe()
+            # Not daemons, because they have the workers of a loader.
+            worker = context.Process(target=work, args=(args, variant, folder, end))
+            worker.start()
+            end.close()  # so that a process that dies is noticed
+            workers.append(worker)
+
+        def turn(variant: str) -> Callable[[], float]:
+            def patches_per_second() -> float:
+                pipes[variant].send(args.steps)
+                seconds, waited = pipes[variant].recv()
+                waiting[variant].append(waited / seconds)
+                return args.batch_size * args.steps / seconds
+
+            return patches_per_second
+
+        results = take_turns({variant: turn(variant) for variant in VARIANTS}, args.rounds)
+        for pipe, worker in zip(pipes.values(), workers, strict=True):
+            pipe.send(0)
+            worker.join()
+    shares = {  # without the first turn, which warms up
+        variant: round(sum(values[1:]) / len(values[1:]), 4) for variant, values in waiting.items()
+    }
+    setting = {key: getattr(args, key) for key in ("network", "batch_size", "patch_size", "steps")}
+    pairs = [(variant, "plain") for variant in VARIANTS[1:]]
+    report(
+        args,
+        "patches a second",
+        results,
+        pairs,
+        DEVICE,
+        setting=setting,
+        share_of_time_waiting=shares,
+    )
+
+
+if __name__ == "__main__":
+    main()

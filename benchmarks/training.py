@@ -1,4 +1,4 @@
-"""Training patches a second of SRCNN or VDSR, and the share of a step that goes by waiting for them.
+"""Training patches a second of SRCNN or VDSR, and the share of a step that waits for them.
 
     python -m benchmarks.training --data_dir FOLDER
 
@@ -79,7 +79,7 @@ def write_patches(args: argparse.Namespace, path: Path) -> None:
 def take_turn(
     batches: Iterator[tuple[Tensor, Tensor]], pipe: Connection
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields as many batches a turn as `pipe` says; sends the seconds of the turn and of waiting."""
+    """Yields so many batches a turn as `pipe` says; sends the seconds of all and of waiting."""
     while steps := pipe.recv():
         start, waited = perf_counter(), 0.0
         for _ in range(steps):

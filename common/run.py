@@ -77,6 +77,7 @@ def add_recipe_arguments(
     lr_scheduler: str,
     lr_step_size: int,
     lr_gamma: float,
+    lr_warmup_steps: int = 0,
 ) -> argparse._ArgumentGroup:
     """Adds the group of the recipe, with the options that mean the same in all scripts.
 
@@ -88,6 +89,7 @@ def add_recipe_arguments(
         lr_scheduler: "step" or "cosine".
         lr_step_size: In optimizer steps.
         lr_gamma: In (0, 1].
+        lr_warmup_steps: In optimizer steps.
 
     Returns:
         The group, to which a script adds what else its recipe has.
@@ -118,7 +120,10 @@ def add_recipe_arguments(
     )
     recipe.add_argument("--lr_gamma", type=float, default=lr_gamma, help=default)
     recipe.add_argument(
-        "--lr_warmup_steps", type=int, default=0, help=f"the rate rises linearly first {default}"
+        "--lr_warmup_steps",
+        type=int,
+        default=lr_warmup_steps,
+        help=f"the rate rises linearly first {default}",
     )
     return recipe
 

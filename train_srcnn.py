@@ -25,6 +25,11 @@ from common.run import (
 )
 
 
+def padding_border(kernel_sizes: str) -> int:
+    """How far from the border of a picture padding has a part in the result, in pixels."""
+    return sum(int(size) // 2 for size in kernel_sizes.split("-"))
+
+
 class SRCNN(SuperResolutionModel):
     """Three convolutions on the luma of the bicubic enlargement; chroma stays bicubic.
 
@@ -51,8 +56,6 @@ class SRCNN(SuperResolutionModel):
         )
         for name, parameter in self.named_parameters():
             nn.init.normal_(parameter, std=0.001 if name.endswith("weight") else 0)
-        # So many pixels from the border of a picture, its padding has a part in the result.
-        self.border = first // 2 + second // 2 + third // 2
 
     def forward(self, lr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
@@ -62,7 +65,7 @@ class SRCNN(SuperResolutionModel):
     @classmethod
     def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "SRCNN":
         """The network with weights under the names conv1, conv2 and conv3, padded by zeros."""
-        (scale,) = scales
+        scale = cls.only(scales)
         new_names = {"conv1": "layers.0", "conv2": "layers.2", "conv3": "layers.4"}
         sizes = "-".join(str(tensors[f"{name}.weight"].shape[-1]) for name in new_names)
         weights = {}
@@ -119,6 +122,12 @@ def parse_args() -> argparse.Namespace:
     add_run_arguments(parser, output_dir="out/srcnn")
     args = parser.parse_args()
     args.patch_size = args.patch_size or 33 - 33 % args.scale
+    border = padding_border(args.kernel_sizes)
+    if args.patch_size <= 2 * border:
+        parser.error(
+            f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
+            f"where padding has a part in the result of {args.kernel_sizes}; at least 33 is usual"
+        )
     if args.learning_rate is None:
         args.learning_rate = {"adam": 5e-3, "sgd": 1e-4}[args.optimizer]
     return args
@@ -142,7 +151,8 @@ def main() -> None:
         optimizer = torch.optim.SGD(layers, momentum=0.9, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
     # The paper trains without padding: only the pixels count that see nothing but the patch.
-    inner = slice(model.border, args.patch_size - model.border)
+    border = padding_border(args.kernel_sizes)
+    inner = slice(border, args.patch_size - border)
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     run.resume()
 

@@ -61,6 +61,18 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         """
         raise UserError(f"There is no known set of published weights for {cls.architecture()}.")
 
+    @classmethod
+    def only(cls, scales: Sequence[int]) -> int:
+        """The scale of a network that is for one.
+
+        Raises:
+            UserError: There are several.
+        """
+        if len(scales) > 1:
+            several = " and ".join(map(str, scales))
+            raise UserError(f"{cls.__name__} is for one scale, not for {several}.")
+        return scales[0]
+
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """For a folder that has no README.md yet."""
         return ModelCard(model_card(self))

@@ -279,6 +279,67 @@ def test_learning_rates(train, tmp_path):
     assert rates == pytest.approx([4e-4, *halves], abs=1e-12)
 
 
+@pytest.mark.parametrize("script", ["train_srcnn.py", "train_vdsr.py"])
+def test_sgd_of_the_papers(script, train, tmp_path):
+    options = ("--optimizer", "sgd", "--lr_scheduler", "step", "--lr_step_size", 2)
+    options += ("--lr_gamma", 0.1, "--lr_warmup_steps", 0, "--logging_steps", 1)
+    train(script, tmp_path / "run", *options, steps=4)
+    rate = {"train_srcnn.py": 1e-4, "train_vdsr.py": 0.1}[script]
+    rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
+    rates = [rate, rate / 10, rate / 10, rate / 100]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(rates)
+
+
+def test_srcnn_changes_its_last_layer_a_tenth_as_much(train, tmp_path):
+    # Adam's first step changes every weight by the learning rate.
+    options = ("--learning_rate", 0.01, "--lr_warmup_steps", 0, "--lr_scheduler", "step")
+    options += ("--checkpointing_steps", 1)
+    for steps in (1, 2):
+        train("train_srcnn.py", tmp_path / f"{steps}", *options, steps=steps)
+    first, second = (
+        load_file(tmp_path / f"{steps}" / f"checkpoint-{steps}" / "model.safetensors")
+        for steps in (1, 2)
+    )
+    for name, rate in (("layers.0.weight", 0.01), ("layers.4.weight", 0.001)):
+        assert (second[name] - first[name]).abs().max().item() == pytest.approx(rate, rel=0.5)
+
+
+def test_vdsr_for_three_scales_and_for_one(train, tmp_path, tiny_benchmark_dir):
+    options = ("--num_layers", 4, "--no_bias")
+    process = train("train_vdsr.py", tmp_path / "all", *options, "--scale", 4, 2, 3, 2, steps=6)
+    assert "Network: VDSR x2 x3 x4" in process.stdout
+    assert "Patches: LR 12x12 or 8x8 or 6x6, HR 24x24" in process.stdout
+    scores = metrics(tmp_path / "all")[-1]
+    for key in ("psnr_y", "ssim_y"):
+        assert scores[key] == pytest.approx(
+            sum(scores[f"{key}_x{scale}"] for scale in (2, 3, 4)) / 3
+        )
+    card = (tmp_path / "all" / "README.md").read_text()
+    assert "# VDSR x2 x3 x4\n" in card
+    assert "by a factor of 2 or 3 or 4." in card
+    assert "sr = model(lr, scale=2)" in card
+    assert f"x3: PSNR-Y {scores['psnr_y_x3']:.2f} dB" in card
+    tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+    reports = {}
+    for scale in (2, 3, 4):
+        output = tmp_path / f"{scale}.json"
+        model = ("--model", tmp_path / "all", "--scale", scale)
+        process = run("evaluate.py", *model, *tiny, "--output", output)
+        assert f"VDSR x{scale}" in process.stdout
+        reports[scale] = json.loads(output.read_text())["benchmarks"]["Tiny"]["psnr_y"]
+    assert len(set(reports.values())) == 3
+    assert "VDSR x2" in run("evaluate.py", "--model", tmp_path / "all", *tiny).stdout
+
+    # One scale, from the weights for all.
+    options += ("--scale", 2, "--init_from", tmp_path / "all", "--learning_rate", 1e-9)
+    process = train("train_vdsr.py", tmp_path / "one", *options, steps=1)
+    assert "4 of 4 tensors copied" in process.stdout
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["scales"] == [2]
+    run("evaluate.py", "--model", tmp_path / "one", *tiny, "--output", tmp_path / "one.json")
+    one = json.loads((tmp_path / "one.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
+    assert one == pytest.approx(reports[2], abs=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_compiled(script, train, tmp_path):
@@ -444,6 +505,35 @@ def test_published_weights_are_converted(published_a2n, tmp_path):
     config = json.loads((tmp_path / "published" / "config.json").read_text())
     assert (config["architecture"], config["scale"], config["variant"]) == ("a2n", 2, "a2n")
     assert "exists already" in refusal("convert_published.py", published_a2n, *options)
+    options = ("--architecture", "a2n", "--scale", 2, 3, "--output_dir", tmp_path / "two")
+    message = refusal("convert_published.py", published_a2n, *options)
+    assert "A2N is for one scale, not for 2 and 3" in message
+
+
+def test_published_luma_networks_are_converted(published_weights, tmp_path):
+    vdsr = published_weights("vdsr_published.safetensors")
+    options = ("--architecture", "vdsr", "--scale", 2, 3, 4, "--output_dir", tmp_path / "vdsr")
+    run("convert_published.py", vdsr, *options)
+    assert json.loads((tmp_path / "vdsr" / "config.json").read_text()) == {
+        "architecture": "vdsr",
+        "scales": [2, 3, 4],
+        "num_layers": 20,
+        "num_features": 64,
+        "bias": False,
+    }
+    srcnn = published_weights("srcnn_955_x3_published.safetensors")
+    options = ("--architecture", "srcnn", "--scale", 3, "--output_dir", tmp_path / "srcnn")
+    run("convert_published.py", srcnn, *options)
+    assert json.loads((tmp_path / "srcnn" / "config.json").read_text()) == {
+        "architecture": "srcnn",
+        "scale": 3,
+        "kernel_sizes": "9-5-5",
+        "padding_mode": "zeros",
+    }
+    options = ("--architecture", "vdsr", "--scale", 3, "--output_dir", tmp_path / "neither")
+    assert "does not hold published weights of vdsr" in refusal(
+        "convert_published.py", srcnn, *options
+    )
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -464,6 +554,30 @@ def test_command_line_mistakes(script, pictures_dir, tmp_path):
     message = refusal(*base, "--resume_from_checkpoint", "checkpoint-7")
     assert "checkpoint-7 is no checkpoint folder" in message
     assert not (tmp_path / "run" / "args.json").exists()
+
+
+def test_mistakes_of_the_luma_networks(pictures_dir, tmp_path):
+    base = ("--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
+    message = refusal("train_srcnn.py", *base, "--patch_size", 12)
+    assert "--patch_size 12 leaves nothing between borders of 6 pixels" in message
+    message = refusal("train_vdsr.py", *base, "--scale", 2, 3, 4, "--patch_size", 41)
+    assert "--patch_size 41 is not a multiple of --scale 2 3 4; try 48." in message
+    assert "--num_layers 1 is not at least 2" in refusal("train_vdsr.py", *base, "--num_layers", 1)
+    assert "--clip_theta 0.0 is not" in refusal("train_vdsr.py", *base, "--clip_theta", 0)
+    assert "--weight_decay -1.0 is" in refusal("train_vdsr.py", *base, "--weight_decay", -1)
+    for script in SCRIPTS:
+        message = refusal(script, *base, "--learning_rate", 0)
+        assert "--learning_rate 0.0 is not above 0." in message
+
+
+def test_a_longer_cosine_is_another_recipe(trained, train, tmp_path):
+    script, _, _ = trained
+    train(script, tmp_path / "run", "--lr_scheduler", "cosine", steps=1)
+    message = refusal(
+        *(script, *SMALL, "--output_dir", tmp_path / "run", "--lr_scheduler", "cosine"),
+        *("--resume_from_checkpoint", "latest", "--max_train_steps", 2),
+    )
+    assert "--max_train_steps was 1 and is 2" in message
 
 
 def test_resuming_by_another_recipe_is_refused(trained, pictures_dir):

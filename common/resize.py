@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 
-@torch.compiler.disable  # the matrices are found in a cache, which a compiler would write out
 def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     """Resizes images by bicubic interpolation with antialiasing, like MATLAB's `imresize`.
 
@@ -32,6 +31,14 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     Raises:
         ValueError: A side of the input or of the result is empty.
     """
+    if torch.compiler.is_compiling():
+        # The matrices come from a cache, which a compiler would write out. (Not a decorator, which
+        # would load the compiler in every program.)
+        return torch.compiler.disable(_imresize)(images, size)
+    return _imresize(images, size)
+
+
+def _imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     old = images.shape[-2:]
     if isinstance(size, Sequence):
         new = tuple(size)
@@ -48,7 +55,7 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
         return images.new_empty(*images.shape[:-2], *new)
     eight_bits = images.dtype == torch.uint8
     if eight_bits and images.device.type == "mps":  # Apple's GPUs have no double precision
-        return imresize(images.cpu(), size).to(images.device)
+        return _imresize(images.cpu(), size).to(images.device)
     dtype = torch.float64 if eight_bits or images.dtype == torch.float64 else torch.float32
     with torch.autocast(images.device.type, enabled=False):
         result = images.to(dtype)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.data import read_picture
+from train_a2n import A2N
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
 # Of the runs that are compared: a schedule that does not depend on the number of steps, and small
@@ -205,6 +206,7 @@ def test_best_weights_are_kept(script, train, tmp_path):
     # A learning rate that is too high: the last validation is not the best.
     folder = tmp_path / "run"
     options = ("--validation_steps", 1, "--checkpointing_steps", 1, "--learning_rate", 0.02)
+    options += ("--lr_warmup_steps", 0)
     train(script, folder, *options, "--checkpoints_total_limit", 9, steps=8)
     scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
     best = max(range(8), key=scores.__getitem__)
@@ -671,13 +673,18 @@ def test_no_hub(script, tmp_path):
     assert "--dataset_name sample" in message
 
 
-def test_evaluation_mistakes(trained, tiny_benchmark_dir, tmp_path):
-    _, folder, _ = trained
+def test_scale_that_a_model_is_not_for(trained, tiny_benchmark_dir):
+    tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+    message = refusal("evaluate.py", "--model", trained[1], "--scale", 7, *tiny)
+    assert re.search(r"is trained to enlarge by [2-4 or]+, not by --scale 7", message)
+
+
+def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
+    folder = tmp_path / "model"
+    A2N(2).save_pretrained(folder)
     tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
     assert "nowhere is no model" in refusal("evaluate.py", "--model", "nowhere", *tiny)
     assert "bicubic needs a --scale" in refusal("evaluate.py", "--model", "bicubic", *tiny)
-    message = refusal("evaluate.py", "--model", folder, "--scale", 7, *tiny)
-    assert re.search(r"is trained to enlarge by [2-4 or]+, not by --scale 7", message)
     assert "Set5 needs --benchmark_dir DIR" in refusal("evaluate.py", "--model", folder)
     message = refusal("evaluate.py", "--model", folder, *tiny[:2])
     assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message

@@ -86,6 +86,10 @@ def tiny_benchmark_dir(pictures_dir: Path, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # each worker has its core
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

@@ -207,6 +207,8 @@ def test_best_weights_are_kept(script, train, tmp_path):
     folder = tmp_path / "run"
     options = ("--validation_steps", 1, "--checkpointing_steps", 1, "--learning_rate", 0.02)
     options += ("--lr_warmup_steps", 0)
+    if script == "train_vdsr.py":
+        options += ("--optimizer", "adam")  # clipping lets no rate ruin it by SGD
     train(script, folder, *options, "--checkpoints_total_limit", 9, steps=8)
     scores = [row["psnr_y"] for row in metrics(folder) if "psnr_y" in row]
     best = max(range(8), key=scores.__getitem__)

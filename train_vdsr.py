@@ -121,7 +121,7 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument(
         "--clip_theta",
         type=float,
-        default=1e-4,
+        default=2e-5,
         help="with sgd, the elements of the gradient are clipped to +-theta / learning rate, so "
         f"that no step's moves its weight by more than theta, which is not in the paper {default}",
     )

@@ -146,7 +146,9 @@ def main() -> None:
     ]
     optimizer: torch.optim.Optimizer
     if args.optimizer == "adam":
-        optimizer = torch.optim.Adam(layers, fused=True)
+        # Weights of 0.001 have gradients far below this eps, so that they stay and find their sign
+        # while the last bias learns the mean; equal steps for all would leave units dead.
+        optimizer = torch.optim.Adam(layers, eps=0.01, fused=True)
     else:
         optimizer = torch.optim.SGD(layers, momentum=0.9, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))

@@ -82,8 +82,8 @@ def parse_args() -> argparse.Namespace:
     recipe = add_recipe_arguments(
         parser,
         "The paper's, but for patches of 48, which all scales divide, instead of 41, one scale a "
-        "batch, and Adam with a falling rate. The paper's SGD is --optimizer sgd --lr_scheduler step "
-        "--lr_warmup_steps 0.",
+        "batch, and Adam with a falling rate. The paper's SGD is --optimizer sgd --lr_scheduler "
+        "step --lr_warmup_steps 0.",
         batch_size=64,
         max_train_steps=9960,
         lr_scheduler="cosine",

@@ -32,15 +32,23 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="a new folder")
     args = parser.parse_args()
 
+    if min(args.scale) < 2:
+        parser.error(f"--scale {min(args.scale)} is not at least 2")
     network = find_network(args.architecture)
     if args.output_dir.exists():
         raise UserError(f"--output_dir {args.output_dir} exists already. Name a new folder.")
     try:
         tensors = load_file(args.weights)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{args.weights} cannot be read as .safetensors: {error}") from None
+    try:
         model = network.from_published(tensors, args.scale)
-    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError):
+        first = ", ".join(list(tensors)[:4])
         raise UserError(
-            f"{args.weights} does not hold published weights of {args.architecture}: {error}"
+            f"{args.weights} does not hold published weights of {args.architecture} "
+            f"x{' x'.join(map(str, args.scale))}: its {len(tensors)} tensors begin {first}. Check "
+            "--architecture and --scale."
         ) from None
     model.save_pretrained(args.output_dir)
     print(f"{len(tensors)} tensors converted. Evaluate them with")

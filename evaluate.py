@@ -133,7 +133,7 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
             "The set that needs none is --benchmarks sample."
         )
     pictures, errors = decode_pictures(sources, [scale])
-    errors |= dict.fromkeys(too_small_to_score(pictures, scale), "too small for SSIM")
+    errors |= dict.fromkeys(too_small_to_score(pictures, [scale]), "too small for SSIM")
     if errors:
         reasons = ", ".join(f"{picture} ({reason})" for picture, reason in errors.items())
         raise UserError(

@@ -148,7 +148,7 @@ class A2N(SuperResolutionModel):
     @classmethod
     def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "A2N":
         """The network with the weights of the authors' code, which works on RGB in [0, 255]."""
-        scale = cls.only(scales)
+        scale = cls.single_scale(scales)
         new_names = {
             r"AAB_trunk\.(\d+)\.conv_first": r"blocks.\1.conv_in",
             r"AAB_trunk\.(\d+)\.ADM": r"blocks.\1.branch_scores",

@@ -2,8 +2,8 @@
 
     accelerate launch train_vdsr.py --scale 2 3 4 --train_data_dir 291
 
-trains one network for three scales on the 291 images of the paper (CVPR 2016) and writes out/vdsr.
-The paper's Set5 is 37.53, 33.66 and 31.35 dB.
+trains one network for three scales on the 291 images of the paper (CVPR 2016), but for ten to
+validate on, and writes out/vdsr. The paper's Set5 is 37.53, 33.66 and 31.35 dB.
 """
 
 import argparse
@@ -56,7 +56,10 @@ class VDSR(SuperResolutionModel):
         self.layers = nn.Sequential(*layers[:-1])  # none after the last convolution
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
-        """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
+        """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped.
+
+        It can enlarge by any `scale`, but was trained for `scales`.
+        """
         enlarged = imresize(lr, scale or self.scale)
         y = luma(enlarged)
         return replace_luma(enlarged, y + self.layers(y))
@@ -123,17 +126,21 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument(
         "--clip_theta",
         type=float,
-        default=2e-5,
-        help="with sgd, the elements of the gradient are clipped to +-theta / learning rate, so "
-        f"that no step's moves its weight by more than theta, which is not in the paper {default}",
+        help="of sgd: the elements of a gradient are clipped to +-theta / learning rate, so that "
+        "it adds at most theta to a weight; the paper does not give theta (default: 2e-5)",
     )
     add_run_arguments(parser, output_dir="out/vdsr")
     args = parser.parse_args()
     args.scale = sorted(set(args.scale))
     if args.learning_rate is None:
         args.learning_rate = {"adam": 4e-4, "sgd": 0.1}[args.optimizer]
-    if args.clip_theta <= 0:
-        parser.error(f"--clip_theta {args.clip_theta} is not above 0")
+    if args.optimizer == "sgd" and args.clip_theta is None:
+        args.clip_theta = 2e-5
+    if args.clip_theta is not None:
+        if args.optimizer == "adam":
+            parser.error("--clip_theta is of --optimizer sgd; leave it out, or add that")
+        if not args.clip_theta > 0:
+            parser.error(f"--clip_theta {args.clip_theta} is not above 0")
     if args.weight_decay < 0:
         parser.error(f"--weight_decay {args.weight_decay} is below 0")
     if args.num_layers < 2:

@@ -5,8 +5,8 @@
     plain       a plain loop as in public tutorials: float32, PyTorch's default memory format and
                 (unfused) Adam, the loss read at every step. The patches were cut, enlarged and
                 converted to luma beforehand; a float32 HDF5 file holds what the network gets
-    ours        the training script itself, by its defaults: it also cuts the patches out of the
-                pictures, enlarges them and converts them to luma, at every step
+    ours        the training script itself, with its default optimizer: it also cuts the patches
+                out of the pictures, enlarges them and converts them to luma, at every step
     ours, bf16  the same with --mixed_precision bf16
 
 All train the same convolutions on batches and patches of the same size, x3, with two workers of the

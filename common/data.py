@@ -130,22 +130,23 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
         raise UserError(f"There is no picture in {hr_folder} or below. Known endings: {endings}.")
     if lr_folder:
         for scale in scales:
-            _add_lr(sources, lr_folder, scale)
+            _add_lr(sources, lr_folder, scale, of_one_scale=len(scales) == 1)
     return sources
 
 
-def _add_lr(sources: list[Source], folder: Path, scale: int) -> None:
+def _add_lr(sources: list[Source], folder: Path, scale: int, of_one_scale: bool) -> None:
     """Finds the LR picture of each source, if there are any of this scale."""
     if any(re.fullmatch(r"X\d", child.name) for child in _subfolders(folder)):
-        folder = folder / f"X{scale}"
+        folder, of_one_scale = folder / f"X{scale}", True
     files = {str(path.relative_to(folder).with_suffix("")): path for path in picture_files(folder)}
     for source in sources if files else []:
         stem = str(Path(source["name"]).with_suffix(""))
-        lr = files.get(stem, files.get(f"{stem}x{scale}"))
+        names = [stem] * of_one_scale + [f"{stem}x{scale}"]
+        lr = next((files[name] for name in names if name in files), None)
         if lr is None:
             raise UserError(
-                f"{source['hr']['path']} has no LR picture {stem}.* or {stem}x{scale}.* in "
-                f"{folder}. Add it, or rename {folder.name} to have LR made from HR."
+                f"{source['hr']['path']} has no LR picture {'.* or '.join(names)}.* in {folder}. "
+                f"Add it, or rename {folder.name} to have LR made from HR."
             )
         source[f"lr_x{scale}"] = _file(lr)
 
@@ -231,7 +232,9 @@ def hub_pictures(
     columns = {"hr": hr}
     if "lr" in image_columns and hr != "lr":
         if len(scales) > 1:
-            raise UserError(f"The column lr of {name} can be of one --scale only, not of {scales}.")
+            raise UserError(
+                f"The column lr of {name} is of one scale, not of {scales}. Name it with --scale."
+            )
         columns[f"lr_x{scales[0]}"] = "lr"
     table = table.select_columns(list(columns.values())).rename_columns(
         {old: new for new, old in columns.items() if new != old}
@@ -491,10 +494,10 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return lr_batch, hr_batch
 
 
-def too_small_to_score(pictures: Pictures, scale: int) -> list[str]:
+def too_small_to_score(pictures: Pictures, scales: Sequence[int]) -> list[str]:
     """The names of the pictures in which SSIM's window of 11x11 does not fit inside the border."""
-    cropped = pictures.sizes // scale * scale
-    fits = np.all(cropped >= 11 + 2 * scale, axis=1)
+    cropped = np.stack([pictures.sizes // scale * scale - 2 * scale for scale in scales])
+    fits = np.all(cropped >= 11, axis=(0, 2))
     return [name for name, ok in zip(pictures.names, fits, strict=True) if not ok]
 
 

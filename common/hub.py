@@ -40,7 +40,9 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
 
     def __init__(self, scales: Sequence[int]) -> None:
         super().__init__()
-        self.scales = sorted(scales)
+        if not scales or min(scales) < 2:
+            raise ValueError(f"scales must be 2 or more, not {', '.join(map(str, scales)) or None}")
+        self.scales = sorted(set(scales))
         self.scale = self.scales[0]
 
     @classmethod
@@ -62,7 +64,7 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         raise UserError(f"There is no known set of published weights for {cls.architecture()}.")
 
     @classmethod
-    def only(cls, scales: Sequence[int]) -> int:
+    def single_scale(cls, scales: Sequence[int]) -> int:
         """The scale of a network that is for one.
 
         Raises:

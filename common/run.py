@@ -312,10 +312,11 @@ class Run:
                 f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
             )
         if self.accelerator.is_main_process:
-            description = {"command": _command(), "args": vars(args), **versions()}
-            description["hardware"] = hardware(self.accelerator.device)
-            content = json.dumps(description, indent=2, default=str) + "\n"
-            replace_file(args.output_dir / "args.json", content.encode())
+            if self.step < args.max_train_steps:  # else nothing is trained by this command
+                description = {"command": _command(), "args": vars(args), **versions()}
+                description["hardware"] = hardware(self.accelerator)
+                content = json.dumps(description, indent=2, default=str) + "\n"
+                replace_file(args.output_dir / "args.json", content.encode())
             self._cut_metrics()
         self.accelerator.wait_for_everyone()
         if args.report_to == "tensorboard":
@@ -530,17 +531,17 @@ class Run:
     def _save_checkpoint(self) -> None:
         """Writes `checkpoint-{step}`, under another name until it is whole."""
         folder = self.args.output_dir / f"checkpoint-{self.step}"
-        partial = folder.with_name(f"{folder.name}.partial")
+        unfinished = folder.with_name(f"{folder.name}.partial")
         if self.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))
+        self.accelerator.save_state(str(unfinished))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            for path in partial.iterdir():
+            for path in unfinished.iterdir():
                 with open(path, "r+b") as file:
                     os.fsync(file.fileno())
-            partial.rename(folder)
+            unfinished.rename(folder)
             for old in _checkpoints(folder.parent)[: -self.args.checkpoints_total_limit]:
                 shutil.rmtree(old)
 
@@ -583,7 +584,7 @@ class Run:
             validation = pictures.subset(range(border, len(pictures)))
             pictures = pictures.subset(range(border))
 
-        if too_small := too_small_to_score(validation, max(self.scales)):
+        if too_small := too_small_to_score(validation, self.scales):
             raise UserError(
                 f"Too small to validate on: {_enumerate(too_small)}. Remove them, or name larger "
                 "pictures with --validation_data_dir."
@@ -791,7 +792,7 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def hardware(device: torch.device) -> dict[str, str | int]:
+def hardware(accelerator: Accelerator) -> dict[str, str | int]:
     """The processor, the cores that this process may use, and what computes."""
     cpu = platform.processor() or platform.machine()
     facts = Path("/proc/cpuinfo")
@@ -799,8 +800,9 @@ def hardware(device: torch.device) -> dict[str, str | int]:
         lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].partition(":")[2].strip() if lines else cpu
     found: dict[str, str | int] = {"cpu": cpu, "cores": count_cores()}
-    if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
+    found["processes"] = accelerator.num_processes
+    if accelerator.device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(accelerator.device)
     else:
-        found["threads"] = torch.get_num_threads()
+        found["threads"] = torch.get_num_threads()  # of a process
     return found

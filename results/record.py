@@ -9,8 +9,7 @@ Its wall time is taken from its TensorBoard files, so let it be done.
 
 import argparse
 import json
-import os
-import shlex
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from common.errors import UserError
 from common.hub import ROOT, load_model
 
 RESULTS = Path(__file__).resolve().parent
@@ -29,13 +29,14 @@ def evaluate(model: str, scale: int, args: argparse.Namespace) -> dict[str, Any]
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         options = ["--benchmark_dir", args.benchmark_dir, "--benchmarks", *args.benchmarks]
-        subprocess.run(
+        process = subprocess.run(
             [
                 *(sys.executable, ROOT / "evaluate.py", "--model", model, "--scale", str(scale)),
                 *(*options, "--output", report),
-            ],
-            check=True,
+            ]
         )
+        if process.returncode:
+            raise SystemExit(process.returncode)  # it has said why
         return json.loads(report.read_text())
 
 
@@ -49,14 +50,23 @@ def wall_time(tensorboard: Path) -> float:
 
 
 def training(folder: Path) -> dict[str, Any]:
-    """How a run was trained. Of absolute paths, which say nothing elsewhere, the last part."""
+    """How a run was trained. Of absolute paths, which say nothing elsewhere, the last part.
+
+    Raises:
+        UserError: Nobody could repeat it, or its time is not known.
+    """
     run = json.loads((folder / "args.json").read_text())
-    words = [
-        Path(word).name if os.path.isabs(word) else word for word in shlex.split(run["command"])
-    ]
-    facts = {key: value for key, value in run.items() if key not in ("command", "args")}
+    if not re.fullmatch(r"[0-9a-f]{40}", run["commit"] or ""):
+        raise UserError(
+            f"{folder} was trained by the code {run['commit']}, which nobody else has. Train it "
+            "again from a clone without changes."
+        )
     seconds = round(wall_time(folder / "tensorboard"))
-    return {"command": shlex.join(words), "seconds": seconds, **facts}
+    if not seconds:
+        raise UserError(f"{folder}/tensorboard does not tell how long the run took.")
+    command = re.sub(r"(?<=[ =])/(?:[^/ ]*/)*([^/ ]+)", r"\1", run["command"])
+    facts = {key: value for key, value in run.items() if key not in ("command", "args")}
+    return {"command": command, "seconds": seconds, **facts}
 
 
 def main() -> None:
@@ -69,6 +79,8 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", default=["Set5", "Set14", "B100"])
     parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
     args = parser.parse_args()
+    if "Set5" not in args.benchmarks:
+        parser.error("--benchmarks lacks Set5, by which the table is sorted")
 
     folder = Path(args.model)
     scales = [2, 3, 4] if args.model == "bicubic" else load_model(folder).scales

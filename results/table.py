@@ -30,7 +30,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|" + "---|" * len(BENCHMARKS) + "---|",
     ]
     cells = [
-        (int(scale), benchmarks["Set5"]["psnr_y"], row, benchmarks)
+        (int(scale), benchmarks[BENCHMARKS[0]]["psnr_y"], row, benchmarks)
         for row in rows
         for scale, benchmarks in row["scales"].items()
     ]
@@ -55,16 +55,17 @@ def _training(facts: dict[str, Any] | None) -> str:
     hours, minutes = divmod(round(facts["seconds"] / 60), 60)
     time = f"{hours} h {minutes} min" if hours else f"{minutes} min"
     hardware = facts["hardware"]
+    processes = hardware["processes"]
     if "gpu" in hardware:
-        return f"{time}, {hardware['gpu']}"
-    cores = f"{hardware['threads']} core" + "s" * (hardware["threads"] > 1)
-    return f"{time}, {cores} of {hardware['cpu']}"
+        return f"{time}, {processes} {hardware['gpu']}"
+    cores = processes * hardware["threads"]
+    return f"{time}, {cores} core{'s' * (cores > 1)} of {hardware['cpu']}"
 
 
 def main() -> None:
     readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, rest = readme.read_text().split(BEGIN)
+    _, after = rest.split(END)
     replace_file(readme, f"{before}{BEGIN}\n{table(rows())}\n{END}{after}".encode())
 
 

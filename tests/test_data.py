@@ -184,11 +184,6 @@ def test_pairs_of_several_scales(tmp_path):
         (4, to_tensor(read_picture(tmp_path / "LR_bicubic/X4/ax4.png"))),
     ):
         assert torch.equal(BenchmarkDataset(pictures, scale)[0][1], expected)
-    # One file cannot be the LR of two scales.
-    write(tmp_path / "one/hr/a.png")
-    write(tmp_path / "one/lr/a.png", (12, 10))
-    _, errors = decode_pictures(find_pictures(tmp_path / "one", [2, 3]), [2, 3])
-    assert errors == {"a.png": "its LR picture is 12x10, which is not 1/3 of 24x20"}
 
 
 def test_links_that_lead_nowhere_or_in_circles(tmp_path):
@@ -215,6 +210,19 @@ def test_folder_mistakes(tmp_path):
     write(tmp_path / "DIV2K_valid_HR/a.png")
     with pytest.raises(UserError, match="DIV2K_valid_HR, hr"):
         find_pictures(tmp_path, [2])
+
+
+def test_lr_of_several_scales_in_one_folder_is_known_by_its_ending(tmp_path):
+    for name in ("hr/a.png", "lr/ax2.png"):
+        write(tmp_path / name)
+    with pytest.raises(UserError, match=r"a\.png has no LR picture ax3\.\* in .*/lr\. Add it, or"):
+        find_pictures(tmp_path, [2, 3])
+    write(tmp_path / "lr/ax3.png")
+    (source,) = find_pictures(tmp_path, [2, 3])
+    assert [Path(source[key]["path"]).name for key in ("lr_x2", "lr_x3")] == ["ax2.png", "ax3.png"]
+    (tmp_path / "lr/ax3.png").rename(tmp_path / "lr/a.png")
+    with pytest.raises(UserError, match=r"no LR picture ax3\."):
+        find_pictures(tmp_path, [2, 3])
 
 
 def test_sample_keeps_its_benchmark_and_the_two_views_apart():
@@ -268,7 +276,9 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
     assert torch.equal(hr, to_tensor(read_picture(files[7])))
     assert lr[:, 0, 0].tolist() == [0, 128, 0]
-    with pytest.raises(UserError, match=r"column lr of .* one --scale only, not of \[2, 3\]"):
+    with pytest.raises(
+        UserError, match=r"column lr of .* of one scale, not of \[2, 3\]. Name it with --scale"
+    ):
         hub_pictures(str(tmp_path / "set"), [2, 3])
 
 

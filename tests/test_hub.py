@@ -82,6 +82,12 @@ def test_foreign_config(folder):
         load_model(folder)
 
 
+def test_config_without_a_scale(folder):
+    edit(folder, scale=0)
+    with pytest.raises(UserError, match=r"does not fit the network a2n: scales must be 2 or more"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("name", ["../train_a2n", "a2n.os", "", None, ["a2n"]])
 def test_config_can_name_nothing_but_a_script(name):
     with pytest.raises(UserError, match="Unknown architecture"):

@@ -1,10 +1,13 @@
+import json
+import re
 import time
 
 import pytest
 from conftest import ROOT
 from torch.utils.tensorboard import SummaryWriter
 
-from results.record import wall_time
+from common.errors import UserError
+from results.record import training, wall_time
 from results.table import BEGIN, END, rows, table
 
 
@@ -20,8 +23,8 @@ def test_rows_say_how_they_were_made():
     for row in trained:
         facts = row["training"]
         assert facts["command"].startswith("python train_")
-        assert "/" not in facts["command"].replace("out/", "")  # no path of some machine
-        assert len(facts["commit"]) >= 40
+        assert " /" not in facts["command"]  # no path of some machine
+        assert re.fullmatch(r"[0-9a-f]{40}", facts["commit"])
         assert facts["seconds"] > 0
         assert facts["hardware"]["cpu"]
         assert facts["torch"]
@@ -35,14 +38,34 @@ def test_table_by_hand():
             "2": {"Set5": {"psnr_y": 36.344, "ssim_y": 0.95004}},
             "3": {"Set5": {"psnr_y": 32.0}},
         },
-        "training": {"seconds": 3725, "hardware": {"cpu": "Some CPU", "threads": 1}},
+        "training": {
+            "seconds": 3725,
+            "hardware": {"cpu": "Some CPU", "processes": 1, "threads": 1},
+        },
     }
     better = {"row": "better", "parameters": None, "scales": {"2": {"Set5": {"psnr_y": 37.0}}}}
+    better["training"] = {"seconds": 60, "hardware": {"cpu": "", "processes": 8, "gpu": "H200"}}
     assert table([better, measured]).splitlines()[2:] == [
         "| x2 | mine | 1,234 | 36.34 / 0.9500 |  |  | 1 h 2 min, 1 core of Some CPU |",
-        "| x2 | better |  | 37.00 |  |  |  |",
+        "| x2 | better |  | 37.00 |  |  | 1 min, 8 H200 |",
         "| x3 | mine | 1,234 | 32.00 |  |  | 1 h 2 min, 1 core of Some CPU |",
     ]
+
+
+def test_training_hides_where_folders_lie(tmp_path):
+    run = {
+        "command": "python train_x.py --dataset_name a/b --train_data_dir /c/d --output_dir=/e/f"
+    }
+    run |= {"commit": "0" * 40, "hardware": {}}
+    writer = SummaryWriter(str(tmp_path / "tensorboard"))
+    writer.add_scalar("loss", 1.0, walltime=time.time() + 60)
+    writer.close()
+    (tmp_path / "args.json").write_text(json.dumps(run))
+    expected = "python train_x.py --dataset_name a/b --train_data_dir d --output_dir=f"
+    assert training(tmp_path)["command"] == expected
+    (tmp_path / "args.json").write_text(json.dumps(run | {"commit": "0" * 40 + "-dirty"}))
+    with pytest.raises(UserError, match="0-dirty, which nobody else has"):
+        training(tmp_path)
 
 
 def test_wall_time_adds_the_sessions_of_a_run(tmp_path):

@@ -16,13 +16,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from common.data import read_picture
+import train_srcnn
+import train_vdsr
+from common.color import luma
+from common.data import PatchDataset, decode_pictures, find_pictures, read_picture
 from train_a2n import A2N
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
 # Of the runs that are compared: a schedule that does not depend on the number of steps, and small
 # steps, because VDSR's first ones at its own rate make of rounding errors large differences.
-RECIPE = "--ema_decay 0.9 --lr_scheduler step --learning_rate 2e-5".split()
+RECIPE = "--ema_decay 0.9 --lr_scheduler step --lr_warmup_steps 0 --learning_rate 2e-5".split()
 # For fixtures: one process of pytest-xdist takes all tests of a script that share one.
 SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
 # One thread, because with more of them sums differ in the last bits from run to run.
@@ -290,6 +293,10 @@ def test_sgd_of_the_papers(script, train, tmp_path):
     rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
     rates = [rate, rate / 10, rate / 10, rate / 100]
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates)
+    optimizer = torch.load(tmp_path / "run" / "checkpoint-4" / "optimizer.bin")
+    decay = {"train_srcnn.py": 0, "train_vdsr.py": 1e-4}[script]
+    for group in optimizer["param_groups"]:
+        assert (group["momentum"], group["weight_decay"]) == (0.9, decay)
 
 
 def test_srcnn_changes_its_last_layer_at_a_tenth_of_the_rate(train, tmp_path):
@@ -298,6 +305,31 @@ def test_srcnn_changes_its_last_layer_at_a_tenth_of_the_rate(train, tmp_path):
     optimizer = torch.load(tmp_path / "run" / "checkpoint-1" / "optimizer.bin")
     rates = [(len(group["params"]), group["lr"]) for group in optimizer["param_groups"]]
     assert rates == [(4, 0.02), (2, pytest.approx(0.002))]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_srcnn_counts_the_inner_pixels(scale, train, tmp_path, pictures_dir):
+    # The first output is almost 0, so that the loss is half the sum of squares of HR's inner luma.
+    train("train_srcnn.py", tmp_path / "run", "--scale", scale, "--logging_steps", 1, steps=1)
+    pictures, _ = decode_pictures(find_pictures(pictures_dir, [scale]), [scale])
+    patches = PatchDataset(pictures.subset(range(7)), [scale], 24, batch_size=4, seed=0)
+    _, hr = patches.__getitems__(range(4))
+    inner = luma(hr.float() / 255)[..., 6:18, 6:18]
+    expected = inner.square().sum().item() / 2 / 4
+    assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_default_patches_and_rates(monkeypatch):
+    def defaults(script, *options):
+        monkeypatch.setattr("sys.argv", [f"{script.__name__}.py", *options])
+        return script.parse_args()
+
+    sides = {s: defaults(train_srcnn, "--scale", s).patch_size for s in ("2", "3", "4", "5")}
+    assert sides == {"2": 32, "3": 33, "4": 32, "5": 30}
+    assert defaults(train_srcnn, "--optimizer", "sgd").learning_rate == 1e-4
+    vdsr = defaults(train_vdsr)
+    assert (vdsr.patch_size, vdsr.scale, vdsr.num_layers) == (48, [2, 3, 4], 20)
+    assert defaults(train_vdsr, "--optimizer", "sgd").learning_rate == 0.1
 
 
 def test_vdsr_clips_the_gradients_of_sgd(train, tmp_path):
@@ -351,16 +383,21 @@ def test_vdsr_for_three_scales_and_for_one(train, tmp_path, tiny_benchmark_dir):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_compiled(script, train, tmp_path):
-    options = ("--compile", "--checkpointing_steps", 2)
-    train(script, tmp_path / "compiled", *options, steps=2)
-    train(script, tmp_path / "plain", steps=2)
-    ours, plain = (
-        load_file(tmp_path / kind / "model.safetensors") for kind in ("compiled", "plain")
-    )
-    assert ours.keys() == plain.keys()
-    for name in ours:
-        torch.testing.assert_close(ours[name], plain[name], rtol=0, atol=2e-3)
-    train(script, tmp_path / "compiled", *options, "--resume_from_checkpoint", "latest", steps=3)
+    options = (*RECIPE, "--checkpointing_steps", 1)
+    train(script, tmp_path / "compiled", *options, "--compile", steps=3)
+    train(script, tmp_path / "plain", *options, steps=3)
+    changes = []
+    for kind in ("compiled", "plain"):
+        before, after = (
+            load_file(tmp_path / kind / f"checkpoint-{step}" / "model.safetensors")
+            for step in (2, 3)
+        )
+        changes.append(torch.cat([(after[name] - before[name]).flatten() for name in before]))
+    compiled, plain = changes
+    assert plain.norm() > 0
+    assert (compiled - plain).norm() < 0.02 * plain.norm()
+    options = (*options, "--compile", "--resume_from_checkpoint", "latest")
+    train(script, tmp_path / "compiled", *options, steps=4)
 
 
 # ------------------------------------------------------------------------------- many processes
@@ -539,9 +576,10 @@ def test_published_luma_networks_are_converted(published_weights, tmp_path):
         "padding_mode": "zeros",
     }
     options = ("--architecture", "vdsr", "--scale", 3, "--output_dir", tmp_path / "neither")
-    assert "does not hold published weights of vdsr" in refusal(
-        "convert_published.py", srcnn, *options
-    )
+    message = refusal("convert_published.py", srcnn, *options)
+    assert "does not hold published weights of vdsr x3: its 6 tensors begin conv1.bias" in message
+    options = ("--architecture", "vdsr", "--scale", 0, "--output_dir", tmp_path / "neither")
+    assert "--scale 0 is not at least 2" in refusal("convert_published.py", vdsr, *options)
 
 
 # ------------------------------------------------------------------------------------- bad input
@@ -571,7 +609,10 @@ def test_mistakes_of_the_luma_networks(pictures_dir, tmp_path):
     message = refusal("train_vdsr.py", *base, "--scale", 2, 3, 4, "--patch_size", 41)
     assert "--patch_size 41 is not a multiple of --scale 2 3 4; try 48." in message
     assert "--num_layers 1 is not at least 2" in refusal("train_vdsr.py", *base, "--num_layers", 1)
-    assert "--clip_theta 0.0 is not" in refusal("train_vdsr.py", *base, "--clip_theta", 0)
+    sgd = ("train_vdsr.py", *base, "--optimizer", "sgd")
+    assert "--clip_theta 0.0 is not above 0" in refusal(*sgd, "--clip_theta", 0)
+    message = refusal("train_vdsr.py", *base, "--clip_theta", 1e-4)
+    assert "--clip_theta is of --optimizer sgd; leave it out, or add that" in message
     assert "--weight_decay -1.0 is" in refusal("train_vdsr.py", *base, "--weight_decay", -1)
     for script in SCRIPTS:
         message = refusal(script, *base, "--learning_rate", 0)

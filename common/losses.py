@@ -1,6 +1,13 @@
 """Losses that PyTorch does not have."""
 
-from torch import Tensor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from common.errors import UserError
 
 
 def charbonnier(sr: Tensor, hr: Tensor, eps: float = 1e-3) -> Tensor:
@@ -35,3 +42,129 @@ def euclidean(sr: Tensor, hr: Tensor) -> Tensor:
         A scalar.
     """
     return (sr - hr).square().sum() / (2 * len(sr))
+
+
+def total_variation(sr: Tensor) -> Tensor:
+    """Twice the mean squared difference of neighbors, below each other plus beside each other.
+
+    Args:
+        sr: Shape (N, C, H, W), any range.
+
+    Returns:
+        A scalar.
+    """
+    down = sr[..., 1:, :] - sr[..., :-1, :]
+    right = sr[..., :, 1:] - sr[..., :, :-1]
+    return 2 * (down.square().mean() + right.square().mean())
+
+
+def adversarial(logits: Tensor, is_hr: bool, kind: str) -> Tensor:
+    """How far a discriminator's verdicts are from what somebody wishes: HR, or not HR.
+
+    The discriminator wishes the truth, the generator that SR passes for HR.
+
+    Args:
+        logits: Any shape. D(x) = sigmoid(logits) is the probability of HR.
+        is_hr: The verdict wished for.
+        kind: "vanilla", -log D(x) or -log(1 - D(x)) (Ledig et al. 2017, eqs. 2 and 6);
+            "least_squares" of the logits against 1 or 0 (Mao et al. 2017, LSGAN); "linear",
+            1 - D(x) or D(x).
+
+    Returns:
+        A scalar, the mean of all.
+    """
+    wished = torch.full_like(logits, float(is_hr))
+    if kind == "vanilla":
+        return F.binary_cross_entropy_with_logits(logits, wished)
+    if kind == "least_squares":
+        return F.mse_loss(logits, wished)
+    return F.l1_loss(logits.sigmoid(), wished)
+
+
+class VGGContent(nn.Module):
+    """Mean squared difference of the features that VGG, trained on ImageNet, sees in two images.
+
+    Ledig et al. 2017, eq. 5. The network is frozen.
+
+    Args:
+        network: "vgg16" or "vgg19".
+        layer: "conv5_4" before the activation, "relu5_4" after it, "pool5" after the pooling: the
+            fourth convolution of the fifth block.
+        weights: File with the state dict of torchvision's network, `.safetensors` or `.pth`.
+            Default: torchvision's, downloaded once.
+        feature_scale: Factor of the features, the paper's 1 / 12.75.
+
+    Raises:
+        UserError: There are no such weights, or no such layer.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: str = "vgg19",
+        layer: str = "relu5_4",
+        weights: Path | None = None,
+        feature_scale: float = 1 / 12.75,
+    ) -> None:
+        import torchvision  # takes a second, which only SRGAN needs to wait
+
+        super().__init__()
+        with torch.device("meta"):  # the weights come below
+            features = torchvision.models.get_model(network, weights=None).features
+        names = _vgg_layers(features)
+        if layer not in names:
+            raise UserError(f"{network} has no layer {layer}. It has {', '.join(names)}.")
+        tensors = _vgg_weights(network, weights)
+        own = {f"features.{name}": name for name in features.state_dict()}
+        try:
+            features.load_state_dict({own[name]: tensors[name] for name in own}, assign=True)
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"{weights} does not hold the weights of {network}: {error}") from None
+        self.features = features[: names.index(layer) + 1]
+        self.feature_scale = feature_scale
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """RGB in [0, 1], (N, 3, H, W) twice -> a scalar."""
+        with torch.no_grad():
+            wished = self.features((hr - self.mean) / self.std)
+        found = self.features((sr - self.mean) / self.std)
+        return F.mse_loss(found.float() * self.feature_scale, wished.float() * self.feature_scale)
+
+
+def _vgg_layers(features: nn.Sequential) -> list[str]:
+    """Names of the layers in their order: conv1_1, relu1_1, ..., pool5."""
+    names, block, number = [], 1, 0
+    for module in features:
+        if isinstance(module, nn.MaxPool2d):
+            names.append(f"pool{block}")
+            block, number = block + 1, 0
+            continue
+        is_convolution = isinstance(module, nn.Conv2d)
+        number += is_convolution
+        names.append(f"{'conv' if is_convolution else 'relu'}{block}_{number}")
+    return names
+
+
+def _vgg_weights(network: str, file: Path | None) -> dict[str, Tensor]:
+    ways_out = (
+        "Give the file of torchvision's state dict by --vgg_weights, or train without content loss "
+        "by --content_weight 0."
+    )
+    try:
+        if file is None:
+            import torchvision
+
+            return torchvision.models.get_model_weights(network).DEFAULT.get_state_dict(
+                check_hash=True
+            )
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of the download, of reading, of unpickling
+        source = f"--vgg_weights {file}" if file else f"The weights of {network} from torchvision"
+        raise UserError(f"{source} cannot be had: {error}. {ways_out}") from None

@@ -32,7 +32,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
+    broadcast,
+    set_seed,
+)
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_convert
@@ -231,18 +236,26 @@ class Run:
     Attributes:
         accelerator: Accelerate's, for the script's own verbs.
         step: Optimizer steps done.
+        total_steps: Optimizer steps of the whole run.
         scales: That the network is trained for.
+        keeps_best: Whether `model.safetensors` is the best on validation, or the latest.
         patches: The training patches.
         validation: The validation pictures, at each scale.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, total_steps: int | None = None) -> None:
         """Checks the command line, claims the output folder, seeds, and decodes the pictures.
+
+        Args:
+            args: The command line.
+            total_steps: Of a run in phases, all of them. Default: `--max_train_steps`.
 
         Raises:
             UserError: For whatever can be wrong with the command line, the data or the folder.
         """
         self.args = args
+        self.total_steps = total_steps or args.max_train_steps
+        self.keeps_best = True
         self.scales = args.scale if isinstance(args.scale, list) else [args.scale]
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
@@ -254,6 +267,8 @@ class Run:
             dynamo_backend="inductor" if args.compile else None,
             # --batch_size counts the patches of all processes; so does a step of the scheduler.
             dataloader_config=DataLoaderConfiguration(split_batches=True),
+            # Batch normalization's statistics are broadcast when they are used, not every step.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._check_processes()
         self._checkpoint = _find_checkpoint(args.output_dir, args.resume_from_checkpoint)
@@ -312,7 +327,7 @@ class Run:
                 f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
             )
         if self.accelerator.is_main_process:
-            if self.step < args.max_train_steps:  # else nothing is trained by this command
+            if self.step < self.total_steps:  # else nothing is trained by this command
                 description = {"command": _command(), "args": vars(args), **versions()}
                 description["hardware"] = hardware(self.accelerator)
                 content = json.dumps(description, indent=2, default=str) + "\n"
@@ -326,7 +341,7 @@ class Run:
         self._print_banner()
         self._bar = tqdm(
             initial=self.step,
-            total=args.max_train_steps,
+            total=self.total_steps,
             desc="Training",
             unit="step",
             disable=not self.accelerator.is_main_process,
@@ -334,18 +349,19 @@ class Run:
 
     # ------------------------------------------------------------------------------------- training
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the steps that are left: LR and HR, RGB in [0, 1], on the device.
 
         Step `s` of a batch size `B` takes the patches s * B to s * B + B - 1, and each process an
         equal part of them in the order of their ranks.
+
+        Args:
+            until: The step that ends this phase. Default: the last.
         """
+        self._end = self.total_steps if until is None else until
         batch_size, index = self.args.batch_size, self.accelerator.process_index
         share = batch_size // self.accelerator.num_processes
-        starts = (
-            step * batch_size + index * share
-            for step in range(self.step, self.args.max_train_steps)
-        )
+        starts = (step * batch_size + index * share for step in range(self.step, self._end))
         # Any: PyTorch asks for lists here, but takes ranges as well.
         numbers: Iterator[Any] = (range(start, start + share) for start in starts)
         loader = DataLoader(
@@ -377,7 +393,7 @@ class Run:
             self._average.update_parameters(self._model)
         self._bar.update()
 
-        done = self.step == args.max_train_steps
+        done = self.step == self._end
         logs = self.step % args.logging_steps == 0 or done
         validates = self.step % args.validation_steps == 0 or done
         saves = self.step % args.checkpointing_steps == 0 or done
@@ -393,6 +409,12 @@ class Run:
             self._validate()
         if saves:
             self._save_checkpoint()
+
+    def save_copy(self, name: str) -> None:
+        """Saves the network as it is now in a folder of its own, inside of the output folder."""
+        self._update_evaluated()
+        if self.accelerator.is_main_process:
+            self._save_model(self.args.output_dir / name)
 
     def finish(self) -> None:
         """Says where the result is."""
@@ -463,8 +485,7 @@ class Run:
     def _validate(self) -> None:
         """Scores the validation pictures in float32 and saves the weights if the best yet."""
         device = self.accelerator.device
-        if not self._average:
-            self._evaluated.load_state_dict(self._model.state_dict())
+        self._update_evaluated()
         scores = {}
         for benchmark in self.validation:
             scale = self._evaluated.scale = benchmark.scale
@@ -478,11 +499,18 @@ class Run:
                 }
             )
         values = _mean_scores(scores)
-        if not self.best or values["psnr_y"] > self.best["psnr_y"]:
+        if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
             self.best = values | {"step": self.step}
             if self.accelerator.is_main_process:
-                self._save_model()
+                self._save_model(self.args.output_dir)
         self._log(values)
+
+    def _update_evaluated(self) -> None:
+        """Makes the copy that is validated and saved the same as the network, on all processes."""
+        if not self._average:
+            self._evaluated.load_state_dict(self._model.state_dict())
+        for buffer in self._evaluated.buffers():
+            broadcast(buffer)  # each process has seen other patches
 
     def _show_picture(self, benchmark: BenchmarkDataset, index: int, sr: Tensor) -> None:
         """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
@@ -493,8 +521,7 @@ class Run:
             tag = f"{name} x{benchmark.scale}"
             tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")
 
-    def _save_model(self) -> None:
-        folder = self.args.output_dir
+    def _save_model(self, folder: Path) -> None:
         self._evaluated.save_pretrained(folder)
         source = self.args.train_data_dir or self.args.dataset_name
         recipe = [
@@ -526,7 +553,8 @@ class Run:
                 f"{name}PSNR-Y {psnr:.2f} dB, SSIM-Y {ssim:.4f} "
                 f"(bicubic: {bicubic_psnr:.2f} dB, {bicubic_ssim:.4f})"
             )
-        return f"Best validation, at step {self.best['step']}, on {pictures}: {'; '.join(results)}."
+        kind = "Best validation" if self.keeps_best else "Validation"
+        return f"{kind}, at step {self.best['step']}, on {pictures}: {'; '.join(results)}."
 
     def _save_checkpoint(self) -> None:
         """Writes `checkpoint-{step}`, under another name until it is whole."""
@@ -644,7 +672,7 @@ class Run:
             "Patches": f"LR {' or '.join(lr_sizes)}, HR {args.patch_size}x{args.patch_size}",
             "Batch": f"{args.batch_size} patches"
             + (f" over {accelerator.num_processes} processes" * (accelerator.num_processes > 1)),
-            "Steps": f"{self.step:,} to {args.max_train_steps:,}",
+            "Steps": f"{self.step:,} to {self.total_steps:,}",
             "Device": f"{device}, {precision}" + ", compiled" * args.compile,
             "Output": f"{args.output_dir}",
         }

@@ -10,6 +10,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from common.hub import find_network
 from common.run import Run
@@ -26,6 +27,9 @@ def main() -> None:
     batches = []
     for lr, hr in run.batches():
         if not batches:
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()  # a process normalizes its part of the batch by itself
             model.scale = hr.shape[-1] // lr.shape[-1]
             run.accelerator.backward(F.mse_loss(prepared(lr), hr))
         batches.append((lr, hr))

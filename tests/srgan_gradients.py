@@ -1,0 +1,49 @@
+"""Run by test_scripts.py: which networks have gradients whenever an optimizer of SRGAN steps.
+
+    python tests/srgan_gradients.py FILE OPTIONS OF train_srgan.py
+
+Writes to FILE, for each such step, which optimizer it is and the share of the parameters of the
+generator and of the discriminator that have a gradient.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+import train_srgan
+
+NAMES = ("pretraining", "generator", "discriminator")  # in the order of their making
+
+
+made: list[torch.optim.Optimizer] = []
+
+
+class Adam(torch.optim.Adam):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        made.append(self)
+
+
+def main() -> None:
+    file = Path(sys.argv.pop(1))
+    torch.optim.Adam = Adam
+    steps = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        seen = {"optimizer": NAMES[made.index(optimizer)]}
+        for name, other in list(zip(NAMES, made, strict=True))[1:]:
+            parameters = [p for group in other.param_groups for p in group["params"]]
+            seen[name] = sum(p.grad is not None for p in parameters) / len(parameters)
+        steps.append(seen)
+
+    register_optimizer_step_pre_hook(look)
+    train_srgan.main()
+    file.write_text(json.dumps(steps))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""SRGAN: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative
+Adversarial Network" (CVPR 2017).
+
+    accelerate launch train_srgan.py --scale 4
+
+trains on DIV2K in two phases, by squared error (SRResNet) and against a discriminator, and writes
+out/srgan, with the network of the first phase in out/srgan/pretrained.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.hub import SuperResolutionModel
+from common.losses import VGGContent, adversarial, total_variation
+from common.run import (
+    Run,
+    add_recipe_arguments,
+    add_run_arguments,
+    learning_rate_factor,
+    positive_int,
+)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with batch normalization, added to their input."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(num_features, num_features, kernel_size=3, padding=1),
+            nn.BatchNorm2d(num_features),
+            nn.PReLU(),
+            nn.Conv2d(num_features, num_features, kernel_size=3, padding=1),
+            nn.BatchNorm2d(num_features),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.layers(features)
+
+
+class Upsampler(nn.Sequential):
+    """Enlargement by `factor`, whose pixels a convolution makes as channels."""
+
+    def __init__(self, num_features: int, factor: int) -> None:
+        super().__init__(
+            nn.Conv2d(num_features, num_features * factor**2, kernel_size=3, padding=1),
+            nn.PixelShuffle(factor),
+            nn.PReLU(),
+        )
+
+
+class SRGAN(SuperResolutionModel):
+    """The generator; trained by squared error alone, it is SRResNet.
+
+    Args:
+        scale: 2, 3, 4 or 8; x4 enlarges twice by 2, x8 three times.
+        num_blocks: Residual blocks.
+        variant: "srgan" is the paper's. "tutorial", of a well-known tutorial, ends its trunk by a
+            PReLU instead of batch normalization, and maps its output to [0, 1] by (tanh + 1) / 2.
+        num_features: Channels.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        num_blocks: int = 16,
+        variant: Literal["srgan", "tutorial"] = "srgan",
+        num_features: int = 64,
+    ) -> None:
+        super().__init__([scale])
+        if scale not in (2, 3, 4, 8) or variant not in ("srgan", "tutorial"):
+            raise ValueError(
+                f"there is no {variant} x{scale}; there are srgan and tutorial, x2, x3, x4 and x8"
+            )
+        self.variant = variant
+        factors = {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
+        self.head = nn.Sequential(nn.Conv2d(3, num_features, kernel_size=9, padding=4), nn.PReLU())
+        self.blocks = nn.Sequential(*(ResidualBlock(num_features) for _ in range(num_blocks)))
+        self.trunk_end = nn.Sequential(
+            nn.Conv2d(num_features, num_features, kernel_size=3, padding=1),
+            nn.PReLU() if variant == "tutorial" else nn.BatchNorm2d(num_features),
+        )
+        self.upsamplers = nn.Sequential(*(Upsampler(num_features, factor) for factor in factors))
+        self.tail = nn.Conv2d(num_features, 3, kernel_size=9, padding=4)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
+        features = self.head(lr)
+        features = features + self.trunk_end(self.blocks(features))
+        sr = self.tail(self.upsamplers(features))
+        return (torch.tanh(sr) + 1) / 2 if self.variant == "tutorial" else sr
+
+    @classmethod
+    def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "SRGAN":
+        """The network with the weights of the tutorial, `block1` to `block8`."""
+        scale = cls.single_scale(scales)
+        last = max(int(name.split(".")[0].removeprefix("block")) for name in tensors)
+        parts = {"conv1": 0, "bn1": 1, "prelu": 2, "conv2": 3, "bn2": 4}
+        weights = {}
+        for name, tensor in tensors.items():
+            block, part, *rest = name.split(".")
+            number = int(block.removeprefix("block"))
+            if number == 1:
+                new = ["head", part]
+            elif number == last - 1:
+                new = ["trunk_end", part]
+            elif number < last:
+                new = ["blocks", str(number - 2), "layers", str(parts[part])]
+            elif len(rest) == 2:
+                new = ["upsamplers", part, {"conv": "0", "prelu": "2"}[rest[0]]]
+            else:
+                new = ["tail"]
+            weights[".".join([*new, rest[-1]])] = tensor
+        model = cls(scale, last - 3, "tutorial")
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+class Discriminator(nn.Module):
+    """Tells HR from SR: eight convolutions, of which every second halves the image.
+
+    Args:
+        patch_size: Side of the images.
+        head: "dense", the paper's two dense layers, or "pooled", a global mean and two 1x1
+            convolutions.
+    """
+
+    def __init__(self, patch_size: int, head: Literal["dense", "pooled"] = "dense") -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, 64, kernel_size=3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        side = patch_size
+        channels = [64, 64, 128, 128, 256, 256, 512, 512]
+        for index in range(1, 8):
+            stride = 2 if index % 2 else 1
+            side = -(-side // stride)
+            layers += [
+                nn.Conv2d(channels[index - 1], channels[index], 3, stride=stride, padding=1),
+                nn.BatchNorm2d(channels[index]),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        if head == "pooled":
+            side = 1
+            layers.append(nn.AdaptiveAvgPool2d(1))
+        # A dense layer on the pooled channels is a 1x1 convolution.
+        layers += [
+            nn.Flatten(),
+            nn.Linear(512 * side**2, 1024),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(1024, 1),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB in [0, 1], (N, 3, patch_size, patch_size) -> logits of being HR, (N, 1)."""
+        return self.layers(images)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    recipe = add_recipe_arguments(
+        parser,
+        "Defaults are the paper's. --max_train_steps and the schedule are those of the second "
+        "phase, which follows on --pretrain_steps.",
+        batch_size=16,
+        max_train_steps=200_000,
+        lr_scheduler="step",
+        lr_step_size=100_000,
+        lr_gamma=0.1,
+    )
+    default = "(default: %(default)s)"
+    recipe.add_argument("--scale", type=int, choices=[2, 3, 4, 8], default=4, help=default)
+    recipe.add_argument(
+        "--pretrain_steps",
+        type=int,
+        help="optimizer steps of the first phase (default: 1000000, or 0 with --init_from)",
+    )
+    recipe.add_argument(
+        "--num_blocks", type=positive_int, default=16, help=f"of the generator {default}"
+    )
+    recipe.add_argument(
+        "--variant",
+        choices=["srgan", "tutorial"],
+        default="srgan",
+        help=f"tutorial: the generator's output is (tanh + 1) / 2 {default}",
+    )
+    recipe.add_argument(
+        "--discriminator",
+        choices=["dense", "pooled"],
+        default="dense",
+        help=f"pooled: global mean and 1x1 convolutions in place of dense layers {default}",
+    )
+    recipe.add_argument(
+        "--patch_size",
+        type=positive_int,
+        default=96,
+        help=f"side of an HR patch in pixels, a multiple of the scale {default}",
+    )
+    recipe.add_argument(
+        "--learning_rate", type=float, default=1e-4, help=f"of all networks, by Adam {default}"
+    )
+    recipe.add_argument(
+        "--adversarial_loss",
+        choices=["vanilla", "least_squares", "linear"],
+        default="vanilla",
+        help=default,
+    )
+    for name, value, what in (
+        ("adversarial", 1e-3, "adversarial loss"),
+        ("content", 1.0, "difference of VGG's features, divided by 12.75"),
+        ("mse", 0.0, "squared error"),
+        ("tv", 0.0, "total variation"),
+    ):
+        recipe.add_argument(
+            f"--{name}_weight", type=float, default=value, help=f"of the {what} {default}"
+        )
+    recipe.add_argument(
+        "--content_network", choices=["vgg16", "vgg19"], default="vgg19", help=default
+    )
+    recipe.add_argument(
+        "--content_layer",
+        default="relu5_4",
+        help="conv5_4: before the activation; relu5_4: after it; pool5: after the pooling "
+        f"{default}",
+    )
+    recipe.add_argument(
+        "--vgg_weights",
+        type=Path,
+        help="file of torchvision's state dict of it, .safetensors or .pth (default: downloaded)",
+    )
+    add_run_arguments(parser, output_dir="out/srgan")
+    args = parser.parse_args()
+    if args.pretrain_steps is None:
+        args.pretrain_steps = 0 if args.init_from else 1_000_000
+    for name in (
+        "pretrain_steps",
+        "adversarial_weight",
+        "content_weight",
+        "mse_weight",
+        "tv_weight",
+    ):
+        if not getattr(args, name) >= 0:
+            parser.error(f"--{name} {getattr(args, name)} is below 0")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    content = None
+    if args.content_weight:
+        content = VGGContent(args.content_network, args.content_layer, args.vgg_weights)
+    run = Run(args, total_steps=args.pretrain_steps + args.max_train_steps)
+    accelerator = run.accelerator
+    if accelerator.mixed_precision == "fp16":
+        raise UserError(
+            "SRGAN does not train in fp16, because its two losses would share one loss scale. Use "
+            "--mixed_precision bf16, or no mixed precision."
+        )
+
+    generator = SRGAN(args.scale, args.num_blocks, args.variant)
+    generator = generator.to(memory_format=torch.channels_last)
+    discriminator = Discriminator(args.patch_size, args.discriminator)
+    discriminator = discriminator.to(memory_format=torch.channels_last)
+    run.initialize(generator)
+    # Each phase begins with an Adam of its own.
+    pretrain_optimizer, g_optimizer, d_optimizer = (
+        torch.optim.Adam(network.parameters(), lr=args.learning_rate, fused=True)
+        for network in (generator, generator, discriminator)
+    )
+    g_scheduler, d_scheduler = (
+        torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
+        for optimizer in (g_optimizer, d_optimizer)
+    )
+    generator, discriminator, pretrain_optimizer, *optimizers = accelerator.prepare(
+        generator, discriminator, pretrain_optimizer, g_optimizer, d_optimizer
+    )
+    g_optimizer, d_optimizer = optimizers
+    g_scheduler, d_scheduler = accelerator.prepare(g_scheduler, d_scheduler)
+    run.resume()
+
+    # Phase 1, SRResNet: squared error alone.
+    for lr, hr in run.batches(until=args.pretrain_steps):
+        loss = F.mse_loss(generator(lr), hr)
+        accelerator.backward(loss)
+        pretrain_optimizer.step()
+        pretrain_optimizer.zero_grad()
+        run.end_step(loss=loss, learning_rate=args.learning_rate)
+    if run.step == args.pretrain_steps > 0:
+        run.save_copy("pretrained")
+
+    # Phase 2. It costs PSNR, so the latest weights are kept from now on, not the best.
+    run.keeps_best = False
+    if content:
+        content.to(accelerator.device)
+    judge = accelerator.unwrap_model(discriminator)  # without DDP, which waits for gradients
+    for lr, hr in run.batches():
+        sr = generator(lr)
+
+        # The discriminator learns to tell HR from SR.
+        discriminator.requires_grad_(True)
+        d_hr, d_sr = discriminator(hr), discriminator(sr.detach())
+        d_loss = adversarial(d_hr, True, args.adversarial_loss)
+        d_loss = d_loss + adversarial(d_sr, False, args.adversarial_loss)
+        accelerator.backward(d_loss)
+        d_optimizer.step()
+        d_optimizer.zero_grad()
+
+        # The generator learns to pass SR off as HR.
+        discriminator.requires_grad_(False)
+        terms = {"adversarial": adversarial(judge(sr), True, args.adversarial_loss)}
+        if content:
+            with accelerator.autocast():
+                terms["content"] = content(sr, hr)
+        if args.mse_weight:
+            terms["mse"] = F.mse_loss(sr, hr)
+        if args.tv_weight:
+            terms["tv"] = total_variation(sr)
+        weights = {name: getattr(args, f"{name}_weight") for name in terms}
+        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        accelerator.backward(loss)
+        g_optimizer.step()
+        g_optimizer.zero_grad()
+
+        g_scheduler.step()
+        d_scheduler.step()
+        run.end_step(
+            loss=loss,
+            **terms,
+            d_loss=d_loss,
+            d_hr=d_hr.sigmoid().mean(),
+            d_sr=d_sr.sigmoid().mean(),
+            learning_rate=g_scheduler.get_last_lr()[0],
+        )
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -38,6 +38,7 @@ from common.metrics import (
     Metric,
     count_multiply_adds,
     evaluate,
+    make_lpips,
     mean_scores,
     psnr_rgb,
     psnr_y,
@@ -81,6 +82,11 @@ def parse_args() -> argparse.Namespace:
         help="for `bicubic`, --sr_dir, and models of several (default: the model's smallest)",
     )
     parser.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
+    parser.add_argument(
+        "--lpips",
+        action="store_true",
+        help="also LPIPS, for networks whose PSNR says nothing, as SRGAN's; lower is better",
+    )
     parser.add_argument("--per_image", action="store_true", help="also print each picture")
     parser.add_argument("--output", type=Path, help="write all figures to this JSON file")
     parser.add_argument(
@@ -208,7 +214,7 @@ def table_row(
             cells["s/image"] = f"{value:.3f}"
         else:
             cells[key.replace("_", "-").upper()] = (
-                f"{value:.4f}" if "ssim" in key else f"{value:.2f}"
+                f"{value:.2f}" if "psnr" in key else f"{value:.4f}"
             )
     return cells | {"over bicubic": f"{scores['psnr_y'] - baseline['psnr_y']:+.2f} dB"}
 
@@ -222,6 +228,8 @@ def main() -> None:
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]
+    if args.lpips:
+        metrics.append(make_lpips(state.device))
 
     report: dict[str, Any] = {
         "model": args.model or str(args.sr_dir),

@@ -97,10 +97,10 @@ def to_float(images: Tensor, device: torch.device) -> Tensor:
 def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     """Lists the pictures below a folder, in the order of their names.
 
-    A folder with one subfolder `hr` or `*_HR` holds that one's pictures. The LR pictures beside it
-    (`lr`, `*_LR` or `*_LR_bicubic`, directly or in `X2`, `X3`, `X4`) go with those of the same
-    name, which may end in `x2`; where there are none of a scale, LR is made from HR when it is
-    decoded.
+    A folder with one subfolder `hr`, `*_HR` or `target` holds that one's pictures. The LR pictures
+    beside it (`lr`, `*_LR` or `*_LR_bicubic`, `data` beside `target`, directly or in `X2`, `X3`,
+    `X4`) go with those of the same name, which may end in `x2`; where there are none of a scale, LR
+    is made from HR when it is decoded.
 
     Raises:
         UserError: There is no such folder, no picture in it, or an HR picture without its LR.
@@ -108,7 +108,7 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}. Check the path.")
     hr_folders = [
-        child for child in _subfolders(folder) if re.fullmatch(r"(.*_)?hr", child.name, re.I)
+        child for child in _subfolders(folder) if re.fullmatch(r"(.*_)?hr|target", child.name, re.I)
     ]
     if len(hr_folders) > 1:
         names = ", ".join(child.name for child in hr_folders)
@@ -118,6 +118,8 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     if hr_folders:
         hr_folder = hr_folders[0]
         lr_name = re.escape(hr_folder.name[:-2]) + r"lr(_bicubic)?"
+        if hr_folder.name.lower() == "target":
+            lr_name = "data"
         lr_folder = next(
             (c for c in _subfolders(folder) if re.fullmatch(lr_name, c.name, re.I)), None
         )

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from common.color import luma
 from common.data import BenchmarkDataset, to_float
+from common.errors import UserError
 from common.hub import SuperResolutionModel
 
 PROTOCOL = (
@@ -62,6 +63,39 @@ def ssim_y(sr: Tensor, hr: Tensor, crop_border: int) -> float:
 def ssim_rgb(sr: Tensor, hr: Tensor, crop_border: int) -> float:
     """Mean of the structural similarities of the three channels. Arguments as in `psnr_y`."""
     return _ssim(*_prepare(sr, hr, crop_border))
+
+
+def make_lpips(device: torch.device) -> Metric:
+    """LPIPS with AlexNet: how different two images look, 0 if not at all.
+
+    Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018).
+    The metric takes the arguments of `psnr_y`.
+
+    Raises:
+        UserError: AlexNet's weights cannot be had; later, an image is too small for it.
+    """
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    try:
+        network = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
+    except OSError as error:  # of the download
+        raise UserError(
+            f"--lpips needs the weights of AlexNet, which torchvision cannot download: {error}. "
+            "Leave it out, or put alexnet-owt-7be5be79.pth of download.pytorch.org into "
+            f"{torch.hub.get_dir()}/checkpoints."
+        ) from None
+
+    def lpips(sr: Tensor, hr: Tensor, crop_border: int) -> float:
+        images = [image.float()[None] for image in _prepare(sr, hr, crop_border)]
+        height, width = images[0].shape[-2:]
+        if min(height, width) < 31:
+            raise UserError(
+                f"--lpips needs 31x31 pixels inside the border; there is a picture of "
+                f"{width}x{height}. Leave --lpips out."
+            )
+        return network(*images).item()
+
+    return lpips
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -147,7 +147,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     run.add_argument(
         "--train_data_dir",
         type=Path,
-        help="folder of HR pictures, instead of a data set of the Hub",
+        help="folder of HR pictures, instead of a data set of the Hub; with subfolders train/ and "
+        "val/, those are to train and to validate on",
     )
     run.add_argument(
         "--validation_data_dir",
@@ -591,18 +592,23 @@ class Run:
     def _load_data(self) -> tuple[PatchDataset, list[BenchmarkDataset]]:
         args = self.args
         sources: Sequence[Source]
+        validation_dir = args.validation_data_dir
         if args.train_data_dir:
-            sources = find_pictures(args.train_data_dir, self.scales)
+            train_dir = args.train_data_dir
+            if all((train_dir / name).is_dir() for name in ("train", "val")):
+                validation_dir = validation_dir or train_dir / "val"
+                train_dir = train_dir / "train"
+            sources = find_pictures(train_dir, self.scales)
         elif args.dataset_name == "sample":
             sources = sample_pictures(SAMPLE_TRAIN)
         else:
             sources = hub_pictures(
                 args.dataset_name, self.scales, args.dataset_config_name, args.image_column
             )
-        if args.validation_data_dir:
-            validation = self._decode(find_pictures(args.validation_data_dir, self.scales))
+        if validation_dir:
+            validation = self._decode(find_pictures(validation_dir, self.scales))
         pictures = self._decode(sources)
-        if not args.validation_data_dir:
+        if not validation_dir:
             if len(pictures) < 2:
                 raise UserError(
                     "One training picture leaves none to validate on. Add more, or name others "

@@ -3,15 +3,19 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchvision
 from skimage.metrics import structural_similarity
 
 from common.data import BenchmarkDataset, decode_pictures, find_pictures
+from common.errors import UserError
 from common.metrics import (
     count_multiply_adds,
     evaluate,
+    make_lpips,
     mean_scores,
     psnr_rgb,
     psnr_y,
+    score,
     ssim_rgb,
     ssim_y,
 )
@@ -99,3 +103,38 @@ def test_shapes_must_agree():
 @pytest.mark.parametrize(("scale", "giga"), [(2, 247.5), (4, 72.4)])
 def test_multiply_adds_of_a2n_are_the_papers(scale, giga):
     assert count_multiply_adds(A2N(scale)) / 1e9 == pytest.approx(giga, abs=0.05)
+
+
+@pytest.fixture
+def lpips(monkeypatch):
+    """LPIPS with random weights of AlexNet."""
+    torch.manual_seed(0)
+    weights = torchvision.models.alexnet().state_dict()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *args, **options: weights
+    )
+    return make_lpips(torch.device("cpu"))
+
+
+def test_lpips_grows_with_the_difference(lpips):
+    hr, noise = torch.rand(2, 3, 40, 40)
+    assert lpips(hr, hr, 4) == 0
+    assert 0 < lpips(0.9 * hr + 0.1 * noise, hr, 4) < lpips(noise, hr, 4)
+    inner = hr.clone()
+    inner[:, :4] = 0
+    assert lpips(inner, hr, 4) == 0
+    assert score(noise, hr, 4, [lpips]) == {"lpips": lpips(noise, hr, 4)}
+
+
+def test_lpips_needs_pixels(lpips):
+    with pytest.raises(UserError, match=r"--lpips needs 31x31 .* a picture of 32x30\. Leave"):
+        lpips(torch.rand(3, 38, 40), torch.rand(3, 38, 40), 4)
+
+
+def test_lpips_without_weights(monkeypatch):
+    def unreachable(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(UserError, match=r"AlexNet, .* no network\. Leave it out, or put alexnet-"):
+        make_lpips(torch.device("cpu"))

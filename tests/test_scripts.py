@@ -494,6 +494,15 @@ def test_srgan_begins_with_the_second_phase_from_weights(train, two_phases, tmp_
     assert metrics(tmp_path / "run")[-1]["psnr_y"] == pytest.approx(scores[1]["psnr_y"], abs=0.05)
 
 
+def test_folders_train_and_val(train, pictures_dir, tmp_path):
+    for number, name in enumerate(("train", "train", "val")):
+        (tmp_path / "faces" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures_dir / f"{number}.png", tmp_path / "faces" / name)
+    options = ("--train_data_dir", tmp_path / "faces")
+    process = train(SRGAN, tmp_path / "run", *options, steps=1)
+    assert "2 to train on (0.0 megapixels), 1 to validate on" in process.stdout
+
+
 def test_srgan_mistakes(pictures_dir, tmp_path):
     base = (SRGAN, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
     message = refusal(*base, TORCH_HOME=str(tmp_path))

@@ -27,6 +27,11 @@ from common.run import (
 )
 
 
+def bicubic_border(scale: int) -> int:
+    """How far from its border the enlargement of a patch differs from that of the whole picture."""
+    return 3 * scale // 2
+
+
 class VDSR(SuperResolutionModel):
     """A stack of 3x3 convolutions that adds detail to the luma of the bicubic enlargement.
 
@@ -132,6 +137,12 @@ def parse_args() -> argparse.Namespace:
     add_run_arguments(parser, output_dir="out/vdsr")
     args = parser.parse_args()
     args.scale = sorted(set(args.scale))
+    border = bicubic_border(max(args.scale))
+    if args.patch_size <= 2 * border:
+        parser.error(
+            f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
+            f"where bicubic x{max(args.scale)} lacks its neighbors; 48 is usual"
+        )
     if args.learning_rate is None:
         args.learning_rate = {"adam": 4e-4, "sgd": 0.1}[args.optimizer]
     if args.optimizer == "sgd" and args.clip_theta is None:
@@ -171,8 +182,11 @@ def main() -> None:
     run.resume()
 
     for lr, hr in run.batches():
-        sr = model(lr, scale=hr.shape[-1] // lr.shape[-1])
-        loss = euclidean(luma(sr), luma(hr))
+        scale = hr.shape[-1] // lr.shape[-1]
+        sr = model(lr, scale)
+        # Nearer to the border, bicubic lacks pixels that it has inside of a picture.
+        inner = slice(bicubic_border(scale), -bicubic_border(scale))
+        loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
         accelerator.backward(loss)
         if args.optimizer == "sgd":
             clip_value = args.clip_theta / scheduler.get_last_lr()[0]

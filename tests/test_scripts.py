@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train_srcnn
 import train_vdsr
 from common.color import luma
-from common.data import PatchDataset, decode_pictures, find_pictures, read_picture
+from common.data import PatchDataset, decode_pictures, find_pictures, read_picture, to_float
 from train_a2n import A2N
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
@@ -312,15 +312,21 @@ def test_srcnn_changes_its_last_layer_at_a_tenth_of_the_rate(train, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_srcnn_counts_the_inner_pixels(scale, train, tmp_path, pictures_dir):
-    # The first output is almost 0, so that the loss is half the sum of squares of HR's inner luma.
-    train("train_srcnn.py", tmp_path / "run", "--scale", scale, "--logging_steps", 1, steps=1)
+@pytest.mark.parametrize("script", ["train_srcnn.py", "train_vdsr.py"])
+def test_loss_is_that_of_the_inner_luma(script, scale, train, tmp_path, pictures_dir):
+    train(script, tmp_path / "run", "--scale", scale, "--logging_steps", 1, steps=1)
     pictures, _ = decode_pictures(find_pictures(pictures_dir, [scale]), [scale])
     patches = PatchDataset(pictures.subset(range(7)), [scale], 24, batch_size=4, seed=0)
-    _, hr = patches.__getitems__(range(4))
-    inner = luma(hr.float() / 255)[..., 6:18, 6:18]
+    lr, hr = (to_float(images, torch.device("cpu")) for images in patches.__getitems__(range(4)))
+    torch.manual_seed(0)
+    model = {"train_srcnn.py": train_srcnn.SRCNN, "train_vdsr.py": train_vdsr.VDSR}[script]
+    border = {"train_srcnn.py": 6, "train_vdsr.py": {2: 3, 3: 4, 4: 6}[scale]}[script]
+    network = model([scale] if script == "train_vdsr.py" else scale)
+    with torch.no_grad():
+        error = luma(network(lr)) - luma(hr)
+    inner = error[..., border:-border, border:-border]
     expected = inner.square().sum().item() / 2 / 4
-    assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-3)
+    assert metrics(tmp_path / "run")[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_default_patches_and_rates(monkeypatch):
@@ -723,6 +729,8 @@ def test_mistakes_of_the_luma_networks(pictures_dir, tmp_path):
     assert "--patch_size 12 leaves nothing between borders of 6 pixels" in message
     message = refusal("train_vdsr.py", *base, "--scale", 2, 3, 4, "--patch_size", 41)
     assert "--patch_size 41 is not a multiple of --scale 2 3 4; try 48." in message
+    message = refusal("train_vdsr.py", *base, "--scale", 4, "--patch_size", 12)
+    assert "--patch_size 12 leaves nothing between borders of 6 pixels" in message
     assert "--num_layers 1 is not at least 2" in refusal("train_vdsr.py", *base, "--num_layers", 1)
     sgd = ("train_vdsr.py", *base, "--optimizer", "sgd")
     assert "--clip_theta 0.0 is not above 0" in refusal(*sgd, "--clip_theta", 0)

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from common.color import luma
 from common.metrics import count_multiply_adds
 from common.resize import imresize
-from train_vdsr import VDSR
+from train_vdsr import VDSR, bicubic_border
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,19 @@ def test_multiply_adds_are_the_papers():
     for scale in (2, 3, 4):
         model.scale = scale
         assert count_multiply_adds(model) / 1e9 == pytest.approx(612.6, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", range(2, 9))
+def test_inside_the_border_a_patch_is_enlarged_as_its_picture(scale):
+    torch.manual_seed(0)
+    picture = torch.rand(1, 1, 20, 20)
+    whole = imresize(picture, scale)[..., 5 * scale : 15 * scale, 5 * scale : 15 * scale]
+    patch = imresize(picture[..., 5:15, 5:15], scale)
+    border = bicubic_border(scale)
+    inner = slice(border, -border)
+    torch.testing.assert_close(patch[..., inner, inner], whole[..., inner, inner])
+    outer = slice(border - 1, 1 - border)
+    assert not torch.allclose(patch[..., outer, outer], whole[..., outer, outer], atol=1e-4)
 
 
 def test_weights_of_something_else_are_no_vdsr():

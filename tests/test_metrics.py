@@ -38,7 +38,13 @@ BICUBIC = {
 }
 
 
-@pytest.mark.parametrize(("name", "scale"), BICUBIC)
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param(name, scale, marks=[pytest.mark.slow] if name == "B100" else [])
+        for name, scale in BICUBIC
+    ],
+)
 def test_bicubic_scores_as_published(benchmark_dir, name, scale):
     pictures, errors = decode_pictures(find_pictures(benchmark_dir / name, [scale]), [scale])
     assert not errors

@@ -187,6 +187,9 @@ def test_saved_weights_are_the_average(script, train, tmp_path):
     ]
     saved = load_file(folder / "model.safetensors")
     for name, average in latest[0].items():
+        if "running_" in name or "num_batches" in name:  # batch normalization's are the latest
+            assert torch.equal(saved[name], latest[-1][name])
+            continue
         for weights in latest[1:]:
             average = 0.9 * average + 0.1 * weights[name]
         torch.testing.assert_close(saved[name], average, rtol=1e-5, atol=1e-7)
@@ -234,7 +237,8 @@ def test_bf16(trained, train, tmp_path):
     process = train(script, tmp_path / "run", *RECIPE, "--mixed_precision", "bf16", steps=10)
     assert "Device: CPU, 1 thread, bf16" in process.stdout
     tensors = load_file(tmp_path / "run" / "model.safetensors")
-    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    assert torch.float32 in {tensor.dtype for tensor in tensors.values()}
+    assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32, torch.int64}
     ours, exact = metrics(tmp_path / "run")[0]["loss"], metrics(float32)[0]["loss"]
     assert ours == pytest.approx(exact, rel=0.02)
     ours, exact = (
@@ -573,8 +577,9 @@ def test_two_processes_resumed_equal_straight(script, train, tmp_path):
     # 8 does not divide 10: the mean loss of step 16 reaches over the checkpoint.
     options = ("--logging_steps", 8)
     train(script, straight, *options, runner=run_two)
-    losses = [row["loss"] for row in metrics(straight) if "loss" in row]
-    assert losses[-1] < losses[0]
+    if script != SRGAN:  # whose loss rises as its discriminator learns
+        losses = [row["loss"] for row in metrics(straight) if "loss" in row]
+        assert losses[-1] < losses[0]
     # As if killed before step 20: what is later than checkpoint-10 must be made again.
     shutil.copytree(straight, folder)
     shutil.rmtree(folder / "checkpoint-20")

@@ -139,7 +139,11 @@ def main() -> None:
     run = Run(args)
     accelerator = run.accelerator
 
-    model = SRCNN(args.scale, args.kernel_sizes).to(memory_format=torch.channels_last)
+    model = SRCNN(args.scale, args.kernel_sizes)
+    if args.compile:  # which fails for replicated padding in the format below (PyTorch 2.15)
+        torch._inductor.config.layout_optimization = False
+    else:
+        model = model.to(memory_format=torch.channels_last)
     run.initialize(model)
     layers = [
         {"params": model.layers[:-1].parameters(), "lr": args.learning_rate},

@@ -84,9 +84,9 @@ def parse_args() -> argparse.Namespace:
     )
     recipe = add_recipe_arguments(
         parser,
-        "The paper's, but for Adam with a falling rate and small batches, which gets there in an "
-        "hour on a CPU. The paper's SGD is --optimizer sgd --lr_scheduler step --lr_gamma 1 "
-        "--lr_warmup_steps 0, and takes 10^8 patches.",
+        "The paper's, but for Adam with a falling rate and small batches. The paper's SGD is "
+        "--optimizer sgd --lr_scheduler step --lr_gamma 1 --lr_warmup_steps 0, and takes 10^8 "
+        "patches.",
         batch_size=16,
         max_train_steps=150_000,
         lr_scheduler="cosine",

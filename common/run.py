@@ -713,6 +713,7 @@ _NOT_RECIPE = {
     *("dataset_name", "dataset_config_name", "image_column", "train_data_dir"),
     *("validation_data_dir", "mixed_precision", "compile", "num_workers", "cpu_threads"),
     *("logging_steps", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
+    "vgg_weights",  # a path, which says nothing of what is in the file
 }
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import ROOT
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_srcnn
@@ -502,6 +503,23 @@ def test_srgan_begins_with_the_second_phase_from_weights(train, two_phases, tmp_
     assert "Steps: 0 to 1" in process.stdout
     scores = [row for row in metrics(two_phases / "one") if "psnr_y" in row]
     assert metrics(tmp_path / "run")[-1]["psnr_y"] == pytest.approx(scores[1]["psnr_y"], abs=0.05)
+
+
+def test_srgan_resumes_with_content_loss(train, tmp_path):
+    with torch.device("meta"):
+        shapes = torchvision.models.vgg16(weights=None).features.state_dict()
+    torch.manual_seed(0)
+    tensors = {f"features.{name}": torch.randn(shape.shape) / 30 for name, shape in shapes.items()}
+    save_file(tensors, tmp_path / "vgg16.safetensors")
+    options = ("--content_weight", 1, "--content_network", "vgg16", "--content_layer", "relu1_2")
+    options += ("--vgg_weights", tmp_path / "vgg16.safetensors", "--logging_steps", 1)
+    train(SRGAN, tmp_path / "run", *options, steps=1)
+    train(SRGAN, tmp_path / "run", *options, "--resume_from_checkpoint", "latest", steps=2)
+    rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["content"] > 0
+        assert row["loss"] == pytest.approx(row["content"] + 1e-3 * row["adversarial"])
 
 
 def test_folders_train_and_val(train, pictures_dir, tmp_path):

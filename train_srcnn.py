@@ -38,6 +38,8 @@ class SRCNN(SuperResolutionModel):
         scale: Factor of the enlargement.
         kernel_sizes: Of the three layers, odd: 9-1-5, 9-3-5 or 9-5-5 in the paper.
         padding_mode: Of the convolutions. The authors pad by replication when they test.
+        mean: Taken from luma before the convolutions, and added after them. With 0, as in the paper,
+            filters whose weights sum to less than 0 begin dead: no bright pixel passes their ReLU.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class SRCNN(SuperResolutionModel):
         scale: int,
         kernel_sizes: str = "9-1-5",
         padding_mode: Literal["replicate", "zeros"] = "replicate",
+        mean: float = 0.5,
     ) -> None:
         super().__init__([scale])
+        self.mean = mean
         first, second, third = (int(size) for size in kernel_sizes.split("-"))
         self.layers = nn.Sequential(
             nn.Conv2d(1, 64, first, padding=first // 2, padding_mode=padding_mode),
@@ -61,11 +65,11 @@ class SRCNN(SuperResolutionModel):
     def forward(self, lr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
         enlarged = imresize(lr, self.scale)
-        return replace_luma(enlarged, self.layers(luma(enlarged)))
+        return replace_luma(enlarged, self.layers(luma(enlarged) - self.mean) + self.mean)
 
     @classmethod
     def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "SRCNN":
-        """The network with weights under the names conv1, conv2 and conv3, padded by zeros."""
+        """The network with weights named conv1, conv2 and conv3, for luma itself, zero-padded."""
         scale = cls.single_scale(scales)
         new_names = {"conv1": "layers.0", "conv2": "layers.2", "conv3": "layers.4"}
         sizes = "-".join(str(tensors[f"{name}.weight"].shape[-1]) for name in new_names)
@@ -73,7 +77,7 @@ class SRCNN(SuperResolutionModel):
         for name, tensor in tensors.items():
             layer, kind = name.split(".")
             weights[f"{new_names[layer]}.{kind}"] = tensor
-        model = cls(scale, sizes, padding_mode="zeros")
+        model = cls(scale, sizes, padding_mode="zeros", mean=0)
         model.load_state_dict(weights)
         return model.eval()
 
@@ -88,7 +92,7 @@ def parse_args() -> argparse.Namespace:
         "--optimizer sgd --lr_scheduler step --lr_gamma 1 --lr_warmup_steps 0, and takes 10^8 "
         "patches.",
         batch_size=16,
-        max_train_steps=150_000,
+        max_train_steps=100_000,
         lr_scheduler="cosine",
         lr_step_size=50_000,
         lr_gamma=0.1,
@@ -151,9 +155,7 @@ def main() -> None:
     ]
     optimizer: torch.optim.Optimizer
     if args.optimizer == "adam":
-        # Weights of 0.001 have gradients far below this eps, so that they stay and find their sign
-        # while the last bias learns the mean; equal steps for all would leave units dead.
-        optimizer = torch.optim.Adam(layers, eps=0.01, fused=True)
+        optimizer = torch.optim.Adam(layers, fused=True)
     else:
         optimizer = torch.optim.SGD(layers, momentum=0.9, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))

@@ -718,6 +718,7 @@ def test_published_luma_networks_are_converted(published_weights, tmp_path):
         "scale": 3,
         "kernel_sizes": "9-5-5",
         "padding_mode": "zeros",
+        "mean": 0,
     }
     options = ("--architecture", "vdsr", "--scale", 3, "--output_dir", tmp_path / "neither")
     message = refusal("convert_published.py", srcnn, *options)

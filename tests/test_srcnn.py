@@ -33,9 +33,31 @@ def test_luma_is_the_networks_and_chroma_bicubic():
         torch.nn.init.uniform_(parameter, -0.1, 0.1)
     lr = torch.rand(1, 3, 7, 8)
     enlarged, sr = imresize(lr, 3), model(lr)
-    torch.testing.assert_close(luma(sr), model.layers(luma(enlarged)))
+    torch.testing.assert_close(luma(sr), model.layers(luma(enlarged) - 0.5) + 0.5)
     change = sr - enlarged
     torch.testing.assert_close(change[:, :1].expand(-1, 3, -1, -1), change)
+
+
+def test_with_replicated_borders_the_mean_only_moves_biases():
+    torch.manual_seed(0)
+    centered, plain = SRCNN(2), SRCNN(2, mean=0)
+    for parameter in centered.parameters():
+        torch.nn.init.uniform_(parameter, -0.1, 0.1)
+    plain.load_state_dict(centered.state_dict())
+    with torch.no_grad():
+        plain.layers[0].bias -= 0.5 * plain.layers[0].weight.sum((1, 2, 3))
+        plain.layers[-1].bias += 0.5
+    lr = torch.rand(1, 3, 7, 8)
+    torch.testing.assert_close(plain(lr), centered(lr))
+
+
+def test_no_filter_begins_dead():
+    torch.manual_seed(0)
+    model = SRCNN(3)
+    y = torch.linspace(0, 1, 11).view(-1, 1, 1, 1).expand(-1, 1, 9, 9)  # black to white
+    first = model.layers[:2]
+    assert (first(y - model.mean) > 0).any(0).all()
+    assert not (first(y) > 0).any(0).all()
 
 
 @pytest.mark.parametrize(("kernel_sizes", "border"), [("9-1-5", 6), ("9-5-5", 8)])

@@ -38,7 +38,7 @@ class SRCNN(SuperResolutionModel):
         scale: Factor of the enlargement.
         kernel_sizes: Of the three layers, odd: 9-1-5, 9-3-5 or 9-5-5 in the paper.
         padding_mode: Of the convolutions. The authors pad by replication when they test.
-        mean: Taken from luma before the convolutions, and added after them. With 0, as in the paper,
+        mean: Taken from luma before the convolutions and added after them. With 0, as in the paper,
             filters whose weights sum to less than 0 begin dead: no bright pixel passes their ReLU.
     """
 

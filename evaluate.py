@@ -47,7 +47,7 @@ from common.metrics import (
     ssim_y,
 )
 from common.resize import Bicubic
-from common.run import set_cpu_threads, versions
+from common.run import set_up_cpu, versions
 
 
 def parse_args() -> argparse.Namespace:
@@ -222,7 +222,7 @@ def table_row(
 def main() -> None:
     args = parse_args()
     state = PartialState()
-    set_cpu_threads()
+    set_up_cpu()
     model, scale = load(args)
     benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}
     metrics: list[Metric] = [psnr_y, ssim_y]

@@ -3,11 +3,14 @@
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -61,7 +64,37 @@ def decode(sources: Sequence[Source], cache: str) -> Pictures:
     return decode_pictures(sources, [SCALE])[0]
 
 
-def take_turns(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+@contextmanager
+def processes(
+    work: Callable[..., None], variants: Sequence[str], *arguments: object
+) -> Iterator[dict[str, Connection]]:
+    """A process for each variant, since a process has only one state of Accelerate.
+
+    Args:
+        work: Is called as `work(pipe, variant, *arguments)`. It does so many steps as comes through
+            the pipe, sends what it measured, and returns when told to do 0.
+        variants: Their names.
+        *arguments: That can be pickled.
+
+    Yields:
+        The other ends of the pipes.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = {}, []
+    for variant in variants:
+        pipes[variant], end = context.Pipe()
+        # Not daemons, because they may have the workers of a loader.
+        worker = context.Process(target=work, args=(end, variant, *arguments))
+        worker.start()
+        end.close()  # so that a process that dies is noticed
+        workers.append(worker)
+    yield pipes
+    for pipe, worker in zip(pipes.values(), workers, strict=True):
+        pipe.send(0)
+        worker.join()
+
+
+def take_turns(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Calls all variants in turn, in every other round backwards, so that none has the better hour.
 
     One round more goes first, which warms up and does not count.

@@ -16,11 +16,11 @@ asking for its batch until the batch is on the device.
 
 import argparse
 import importlib
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,17 +35,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measure import benchmark_parser, report, take_turns
+from benchmarks.measure import benchmark_parser, processes, report, take_turns
 from common.color import luma
 from common.data import SAMPLE_TRAIN, PatchDataset, decode_pictures, find_pictures, sample_pictures
 from common.hub import find_network
 from common.resize import imresize
-from common.run import Run, positive_int, set_cpu_threads
+from common.run import Run, positive_int, set_up_cpu
 
 SCALE = 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VARIANTS = ("plain", "ours", "ours, bf16")
 PATCHES = 4096  # in the HDF5 file
+NEVER = 10**9  # steps
 
 
 class HDF5Patches(Dataset[tuple[Tensor, Tensor]]):
@@ -99,7 +100,7 @@ def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def plain(args: argparse.Namespace, file: Path, pipe: Connection) -> None:
-    set_cpu_threads()
+    set_up_cpu()
     scale = [SCALE] if args.network == "vdsr" else SCALE
     network = find_network(args.network)(scale).layers.to(DEVICE)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
@@ -115,34 +116,38 @@ def plain(args: argparse.Namespace, file: Path, pipe: Connection) -> None:
         loss.item()
 
 
-def ours(args: argparse.Namespace, precision: str, folder: Path, pipe: Connection) -> None:
-    """Runs the script; only its run takes turns."""
+def run_script(network: str, options: Sequence[object], pipe: Connection) -> None:
+    """Runs `train_{network}.py`; only its run takes turns."""
 
     class TakesTurns(Run):
-        def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-            return take_turn(super().batches(), pipe)
+        def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+            batches = super().batches(until)
+            return batches if until == 0 else take_turn(batches, pipe)
 
-    script = importlib.import_module(f"train_{args.network}")
+    script = importlib.import_module(f"train_{network}")
     script.Run = TakesTurns
-    data = ("--train_data_dir", args.data_dir) if args.data_dir else ("--dataset_name", "sample")
-    never = 10**9
-    options = [
-        *("--scale", SCALE, "--batch_size", args.batch_size, "--patch_size", args.patch_size),
-        *("--max_train_steps", never, "--validation_steps", never, "--checkpointing_steps", never),
-        *("--mixed_precision", precision, "--report_to", "none"),
-        *("--output_dir", folder / f"ours-{precision}", *data),
-    ]
-    sys.argv = [f"train_{args.network}.py", *map(str, options)]
+    never = ("--validation_steps", NEVER, "--checkpointing_steps", NEVER, "--report_to", "none")
+    sys.argv = [f"train_{network}.py", *map(str, [*options, *never])]
     with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
         script.main()
 
 
-def work(args: argparse.Namespace, variant: str, folder: Path, pipe: Connection) -> None:
+def data_options(data_dir: Path | None) -> list[object]:
+    return ["--train_data_dir", data_dir] if data_dir else ["--dataset_name", "sample"]
+
+
+def work(pipe: Connection, variant: str, args: argparse.Namespace, folder: Path) -> None:
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     if variant == "plain":
         plain(args, folder / "patches.h5", pipe)
-    else:
-        ours(args, "bf16" if "bf16" in variant else "no", folder, pipe)
+        return
+    precision = "bf16" if "bf16" in variant else "no"
+    options = [
+        *("--scale", SCALE, "--batch_size", args.batch_size, "--patch_size", args.patch_size),
+        *("--max_train_steps", NEVER, "--mixed_precision", precision),
+        *("--output_dir", folder / f"ours-{precision}", *data_options(args.data_dir)),
+    ]
+    run_script(args.network, options, pipe)
 
 
 def main() -> None:
@@ -164,29 +169,18 @@ def main() -> None:
         folder = Path(name)
         datasets.config.HF_DATASETS_CACHE = folder / "cache"
         write_patches(args, folder / "patches.h5")
-        context = multiprocessing.get_context("spawn")
-        pipes, workers = {}, []
-        for variant in VARIANTS:
-            pipes[variant], end = context.Pipe()
-            # Not daemons, because they have the workers of a loader.
-            worker = context.Process(target=work, args=(args, variant, folder, end))
-            worker.start()
-            end.close()  # so that a process that dies is noticed
-            workers.append(worker)
+        with processes(work, VARIANTS, args, folder) as pipes:
 
-        def turn(variant: str) -> Callable[[], float]:
-            def patches_per_second() -> float:
+            def patches_per_second(variant: str) -> float:
                 pipes[variant].send(args.steps)
                 seconds, waited = pipes[variant].recv()
                 waiting[variant].append(waited / seconds)
                 return args.batch_size * args.steps / seconds
 
-            return patches_per_second
-
-        results = take_turns({variant: turn(variant) for variant in VARIANTS}, args.rounds)
-        for pipe, worker in zip(pipes.values(), workers, strict=True):
-            pipe.send(0)
-            worker.join()
+            results = take_turns(
+                {variant: partial(patches_per_second, variant) for variant in VARIANTS},
+                args.rounds,
+            )
     shares = {  # without the first turn, which warms up
         variant: round(sum(values[1:]) / len(values[1:]), 4) for variant, values in waiting.items()
     }

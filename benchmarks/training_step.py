@@ -9,16 +9,16 @@ with no reading of pictures and no logging:
     ours, float32  as in train_a2n.py: channels last, fused Adam, prepared by Accelerate
     ours, bf16     the same with `Accelerator(mixed_precision="bf16")`
 
-All train the same network class from the same weights. A process has only one state of Accelerate,
-so each variant lives in a process of its own, and they wait for their turns. On the CPU all cores
-compute; on a GPU, which is used where there is one, the clock is read when the GPU is done.
+All train the same network class from the same weights. Each variant lives in a process of its own,
+and they wait for their turns. On the CPU all cores compute; on a GPU, which is used where there is
+one, the clock is read when the GPU is done.
 
 The aim is 1.4 times the plain loop in float32 and 2.3 times in bfloat16.
 """
 
-import multiprocessing
 import sys
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,9 +31,17 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from benchmarks.measure import SCALE, benchmark_parser, decode, find_sources, report, take_turns
+from benchmarks.measure import (
+    SCALE,
+    benchmark_parser,
+    decode,
+    find_sources,
+    processes,
+    report,
+    take_turns,
+)
 from common.data import PatchDataset, to_float
-from common.run import positive_int, set_cpu_threads
+from common.run import positive_int, set_up_cpu
 from train_a2n import A2N
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,7 +83,7 @@ def our_step(lr: Tensor, hr: Tensor, mixed_precision: str) -> Callable[[], Tenso
 
 def work(pipe: Connection, variant: str, lr: Tensor, hr: Tensor, threads: int | None) -> None:
     """What the process of a variant does: as many steps as it is told, each time it is told."""
-    set_cpu_threads(threads)
+    set_up_cpu(threads)
     torch.manual_seed(0)
     mixed_precision = VARIANTS[variant]
     step = our_step(lr, hr, mixed_precision) if mixed_precision else plain_step(lr, hr)
@@ -109,28 +117,17 @@ def main() -> None:
         patches = PatchDataset(pictures, [SCALE], SCALE * args.lr_size, args.batch_size, seed=0)
         lr, hr = patches.__getitems__(range(args.batch_size))
 
-    context = multiprocessing.get_context("spawn")
-    pipes, workers, losses = {}, [], {}
-    for variant in VARIANTS:
-        pipes[variant], end = context.Pipe()
-        worker = context.Process(
-            target=work, args=(end, variant, lr, hr, args.cpu_threads), daemon=True
+    losses = {}
+    with processes(work, list(VARIANTS), lr, hr, args.cpu_threads) as pipes:
+
+        def samples_per_second(variant: str) -> float:
+            pipes[variant].send(args.steps)
+            seconds, losses[variant] = pipes[variant].recv()
+            return args.batch_size * args.steps / seconds
+
+        results = take_turns(
+            {variant: partial(samples_per_second, variant) for variant in VARIANTS}, args.rounds
         )
-        worker.start()
-        end.close()  # so that a worker that dies is noticed
-        workers.append(worker)
-
-    def samples_per_second(variant: str) -> float:
-        pipes[variant].send(args.steps)
-        seconds, losses[variant] = pipes[variant].recv()
-        return args.batch_size * args.steps / seconds
-
-    results = take_turns(
-        {variant: lambda v=variant: samples_per_second(v) for variant in VARIANTS}, args.rounds
-    )
-    for pipe, worker in zip(pipes.values(), workers, strict=True):
-        pipe.send(0)
-        worker.join()
     pairs = [(variant, "plain") for variant in VARIANTS if variant != "plain"]
     setting = {key: getattr(args, key) for key in ("batch_size", "lr_size", "steps")}
     report(args, "samples a second", results, pairs, DEVICE, setting=setting, last_loss=losses)

@@ -206,11 +206,15 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     run.add_argument("--report_to", choices=["tensorboard", "none"], default="tensorboard")
 
 
-def set_cpu_threads(threads: int | None = None) -> None:
+def set_up_cpu(threads: int | None = None) -> None:
     """Lets PyTorch compute with so many threads, by default with this process's share of the cores.
 
     `accelerate launch` allows a process on the CPU one thread, unless OMP_NUM_THREADS is set.
+    Numbers below 1e-38 become 0: weight decay leaves many of them in VDSR, and a CPU takes seven
+    times as long with them. To be called before anything is computed, since threads that already
+    compute would not learn of it.
     """
+    torch.set_flush_denormal(True)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(threads or max(1, count_cores() // processes))
 
@@ -281,7 +285,7 @@ class Run:
         except OSError as error:
             raise UserError(f"Cannot make --output_dir {args.output_dir}: {error}") from None
         set_seed(args.seed)
-        set_cpu_threads(args.cpu_threads)
+        set_up_cpu(args.cpu_threads)
 
         self.patches, self.validation = self._load_data()
         self.step = 0
@@ -330,7 +334,9 @@ class Run:
         if self.accelerator.is_main_process:
             if self.step < self.total_steps:  # else nothing is trained by this command
                 description = {"command": _command(), "args": vars(args), **versions()}
-                description["hardware"] = hardware(self.accelerator)
+                description["hardware"] = hardware(
+                    self.accelerator.device, self.accelerator.num_processes
+                )
                 content = json.dumps(description, indent=2, default=str) + "\n"
                 replace_file(args.output_dir / "args.json", content.encode())
             self._cut_metrics()
@@ -827,17 +833,17 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def hardware(accelerator: Accelerator) -> dict[str, str | int]:
-    """The processor, the cores that this process may use, and what computes."""
+def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:
+    """The processor, the cores that this process may use, and what computes in each process."""
     cpu = platform.processor() or platform.machine()
     facts = Path("/proc/cpuinfo")
     if facts.exists():
         lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].partition(":")[2].strip() if lines else cpu
     found: dict[str, str | int] = {"cpu": cpu, "cores": count_cores()}
-    found["processes"] = accelerator.num_processes
-    if accelerator.device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(accelerator.device)
+    found["processes"] = processes
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
     else:
-        found["threads"] = torch.get_num_threads()  # of a process
+        found["threads"] = torch.get_num_threads()
     return found

@@ -271,6 +271,14 @@ def test_all_cores_under_accelerate_launch(pictures_dir, tmp_path):
     assert f"Device: CPU, {cores} threads, float32" in process.stdout
 
 
+def test_all_threads_take_tiny_numbers_for_zero():
+    code = (
+        "import torch; from common.run import set_up_cpu; set_up_cpu(2);"
+        "print(torch.full((1_000_000,), 1e-39).mul(1).count_nonzero().item())"
+    )
+    assert run("-c", code).stdout == "0\n"
+
+
 @pytest.mark.parametrize("variant", ["a2n", "a2n-m"])
 def test_a2n_x4_starts_from_x2(train, tmp_path, variant):
     options = ("--variant", variant)

@@ -1,0 +1,52 @@
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.measure import report, take_turns
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_turns_and_the_report_of_them(tmp_path, capsys):
+    order = []
+
+    def variant(name, values):
+        return lambda: order.append(name) or values.pop(0)
+
+    results = take_turns({"a": variant("a", [9, 4, 2, 6]), "b": variant("b", [9, 2, 2, 1])}, 3)
+    assert "".join(order) == "abbaabba"
+    assert results == {"a": [4, 2, 6], "b": [2, 2, 1]}  # without the first round
+
+    args = Namespace(output=tmp_path / "new" / "result.json")
+    report(args, "steps a second", results, [("a", "b")], torch.device("cpu"), note="short")
+    content = json.loads(args.output.read_text())
+    assert content["medians"] == {"a": 4, "b": 2}
+    assert content["ratios"] == {
+        "a / b": {"of_medians": 2, "smallest_of_a_round": 1, "largest_of_a_round": 6, "n": 3}
+    }
+    assert content["note"] == "short"
+    assert content["hardware"]["cores"] >= 1
+    assert "a / b: 2 (1 to 6 in 3 rounds)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "ratios", "options"),
+    [
+        ("training_step", 2, ["--lr_size", 12]),
+        ("training", 2, ["--network", "vdsr"]),
+        ("srgan", 8, []),
+    ],
+)
+def test_benchmark_runs(name, ratios, options, tmp_path):
+    output = tmp_path / "result.json"
+    options = [*options, "--rounds", 1, "--steps", 1, "--batch_size", 2, "--output", output]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, options)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    (result,) = tmp_path.glob("*.json")
+    assert len(json.loads(result.read_text())["ratios"]) == ratios

@@ -9,6 +9,7 @@ out/srgan, with the network of the first phase in out/srgan/pretrained.
 
 import argparse
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.hub import SuperResolutionModel
-from common.losses import VGGContent, adversarial, total_variation
+from common.losses import VGGContent, adversarial, total_variation, verdict
 from common.run import (
     Run,
     add_recipe_arguments,
@@ -140,12 +141,12 @@ class Discriminator(nn.Module):
         ]
         side = patch_size
         channels = [64, 64, 128, 128, 256, 256, 512, 512]
-        for index in range(1, 8):
-            stride = 2 if index % 2 else 1
+        for index, (before, after) in enumerate(pairwise(channels)):
+            stride = 1 if index % 2 else 2
             side = -(-side // stride)
             layers += [
-                nn.Conv2d(channels[index - 1], channels[index], 3, stride=stride, padding=1),
-                nn.BatchNorm2d(channels[index]),
+                nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1),
+                nn.BatchNorm2d(after),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         if head == "pooled":
@@ -172,7 +173,7 @@ def parse_args() -> argparse.Namespace:
     recipe = add_recipe_arguments(
         parser,
         "Defaults are the paper's. --max_train_steps and the schedule are those of the second "
-        "phase, which follows on --pretrain_steps.",
+        "phase, which follows on --pretrain_steps; 0 leaves it out.",
         batch_size=16,
         max_train_steps=200_000,
         lr_scheduler="step",
@@ -193,7 +194,8 @@ def parse_args() -> argparse.Namespace:
         "--variant",
         choices=["srgan", "tutorial"],
         default="srgan",
-        help=f"tutorial: the generator's output is (tanh + 1) / 2 {default}",
+        help="of the generator; tutorial: its output is (tanh + 1) / 2, and its trunk ends with a "
+        f"PReLU {default}",
     )
     recipe.add_argument(
         "--discriminator",
@@ -214,11 +216,12 @@ def parse_args() -> argparse.Namespace:
         "--adversarial_loss",
         choices=["vanilla", "least_squares", "linear"],
         default="vanilla",
-        help=default,
+        help="vanilla: the paper's, by logarithms; least_squares: (1 - D)^2; linear: 1 - D "
+        f"{default}",
     )
     for name, value, what in (
         ("adversarial", 1e-3, "adversarial loss"),
-        ("content", 1.0, "difference of VGG's features, divided by 12.75"),
+        ("content", 1.0, "squared difference of VGG's features, which are divided by 12.75"),
         ("mse", 0.0, "squared error"),
         ("tv", 0.0, "total variation"),
     ):
@@ -245,6 +248,7 @@ def parse_args() -> argparse.Namespace:
         args.pretrain_steps = 0 if args.init_from else 1_000_000
     for name in (
         "pretrain_steps",
+        "max_train_steps",
         "adversarial_weight",
         "content_weight",
         "mse_weight",
@@ -257,9 +261,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    content = None
-    if args.content_weight:
-        content = VGGContent(args.content_network, args.content_layer, args.vgg_weights)
     run = Run(args, total_steps=args.pretrain_steps + args.max_train_steps)
     accelerator = run.accelerator
     if accelerator.mixed_precision == "fp16":
@@ -267,12 +268,22 @@ def main() -> None:
             "SRGAN does not train in fp16, because its two losses would share one loss scale. Use "
             "--mixed_precision bf16, or no mixed precision."
         )
+    content = None
+    if args.content_weight and args.max_train_steps:
+        with accelerator.local_main_process_first():  # which downloads them
+            content = VGGContent(args.content_network, args.content_layer, args.vgg_weights)
 
     generator = SRGAN(args.scale, args.num_blocks, args.variant)
     generator = generator.to(memory_format=torch.channels_last)
     discriminator = Discriminator(args.patch_size, args.discriminator)
     discriminator = discriminator.to(memory_format=torch.channels_last)
     run.initialize(generator)
+    if args.init_from and run.num_fresh and not args.pretrain_steps:
+        raise UserError(
+            f"{run.num_fresh} tensors of the generator are not in --init_from {args.init_from}, "
+            "and no adversarial training begins with fresh ones. Train them first, by "
+            "--pretrain_steps N."
+        )
     # Each phase begins with an Adam of its own.
     pretrain_optimizer, g_optimizer, d_optimizer = (
         torch.optim.Adam(network.parameters(), lr=args.learning_rate, fused=True)
@@ -282,11 +293,11 @@ def main() -> None:
         torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
         for optimizer in (g_optimizer, d_optimizer)
     )
-    generator, discriminator, pretrain_optimizer, *optimizers = accelerator.prepare(
-        generator, discriminator, pretrain_optimizer, g_optimizer, d_optimizer
+    generator, pretrain_optimizer = accelerator.prepare(generator, pretrain_optimizer)
+    g_optimizer, g_scheduler = accelerator.prepare(g_optimizer, g_scheduler)
+    discriminator, d_optimizer, d_scheduler = accelerator.prepare(
+        discriminator, d_optimizer, d_scheduler
     )
-    g_optimizer, d_optimizer = optimizers
-    g_scheduler, d_scheduler = accelerator.prepare(g_scheduler, d_scheduler)
     run.resume()
 
     # Phase 1, SRResNet: squared error alone.
@@ -300,10 +311,11 @@ def main() -> None:
         run.save_copy("pretrained")
 
     # Phase 2. It costs PSNR, so the latest weights are kept from now on, not the best.
-    run.keeps_best = False
+    run.keeps_best = not args.max_train_steps
     if content:
-        content.to(accelerator.device)
-    judge = accelerator.unwrap_model(discriminator)  # without DDP, which waits for gradients
+        content.to(accelerator.device).to(memory_format=torch.channels_last)
+        if args.compile:
+            content.compile()
     for lr, hr in run.batches():
         sr = generator(lr)
 
@@ -318,7 +330,7 @@ def main() -> None:
 
         # The generator learns to pass SR off as HR.
         discriminator.requires_grad_(False)
-        terms = {"adversarial": adversarial(judge(sr), True, args.adversarial_loss)}
+        terms = {"adversarial": adversarial(discriminator(sr), True, args.adversarial_loss)}
         if content:
             with accelerator.autocast():
                 terms["content"] = content(sr, hr)
@@ -326,8 +338,8 @@ def main() -> None:
             terms["mse"] = F.mse_loss(sr, hr)
         if args.tv_weight:
             terms["tv"] = total_variation(sr)
-        weights = {name: getattr(args, f"{name}_weight") for name in terms}
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        weighted = [getattr(args, f"{name}_weight") * term for name, term in terms.items()]
+        loss = torch.stack(weighted).sum()
         accelerator.backward(loss)
         g_optimizer.step()
         g_optimizer.zero_grad()
@@ -338,8 +350,8 @@ def main() -> None:
             loss=loss,
             **terms,
             d_loss=d_loss,
-            d_hr=d_hr.sigmoid().mean(),
-            d_sr=d_sr.sigmoid().mean(),
+            d_hr=verdict(d_hr, args.adversarial_loss).mean(),
+            d_sr=verdict(d_sr, args.adversarial_loss).mean(),
             learning_rate=g_scheduler.get_last_lr()[0],
         )
     run.finish()

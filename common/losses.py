@@ -64,11 +64,11 @@ def adversarial(logits: Tensor, is_hr: bool, kind: str) -> Tensor:
     The discriminator wishes the truth, the generator that SR passes for HR.
 
     Args:
-        logits: Any shape. D(x) = sigmoid(logits) is the probability of HR.
+        logits: Any shape; `verdict` makes D(x) of them.
         is_hr: The verdict wished for.
         kind: "vanilla", -log D(x) or -log(1 - D(x)) (Ledig et al. 2017, eqs. 2 and 6);
-            "least_squares" of the logits against 1 or 0 (Mao et al. 2017, LSGAN); "linear",
-            1 - D(x) or D(x).
+            "least_squares", (1 - D(x))^2 or D(x)^2 (Mao et al. 2017, LSGAN); "linear", 1 - D(x) or
+            D(x).
 
     Returns:
         A scalar, the mean of all.
@@ -76,9 +76,19 @@ def adversarial(logits: Tensor, is_hr: bool, kind: str) -> Tensor:
     wished = torch.full_like(logits, float(is_hr))
     if kind == "vanilla":
         return F.binary_cross_entropy_with_logits(logits, wished)
-    if kind == "least_squares":
-        return F.mse_loss(logits, wished)
-    return F.l1_loss(logits.sigmoid(), wished)
+    difference = F.mse_loss if kind == "least_squares" else F.l1_loss
+    return difference(verdict(logits, kind), wished)
+
+
+def verdict(logits: Tensor, kind: str) -> Tensor:
+    """D(x), what a discriminator thinks of images: 1 is HR, 0 is SR.
+
+    Args:
+        logits: Any shape.
+        kind: As in `adversarial`. Least squares take the logits as they are, the others' D(x) is
+            the probability sigmoid(logits).
+    """
+    return logits if kind == "least_squares" else logits.sigmoid()
 
 
 class VGGContent(nn.Module):
@@ -119,8 +129,13 @@ class VGGContent(nn.Module):
         tensors = _vgg_weights(network, weights)
         own = {f"features.{name}": name for name in features.state_dict()}
         try:
-            features.load_state_dict({own[name]: tensors[name] for name in own}, assign=True)
-        except (KeyError, RuntimeError) as error:
+            weights_of_features = {own[name]: tensors[name].float() for name in own}
+            features.load_state_dict(weights_of_features, assign=True)
+        except KeyError as error:
+            raise UserError(
+                f"{weights} does not hold the weights of {network}: it lacks {error}."
+            ) from None
+        except (AttributeError, RuntimeError, TypeError) as error:
             raise UserError(f"{weights} does not hold the weights of {network}: {error}") from None
         self.features = features[: names.index(layer) + 1]
         self.feature_scale = feature_scale

@@ -78,7 +78,7 @@ def make_lpips(device: torch.device) -> Metric:
 
     try:
         network = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
-    except OSError as error:  # of the download
+    except (OSError, RuntimeError) as error:  # of the download, of its checksum
         raise UserError(
             f"--lpips needs the weights of AlexNet, which torchvision cannot download: {error}. "
             "Leave it out, or put alexnet-owt-7be5be79.pth of download.pytorch.org into "
@@ -86,7 +86,7 @@ def make_lpips(device: torch.device) -> Metric:
         ) from None
 
     def lpips(sr: Tensor, hr: Tensor, crop_border: int) -> float:
-        images = [image.float()[None] for image in _prepare(sr, hr, crop_border)]
+        images = [image.float()[None].to(device) for image in _prepare(sr, hr, crop_border)]
         height, width = images[0].shape[-2:]
         if min(height, width) < 31:
             raise UserError(

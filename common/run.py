@@ -2,8 +2,8 @@
 
 The script drives, `Run` keeps the books and never calls back:
 
-    run = Run(args)                       # checks all that can be checked, decodes the pictures
-    run.initialize(model)                 # before `accelerator.prepare`
+    run = Run(args)                       # checks all that can be checked
+    run.initialize(model)                 # before `accelerator.prepare`; decodes the pictures
     run.resume()                          # after it
     for lr, hr in run.batches():
         ...
@@ -109,7 +109,7 @@ def add_recipe_arguments(
     )
     recipe.add_argument(
         "--max_train_steps",
-        type=positive_int,
+        type=int,
         default=max_train_steps,
         help=f"optimizer steps {default}",
     )
@@ -188,7 +188,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     )
     for name, default, what in (
         ("logging_steps", 100, "log the mean loss"),
-        ("validation_steps", 5000, "validate, and keep the weights if they are the best"),
+        (
+            "validation_steps",
+            5000,
+            "validate, and keep the weights if they are the best (SRGAN's second phase: always)",
+        ),
         ("checkpointing_steps", 1000, "save all that resuming needs"),
     ):
         help_text = f"{what} every so many steps (default: %(default)s)"
@@ -246,20 +250,23 @@ class Run:
         keeps_best: Whether `model.safetensors` is the best on validation, or the latest.
         patches: The training patches.
         validation: The validation pictures, at each scale.
+        num_fresh: Tensors of the network that `--init_from` does not set.
     """
 
     def __init__(self, args: argparse.Namespace, total_steps: int | None = None) -> None:
-        """Checks the command line, claims the output folder, seeds, and decodes the pictures.
+        """Checks the command line, claims the output folder and seeds.
 
         Args:
             args: The command line.
             total_steps: Of a run in phases, all of them. Default: `--max_train_steps`.
 
         Raises:
-            UserError: For whatever can be wrong with the command line, the data or the folder.
+            UserError: For whatever can be wrong with the command line or the folder.
         """
         self.args = args
-        self.total_steps = total_steps or args.max_train_steps
+        self.total_steps = args.max_train_steps if total_steps is None else total_steps
+        if self.total_steps < 1:
+            raise UserError(f"--max_train_steps {self.total_steps} is not at least 1.")
         self.keeps_best = True
         self.scales = args.scale if isinstance(args.scale, list) else [args.scale]
         if args.train_data_dir:
@@ -287,9 +294,9 @@ class Run:
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
 
-        self.patches, self.validation = self._load_data()
         self.step = 0
-        self.best: dict[str, float] = {}  # validation scores of the saved weights, and their step
+        self._scores: dict[str, float] = {}  # of the last validation, and its step
+        self.best: dict[str, float] = {}  # those of the saved weights
         self._bicubic: dict[str, float] = {}  # what bicubic scores on the same pictures
         self._latest: dict[str, float] = {}  # logged values, for the progress bar
         self._sums: dict[str, Tensor] = {}  # of the losses since the last log, on the device
@@ -303,9 +310,16 @@ class Run:
 
         Copies the weights of `--init_from` into it, and keeps a copy outside of DDP, autocast and
         compilation, which validation and saving use: the average of the weights, or the latest.
+        Decodes the pictures.
+
+        Raises:
+            UserError: For whatever can be wrong with those weights or the data.
         """
+        self.num_fresh = len(model.state_dict())
         if self.args.init_from:
-            self.print(load_matching(model, self.args.init_from))
+            self.num_fresh, message = load_matching(model, self.args.init_from)
+            self.print(message)
+        self.patches, self.validation = self._load_data()
         self._model = model
         self._average: AveragedModel | None = None
         if self.args.ema_decay:
@@ -418,16 +432,18 @@ class Run:
             self._save_checkpoint()
 
     def save_copy(self, name: str) -> None:
-        """Saves the network as it is now in a folder of its own, inside of the output folder."""
+        """Saves the network as it was just validated in a folder of its own in the output's."""
         self._update_evaluated()
         if self.accelerator.is_main_process:
-            self._save_model(self.args.output_dir / name)
+            self._save_model(self.args.output_dir / name, self._result("Validation", self._scores))
 
     def finish(self) -> None:
         """Says where the result is."""
         self._bar.close()
         self.accelerator.end_training()
-        self.print(f"{self._result()}\nThe model is in {self.args.output_dir}. Evaluate it with")
+        self.print(
+            f"{self._result_of_saved()}\nThe model is in {self.args.output_dir}. Evaluate it with"
+        )
         self.print(f"    python evaluate.py --model {self.args.output_dir} --benchmarks sample")
 
     def print(self, text: str) -> None:
@@ -440,6 +456,7 @@ class Run:
         """What a checkpoint holds of the books."""
         return {
             "step": self.step,
+            "scores": self._scores,
             "best": self.best,
             "bicubic": self._bicubic,
             "sums": self._sums,
@@ -448,7 +465,8 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self._count = state["step"], state["count"]
-        self.best, self._bicubic = state["best"], state["bicubic"]
+        self._scores, self.best = state["scores"], state["best"]
+        self._bicubic = state["bicubic"]
         self._sums = {
             key: value.to(self.accelerator.device) for key, value in state["sums"].items()
         }
@@ -506,10 +524,11 @@ class Run:
                 }
             )
         values = _mean_scores(scores)
+        self._scores = values | {"step": self.step}
         if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
-            self.best = values | {"step": self.step}
+            self.best = self._scores
             if self.accelerator.is_main_process:
-                self._save_model(self.args.output_dir)
+                self._save_model(self.args.output_dir, self._result_of_saved())
         self._log(values)
 
     def _update_evaluated(self) -> None:
@@ -528,7 +547,7 @@ class Run:
             tag = f"{name} x{benchmark.scale}"
             tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")
 
-    def _save_model(self, folder: Path) -> None:
+    def _save_model(self, folder: Path, result: str) -> None:
         self._evaluated.save_pretrained(folder)
         source = self.args.train_data_dir or self.args.dataset_name
         recipe = [
@@ -536,7 +555,7 @@ class Run:
         ]
         card = model_card(
             self._evaluated,
-            f"\n## Results\n\n{self._result()}\n\nProtocol: {PROTOCOL}.\n\n"
+            f"\n## Results\n\n{result}\n\nProtocol: {PROTOCOL}.\n\n"
             f"## Training\n\n    {_command()}\n\n"
             f"on {len(self.patches.pictures)} pictures of {source}, with\n\n"
             + "\n".join(recipe)
@@ -544,24 +563,26 @@ class Run:
         )
         replace_file(folder / "README.md", card.encode())
 
-    def _result(self) -> str:
+    def _result_of_saved(self) -> str:
         if not self.best:
             return "Not validated yet."
+        return self._result("Best validation" if self.keeps_best else "Validation", self.best)
+
+    def _result(self, kind: str, ours: dict[str, float]) -> str:
         pictures = f"{len(self.validation[0])} picture" + "s" * (len(self.validation[0]) > 1)
         results = []
         for scale in self.scales:
             end, name = (f"_x{scale}", f"x{scale}: ") if len(self.scales) > 1 else ("", "")
             psnr, ssim, bicubic_psnr, bicubic_ssim = (
                 scores[key + end]
-                for scores in (self.best, self._bicubic)
+                for scores in (ours, self._bicubic)
                 for key in ("psnr_y", "ssim_y")
             )
             results.append(
                 f"{name}PSNR-Y {psnr:.2f} dB, SSIM-Y {ssim:.4f} "
                 f"(bicubic: {bicubic_psnr:.2f} dB, {bicubic_ssim:.4f})"
             )
-        kind = "Best validation" if self.keeps_best else "Validation"
-        return f"{kind}, at step {self.best['step']}, on {pictures}: {'; '.join(results)}."
+        return f"{kind}, at step {ours['step']}, on {pictures}: {'; '.join(results)}."
 
     def _save_checkpoint(self) -> None:
         """Writes `checkpoint-{step}`, under another name until it is whole."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_srcnn
+import train_srgan
 import train_vdsr
 from common.color import luma
 from common.data import PatchDataset, decode_pictures, find_pictures, read_picture, to_float
@@ -426,7 +427,7 @@ def test_compiled(script, train, tmp_path):
 # ---------------------------------------------------------------------------------------- SRGAN
 
 PHASES = ("--pretrain_steps", 10, "--logging_steps", 1, "--validation_steps", 5)
-PHASES += ("--checkpointing_steps", 5, "--checkpoints_total_limit", 9)
+PHASES += ("--checkpointing_steps", 5, "--checkpoints_total_limit", 9, "--lr_step_size", 5)
 
 
 @pytest.fixture(scope="module")
@@ -434,7 +435,8 @@ def two_phases(train, tmp_path_factory):
     """Ten steps of each phase, on one process and on two."""
     folder = tmp_path_factory.mktemp("two_phases")
     for name, runner in (("one", run), ("two", run_two)):
-        train(SRGAN, folder / name, *PHASES, steps=10, runner=runner)
+        process = train(SRGAN, folder / name, *PHASES, steps=10, runner=runner)
+        assert ("over 2 processes" in process.stdout) == (name == "two")
     return folder
 
 
@@ -453,6 +455,13 @@ def test_srgan_in_two_phases(two_phases):
         assert row["loss"] == pytest.approx(1e-3 * row["adversarial"])
         assert 0 < row["d_sr"] < 1
         assert 0 < row["d_hr"] < 1
+    # The schedule is that of the second phase, and of both optimizers. A rate is the next step's.
+    rates = [row["learning_rate"] for row in metrics(folder) if "loss" in row]
+    assert rates == pytest.approx([1e-4] * 14 + [1e-5] * 5 + [1e-6])
+    for number, rate in enumerate((1e-4, 1e-5, 1e-5)):
+        name = "optimizer.bin" if number == 0 else f"optimizer_{number}.bin"
+        optimizer = torch.load(folder / "checkpoint-15" / name)
+        assert optimizer["param_groups"][0]["lr"] == pytest.approx(rate)
 
     # The network of the first phase is kept; in the second it is the latest that counts.
     for kept, step in (("pretrained", 10), (".", 20)):
@@ -460,7 +469,9 @@ def test_srgan_in_two_phases(two_phases):
         latest = load_file(folder / f"checkpoint-{step}" / "model.safetensors")
         assert all(torch.equal(ours[name], latest[name]) for name in ours)
     assert "\nValidation, at step 20, on 1 picture: " in (folder / "README.md").read_text()
-    assert (folder / "pretrained" / "config.json").is_file()
+    psnr = next(r["psnr_y"] for r in metrics(folder) if r["step"] == 10 and "psnr_y" in r)
+    card = (folder / "pretrained" / "README.md").read_text()
+    assert f"\nValidation, at step 10, on 1 picture: PSNR-Y {psnr:.2f} dB" in card
 
 
 @pytest.mark.xdist_group(SRGAN)
@@ -497,10 +508,13 @@ def test_srgan_gradients_of_one_network_at_a_time(train, tmp_path):
 
 def test_srgan_of_the_tutorial(train, tmp_path):
     options = "--variant tutorial --discriminator pooled --adversarial_loss linear".split()
-    options += "--mse_weight 1 --tv_weight 2e-8 --logging_steps 1".split()
+    options += "--mse_weight 1 --tv_weight 2e-8 --logging_steps 1 --learning_rate 1e-9".split()
     train(SRGAN, tmp_path / "run", *options, steps=1)
     row = metrics(tmp_path / "run")[0]
     assert row["d_loss"] == pytest.approx(1 - row["d_hr"] + row["d_sr"])
+    # The generator wishes to pass for HR, before a discriminator that hardly changed meanwhile.
+    assert row["adversarial"] == pytest.approx(1 - row["d_sr"], abs=1e-4)
+    assert abs(row["d_sr"] - 0.5) > 1e-3
     expected = row["mse"] + 1e-3 * row["adversarial"] + 2e-8 * row["tv"]
     assert row["loss"] == pytest.approx(expected)
 
@@ -544,9 +558,29 @@ def test_srgan_mistakes(pictures_dir, tmp_path):
     message = refusal(*base, TORCH_HOME=str(tmp_path))
     assert "The weights of vgg19 from torchvision cannot be had" in message
     assert "by --vgg_weights, or train without content loss by --content_weight 0." in message
-    assert not (tmp_path / "run").exists()
+    assert not any((tmp_path / "run").iterdir())
     message = refusal(*base, "--tv_weight", -1)
     assert "--tv_weight -1.0 is below 0" in message
+    # Said before VGG is wanted, which is not here.
+    none = ("--pretrain_steps", 0, "--max_train_steps", 0)
+    assert "--max_train_steps 0 is not at least 1" in refusal(*base, *none)
+    train_srgan.SRGAN(4, num_blocks=1).save_pretrained(tmp_path / "x4")
+    options = ("--scale", 8, "--num_blocks", 1, "--init_from", tmp_path / "x4")
+    message = refusal(*base, *options, "--content_weight", 0, "--patch_size", 24)
+    assert "3 tensors of the generator are not in --init_from" in message
+    assert "Train them first, by --pretrain_steps N." in message
+
+
+def test_srresnet_alone(train, tmp_path):
+    # Without a second phase, nobody needs VGG, and the best weights are kept.
+    options = ("--pretrain_steps", 4, "--validation_steps", 1, "--learning_rate", 0.02)
+    options += ("--content_weight", 1)
+    train(SRGAN, tmp_path / "run", *options, steps=0)
+    scores = {r["step"]: r["psnr_y"] for r in metrics(tmp_path / "run") if "psnr_y" in r}
+    best = max(scores, key=scores.get)
+    assert list(scores) == [1, 2, 3, 4]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"\nBest validation, at step {best}, on 1 picture: PSNR-Y {scores[best]:.2f} dB" in card
 
 
 # ------------------------------------------------------------------------------- many processes

@@ -1,12 +1,14 @@
 """Run by test_scripts.py: which networks have gradients whenever an optimizer of SRGAN steps.
 
-    python tests/srgan_gradients.py FILE OPTIONS OF train_srgan.py
+    python tests/srgan_gradients.py FOLDER OPTIONS OF train_srgan.py
 
-Writes to FILE, for each such step, which optimizer it is and the share of the parameters of the
-generator and of the discriminator that have a gradient.
+Each process writes to `FOLDER/rank-*.json`, for each such step, which optimizer it is and the share
+of the parameters of the generator and of the discriminator that have a gradient; and the sums of
+all parameters at the end.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ class Adam(torch.optim.Adam):
 
 
 def main() -> None:
-    file = Path(sys.argv.pop(1))
+    folder = Path(sys.argv.pop(1))
     torch.optim.Adam = Adam
     steps = []
 
@@ -42,7 +44,9 @@ def main() -> None:
 
     register_optimizer_step_pre_hook(look)
     train_srgan.main()
-    file.write_text(json.dumps(steps))
+    sums = [p.sum().item() for adam in made for group in adam.param_groups for p in group["params"]]
+    file = folder / f"rank-{os.environ.get('RANK', 0)}.json"
+    file.write_text(json.dumps({"steps": steps, "sums": sums}))
 
 
 if __name__ == "__main__":

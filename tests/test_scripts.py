@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -492,18 +493,22 @@ def test_srgan_resumes_in_both_phases(two_phases, train, tmp_path, name, runner,
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_srgan_gradients_of_one_network_at_a_time(train, tmp_path):
+@pytest.mark.parametrize(("processes", "runner"), [(1, run), (2, run_two)])
+def test_srgan_gradients_of_one_network_at_a_time(train, tmp_path, processes, runner):
     helper = Path(__file__).with_name("srgan_gradients.py")
 
-    def runner(script, *command):
-        return run(helper, tmp_path / "steps.json", *command)
+    def run_helper(script, *command):
+        return runner(helper, tmp_path, *command)
 
-    train(SRGAN, tmp_path / "run", "--pretrain_steps", 2, steps=2, runner=runner)
+    train(SRGAN, tmp_path / "run", "--pretrain_steps", 2, steps=2, runner=run_helper)
     first = {"optimizer": "pretraining", "generator": 1, "discriminator": 0}
     d_step = {"optimizer": "discriminator", "generator": 0, "discriminator": 1}
     g_step = {"optimizer": "generator", "generator": 1, "discriminator": 0}
-    steps = json.loads((tmp_path / "steps.json").read_text())
-    assert steps == [first, first, d_step, g_step, d_step, g_step]
+    files = [json.loads(file.read_text()) for file in tmp_path.glob("rank-*.json")]
+    assert len(files) == processes
+    for file in files:
+        assert file["steps"] == [first, first, d_step, g_step, d_step, g_step]
+        assert file["sums"] == files[0]["sums"]  # though the processes saw other patches
 
 
 def test_srgan_of_the_tutorial(train, tmp_path):
@@ -527,21 +532,40 @@ def test_srgan_begins_with_the_second_phase_from_weights(train, two_phases, tmp_
     assert metrics(tmp_path / "run")[-1]["psnr_y"] == pytest.approx(scores[1]["psnr_y"], abs=0.05)
 
 
-def test_srgan_resumes_with_content_loss(train, tmp_path):
+@pytest.fixture(scope="module")
+def with_content(tmp_path_factory):
+    """The options of a content loss by a VGG16 of random weights."""
     with torch.device("meta"):
         shapes = torchvision.models.vgg16(weights=None).features.state_dict()
     torch.manual_seed(0)
     tensors = {f"features.{name}": torch.randn(shape.shape) / 30 for name, shape in shapes.items()}
-    save_file(tensors, tmp_path / "vgg16.safetensors")
-    options = ("--content_weight", 1, "--content_network", "vgg16", "--content_layer", "relu1_2")
-    options += ("--vgg_weights", tmp_path / "vgg16.safetensors", "--logging_steps", 1)
+    file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    save_file(tensors, file)
+    options = "--content_weight 1 --content_network vgg16 --content_layer relu1_2".split()
+    return (*options, "--vgg_weights", file)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precision):
+    options = (*with_content, "--logging_steps", 1, "--mixed_precision", precision)
     train(SRGAN, tmp_path / "run", *options, steps=1)
     train(SRGAN, tmp_path / "run", *options, "--resume_from_checkpoint", "latest", steps=2)
     rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
     assert [row["step"] for row in rows] == [1, 2]
+    saved = load_file(tmp_path / "run" / "checkpoint-2" / "model_1.safetensors")
+    assert len(saved) == len(train_srgan.Discriminator(24).state_dict())
+    assert not list((tmp_path / "run" / "checkpoint-2").glob("model_2*"))  # VGG is not saved
     for row in rows:
         assert row["content"] > 0
         assert row["loss"] == pytest.approx(row["content"] + 1e-3 * row["adversarial"])
+
+
+@pytest.mark.gpu
+def test_srgan_on_a_gpu(train, with_content, tmp_path):
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node 1".split()  # DDP by nccl
+    options = ("--pretrain_steps", 2, "--mixed_precision", "bf16", "--logging_steps", 1)
+    train(SRGAN, tmp_path / "run", *with_content, *options, steps=2, runner=partial(run, *launcher))
+    assert [row["step"] for row in metrics(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4]
 
 
 def test_folders_train_and_val(train, pictures_dir, tmp_path):
@@ -739,6 +763,19 @@ def test_published_weights_are_converted(published_a2n, tmp_path):
     options = ("--architecture", "a2n", "--scale", 2, 3, "--output_dir", tmp_path / "two")
     message = refusal("convert_published.py", published_a2n, *options)
     assert "A2N is for one scale, not for 2 and 3" in message
+
+
+def test_published_generator_is_converted(published_weights, tmp_path):
+    weights = published_weights("srgan_x4_published.safetensors")
+    options = ("--architecture", "srgan", "--scale", 4, "--output_dir", tmp_path / "srgan")
+    run("convert_published.py", weights, *options)
+    assert json.loads((tmp_path / "srgan" / "config.json").read_text()) == {
+        "architecture": "srgan",
+        "scale": 4,
+        "num_blocks": 5,
+        "variant": "tutorial",
+        "num_features": 64,
+    }
 
 
 def test_published_luma_networks_are_converted(published_weights, tmp_path):
@@ -945,7 +982,10 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     A2N(2).save_pretrained(folder)
     tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
     assert "nowhere is no model" in refusal("evaluate.py", "--model", "nowhere", *tiny)
-    assert "bicubic needs a --scale" in refusal("evaluate.py", "--model", "bicubic", *tiny)
+    bicubic = ("evaluate.py", "--model", "bicubic", *tiny)
+    assert "bicubic needs a --scale" in refusal(*bicubic)
+    message = refusal(*bicubic, "--scale", 2, "--lpips", TORCH_HOME=str(tmp_path))
+    assert "--lpips needs the weights of AlexNet, which torchvision cannot download" in message
     assert "Set5 needs --benchmark_dir DIR" in refusal("evaluate.py", "--model", folder)
     message = refusal("evaluate.py", "--model", folder, *tiny[:2])
     assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message

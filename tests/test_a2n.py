@@ -45,7 +45,7 @@ def test_block_weighs_its_branches_by_the_image_as_the_paper_says():
     ("name", "psnr", "ssim"),
     [
         ("Set5", 38.058, 0.9607),
-        ("Set14", 33.719, 0.9187),
+        pytest.param("Set14", 33.719, 0.9187, marks=pytest.mark.slow),
         pytest.param("B100", 32.208, 0.9000, marks=pytest.mark.slow),
     ],
 )

@@ -88,10 +88,17 @@ def processes(
         worker.start()
         end.close()  # so that a process that dies is noticed
         workers.append(worker)
-    yield pipes
-    for pipe, worker in zip(pipes.values(), workers, strict=True):
-        pipe.send(0)
-        worker.join()
+    try:
+        yield pipes
+        for pipe in pipes.values():
+            pipe.send(0)
+    except BaseException:  # one has died: the others would wait for their turns for ever
+        for worker in workers:
+            worker.terminate()
+        raise
+    finally:
+        for worker in workers:
+            worker.join()
 
 
 def take_turns(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

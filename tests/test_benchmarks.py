@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.measure import report, take_turns
+from benchmarks.measure import processes, report, take_turns
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +32,27 @@ def test_turns_and_the_report_of_them(tmp_path, capsys):
     assert content["note"] == "short"
     assert content["hardware"]["cores"] >= 1
     assert "a / b: 2 (1 to 6 in 3 rounds)" in capsys.readouterr().out
+
+
+def count(pipe, variant):
+    while steps := pipe.recv():
+        if steps < 0:
+            raise SystemExit
+        pipe.send((variant, steps))
+
+
+def test_processes_end_together():
+    with processes(count, ["a", "b"]) as pipes:
+        pipes["b"].send(3)
+        assert pipes["b"].recv() == ("b", 3)
+
+    def die():
+        with processes(count, ["a", "b"]) as pipes:
+            pipes["a"].send(-1)
+            pipes["a"].recv()  # while "b" waits for its turn
+
+    with pytest.raises(EOFError):
+        die()
 
 
 @pytest.mark.slow

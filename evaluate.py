@@ -28,6 +28,7 @@ from common.data import (
     picture_files,
     read_picture,
     sample_pictures,
+    to_float,
     to_tensor,
     too_small_to_score,
 )
@@ -45,6 +46,7 @@ from common.metrics import (
     score,
     ssim_rgb,
     ssim_y,
+    to_uint8,
 )
 from common.resize import Bicubic
 from common.run import set_up_cpu, versions
@@ -98,9 +100,16 @@ def parse_args() -> argparse.Namespace:
         help="write LR, bicubic, SR and HR of one crop of the first picture, side by side, to this "
         "file",
     )
+    parser.add_argument(
+        "--beside",
+        metavar="MODEL",
+        help="folder of another model, whose SR --comparison shows as well",
+    )
     args = parser.parse_args()
     if args.sr_dir and (args.save_images or args.comparison):
         parser.error("--save_images and --comparison need a --model to make pictures")
+    if args.beside and not args.comparison:
+        parser.error("--beside needs a --comparison FILE to show the other model in")
     if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
         parser.error(f"--comparison {args.comparison} must end in one of {' '.join(EXTENSIONS)}")
     if args.output and args.output.is_dir():
@@ -108,23 +117,18 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load(args: argparse.Namespace) -> tuple[nn.Module | None, int]:
-    """The model, if it is not pictures that are to be scored, and the scale."""
-    if args.sr_dir or args.model == "bicubic":
-        if args.scale is None:
-            raise UserError(
-                f"{'--sr_dir' if args.sr_dir else 'bicubic'} needs a --scale, for example 2."
-            )
-        return (None if args.sr_dir else Bicubic(args.scale)), args.scale
-    model = load_model(args.model)
-    if args.scale:
-        if args.scale not in model.scales:
-            scales = " or ".join(map(str, model.scales))
-            raise UserError(
-                f"{args.model} is trained to enlarge by {scales}, not by --scale {args.scale}."
-            )
-        model.scale = args.scale
-    return model, model.scale
+def load(name: str, scale: int | None, device: torch.device) -> Bicubic | SuperResolutionModel:
+    """The model of a folder, or `bicubic`, for the scale or, without one, its smallest."""
+    if name == "bicubic":
+        if scale is None:
+            raise UserError("bicubic needs a --scale, for example 2.")
+        return Bicubic(scale)
+    model = load_model(name)
+    if scale and scale not in model.scales:
+        scales = " or ".join(map(str, model.scales))
+        raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
+    model.scale = scale or model.scale
+    return model.eval().to(device).to(memory_format=torch.channels_last)
 
 
 def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> BenchmarkDataset:
@@ -150,7 +154,8 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
 
 def write_pictures(
     args: argparse.Namespace,
-    model_name: str,
+    model: nn.Module,
+    beside: nn.Module | None,
     name: str,
     benchmark: BenchmarkDataset,
     index: int,
@@ -163,8 +168,12 @@ def write_pictures(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
     if args.comparison and index == 0 and name == args.benchmarks[0]:
+        results = {type(model).__name__: sr.cpu()}
+        if beside:
+            other = to_uint8(beside(to_float(lr, sr.device)[None])[0])
+            results = {Path(args.beside).name: other.cpu()} | results
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
-        comparison(lr, sr.cpu(), hr, model_name).save(args.comparison)
+        comparison(lr, results, hr).save(args.comparison)
 
 
 def score_pictures(
@@ -223,7 +232,11 @@ def main() -> None:
     args = parse_args()
     state = PartialState()
     set_up_cpu()
-    model, scale = load(args)
+    if args.sr_dir and args.scale is None:
+        raise UserError("--sr_dir needs a --scale, for example 2.")
+    model = load(args.model, args.scale, state.device) if args.model else None
+    scale = model.scale if model else args.scale
+    beside = load(args.beside, scale, state.device) if args.beside else None
     benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
@@ -246,8 +259,6 @@ def main() -> None:
             f"{type(model).__name__} x{scale} ({args.model}): {report['parameters']:,} parameters, "
             f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of 1280x720"
         )
-    if model:
-        model = model.eval().to(state.device).to(memory_format=torch.channels_last)
 
     rows = []
     for name, benchmark in benchmarks.items():
@@ -256,7 +267,7 @@ def main() -> None:
             results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
         else:
             assert model is not None  # as only --sr_dir has none
-            on_image = partial(write_pictures, args, type(model).__name__, name, benchmark)
+            on_image = partial(write_pictures, args, model, beside, name, benchmark)
             results = evaluate(model, benchmark, state.device, metrics, on_image)
         baseline = evaluate(Bicubic(scale), benchmark, state.device, [psnr_y])
         if args.per_image:

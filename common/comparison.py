@@ -8,17 +8,16 @@ from common.resize import imresize
 
 
 def comparison(
-    lr: Tensor, sr: Tensor, hr: Tensor, name: str, size: int = 96, zoom: int = 3
+    lr: Tensor, results: dict[str, Tensor], hr: Tensor, size: int = 96, zoom: int = 3
 ) -> Image.Image:
-    """A labelled strip of one crop: LR, bicubic, SR, original.
+    """A labelled strip of one crop: LR, bicubic, each SR, original.
 
     The crop is the one where bicubic is farthest from HR, whatever SR looks like there.
 
     Args:
         lr: uint8, (3, h, w), on the CPU like the others.
-        sr: uint8, (3, h * scale, w * scale).
-        hr: uint8, same shape as `sr`.
-        name: What made SR, for its label.
+        results: What made an SR, for its label, and that SR, uint8, (3, h * scale, w * scale).
+        hr: uint8, same shape as SR.
         size: Side of the crop in HR pixels.
         zoom: Pixels of the strip to a pixel of HR.
     """
@@ -32,7 +31,7 @@ def comparison(
     small = lr[:, top // scale :, left // scale :][:, : size // scale, : size // scale]
     panels = {"LR": small} | {
         label: image[:, top : top + size, left : left + size]
-        for label, image in (("Bicubic", bicubic), (name, sr), ("Original", hr))
+        for label, image in {"Bicubic": bicubic, **results, "Original": hr}.items()
     }
     side, gap, caption = size * zoom, 8, 28
     strip = Image.new("RGB", (len(panels) * (side + gap) - gap, side + caption), "white")

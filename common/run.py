@@ -542,7 +542,7 @@ class Run:
         """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
         if self.accelerator.is_main_process and index < 3 and self.args.report_to == "tensorboard":
             name, lr, hr = benchmark[index]
-            strip = np.asarray(comparison(lr, sr.cpu(), hr, type(self._model).__name__))
+            strip = np.asarray(comparison(lr, {type(self._model).__name__: sr.cpu()}, hr))
             tracker = self.accelerator.get_tracker("tensorboard")
             tag = f"{name} x{benchmark.scale}"
             tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")

@@ -742,6 +742,23 @@ def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
     assert error[1] < error[0]
 
 
+def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path):
+    for folder in ("one", "other"):
+        A2N(2, num_blocks=1).save_pretrained(tmp_path / folder)
+    run(
+        *("evaluate.py", "--model", tmp_path / "one", "--beside", tmp_path / "other"),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--comparison", tmp_path / "comparison.png", "--save_images", tmp_path),
+    )
+    strip = read_picture(tmp_path / "comparison.png")
+    assert strip.shape[1] == 5 * 240 + 4 * 8
+    _, _, other, one, _ = (strip[28::3, x : x + 240 : 3] for x in range(0, 5 * 248, 248))
+    made = read_picture(tmp_path / "Tiny" / "0.png")
+    crops = [made[:, left : left + 80] for left in range(made.shape[1] - 79)]
+    assert any(np.array_equal(crop, one) for crop in crops)
+    assert not any(np.array_equal(crop, other) for crop in crops)
+
+
 def test_two_processes_evaluate_the_same(evaluation, tiny_benchmark_dir, tmp_path):
     _, report, folder = evaluation
     run_two(
@@ -981,7 +998,7 @@ def test_no_hub(script, tmp_path):
 def test_scale_that_a_model_is_not_for(trained, tiny_benchmark_dir):
     tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
     message = refusal("evaluate.py", "--model", trained[1], "--scale", 7, *tiny)
-    assert re.search(r"is trained to enlarge by [2-4 or]+, not by --scale 7", message)
+    assert re.search(r"is trained to enlarge by [2-4 or]+, not by 7", message)
 
 
 def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
@@ -999,6 +1016,10 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
     assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")
+    assert "needs a --comparison FILE" in refusal(*bicubic, "--scale", 2, "--beside", folder)
+    assert "--sr_dir needs a --scale" in refusal("evaluate.py", "--sr_dir", tmp_path, *tiny)
+    message = refusal(*bicubic, "--scale", 3, "--beside", folder, "--comparison", "x.png")
+    assert f"{folder} is trained to enlarge by 2, not by 3" in message
     Image.new("RGB", (95, 80)).save(tmp_path / "0.png")
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert "0.png is 95x80; 0.png, cropped to a multiple of 2, is 96x80" in message

@@ -18,39 +18,45 @@ def convolution(before: int, after: int, size: int) -> int:
     return before * after * size**2 + after
 
 
+def layers(network: nn.Module) -> list[tuple[str, int]]:
+    """Type and number of parameters of every layer that has some; printed for `pytest -s`."""
+    found = []
+    for name, layer in network.named_modules():
+        if count := sum(parameter.numel() for parameter in layer.parameters(recurse=False)):
+            print(f"{name:28} {type(layer).__name__:12} {count:>12,}")
+            found.append((type(layer).__name__, count))
+    print(f"{sum(count for _, count in found):>54,}")
+    return found
+
+
 def test_generator_layer_by_layer():
     # Figure 4: k9n64, PReLU; 16 blocks of k3n64, BN, PReLU, k3n64, BN; k3n64, BN; twice k3n256,
     # PReLU; k9.
-    normalization = 2 * 64
-    expected = {
-        "head": convolution(3, 64, 9) + 1,
-        "blocks": 16 * (2 * convolution(64, 64, 3) + 2 * normalization + 1),
-        "trunk_end": convolution(64, 64, 3) + normalization,
-        "upsamplers": 2 * (convolution(64, 256, 3) + 1),
-        "tail": convolution(64, 3, 9),
-    }
-    model = SRGAN(4)
-    counts = {
-        name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
-    }
-    assert counts == expected
-    assert sum(counts.values()) == 1_549_462
+    k3n64, normalization = ("Conv2d", convolution(64, 64, 3)), ("BatchNorm2d", 2 * 64)
+    activation = ("PReLU", 1)
+    found = layers(SRGAN(4))
+    assert found == [
+        *[("Conv2d", convolution(3, 64, 9)), activation],
+        *[k3n64, normalization, activation, k3n64, normalization] * 16,
+        *[k3n64, normalization],
+        *[("Conv2d", convolution(64, 256, 3)), activation] * 2,
+        ("Conv2d", convolution(64, 3, 9)),
+    ]
+    assert sum(count for _, count in found) == 1_549_462
 
 
 def test_discriminator_layer_by_layer():
     # Figure 4: k3n64s1; k3s2 and k3s1 in turns, of 64 to 512, with BN; dense 1024; dense 1.
     channels = [64, 64, 128, 128, 256, 256, 512, 512]
-    counts = [
-        sum(parameter.numel() for parameter in layer.parameters())
-        for layer in Discriminator(96).layers
-    ]
-    expected = [convolution(3, 64, 3)]
+    expected = [("Conv2d", convolution(3, 64, 3))]
     for before, after in pairwise(channels):
-        expected += [convolution(before, after, 3), 2 * after]
-    expected += [512 * 6 * 6 * 1024 + 1024, 1024 + 1]
-    assert [count for count in counts if count] == expected
-    assert sum(counts) == 23_565_505
-    strides = [m.stride[0] for m in Discriminator(96).layers if isinstance(m, nn.Conv2d)]
+        expected += [("Conv2d", convolution(before, after, 3)), ("BatchNorm2d", 2 * after)]
+    expected += [("Linear", 512 * 6 * 6 * 1024 + 1024), ("Linear", 1024 + 1)]
+    discriminator = Discriminator(96)
+    found = layers(discriminator)
+    assert found == expected
+    assert sum(count for _, count in found) == 23_565_505
+    strides = [m.stride[0] for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
     assert strides == [1, 2, 1, 2, 1, 2, 1, 2]
 
 

@@ -50,7 +50,9 @@ def wall_time(tensorboard: Path) -> float:
 
 
 def training(folder: Path) -> dict[str, Any]:
-    """How a run was trained. Of absolute paths, which say nothing elsewhere, the last part.
+    """How a run was trained, and under `init_from` that from whose weights it began.
+
+    Of absolute paths, which say nothing elsewhere, the last part.
 
     Raises:
         UserError: Nobody could repeat it, or its time is not known.
@@ -66,6 +68,11 @@ def training(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}/tensorboard does not tell how long the run took.")
     command = re.sub(r"(?<=[ =])/(?:[^/ ]*/)*([^/ ]+)", r"\1", run["command"])
     facts = {key: value for key, value in run.items() if key not in ("command", "args")}
+    if start := run["args"]["init_from"]:  # that folder, or a file or folder in it
+        for before in (Path(start), *Path(start).parents[:2]):
+            if (before / "args.json").exists():
+                facts["init_from"] = training(before)
+                break
     return {"command": command, "seconds": seconds, **facts}
 
 

@@ -52,7 +52,7 @@ def _figures(scores: dict[str, float] | None) -> str:
 def _training(facts: dict[str, Any] | None) -> str:
     if not facts:
         return ""
-    hours, minutes = divmod(round(facts["seconds"] / 60), 60)
+    hours, minutes = divmod(round(_seconds(facts) / 60), 60)
     time = f"{hours} h {minutes} min" if hours else f"{minutes} min"
     hardware = facts["hardware"]
     processes = hardware["processes"]
@@ -60,6 +60,12 @@ def _training(facts: dict[str, Any] | None) -> str:
         return f"{time}, {processes} {hardware['gpu']}"
     cores = processes * hardware["threads"]
     return f"{time}, {cores} core{'s' * (cores > 1)} of {hardware['cpu']}"
+
+
+def _seconds(facts: dict[str, Any]) -> float:
+    """Of a run and of those from whose weights it began."""
+    before = facts.get("init_from")
+    return facts["seconds"] + (_seconds(before) if before else 0)
 
 
 def main() -> None:

@@ -39,8 +39,9 @@ def test_table_by_hand():
             "3": {"Set5": {"psnr_y": 32.0}},
         },
         "training": {
-            "seconds": 3725,
+            "seconds": 3000,
             "hardware": {"cpu": "Some CPU", "processes": 1, "threads": 1},
+            "init_from": {"seconds": 700, "init_from": {"seconds": 25}},
         },
     }
     better = {"row": "better", "parameters": None, "scales": {"2": {"Set5": {"psnr_y": 37.0}}}}
@@ -52,20 +53,34 @@ def test_table_by_hand():
     ]
 
 
-def test_training_hides_where_folders_lie(tmp_path):
-    run = {
-        "command": "python train_x.py --dataset_name a/b --train_data_dir /c/d --output_dir=/e/f"
-    }
-    run |= {"commit": "0" * 40, "hardware": {}}
-    writer = SummaryWriter(str(tmp_path / "tensorboard"))
+def write_run(folder, **record):
+    """A run's folder, as far as `training` reads it: one of a minute."""
+    writer = SummaryWriter(str(folder / "tensorboard"))
     writer.add_scalar("loss", 1.0, walltime=time.time() + 60)
     writer.close()
-    (tmp_path / "args.json").write_text(json.dumps(run))
+    run = {"command": "", "args": {"init_from": None}, "commit": "0" * 40, "hardware": {}}
+    (folder / "args.json").write_text(json.dumps(run | record))
+
+
+def test_training_hides_where_folders_lie(tmp_path):
+    command = "python train_x.py --dataset_name a/b --train_data_dir /c/d --output_dir=/e/f"
+    write_run(tmp_path, command=command)
     expected = "python train_x.py --dataset_name a/b --train_data_dir d --output_dir=f"
     assert training(tmp_path)["command"] == expected
-    (tmp_path / "args.json").write_text(json.dumps(run | {"commit": "0" * 40 + "-dirty"}))
+    write_run(tmp_path, commit="0" * 40 + "-dirty")
     with pytest.raises(UserError, match="0-dirty, which nobody else has"):
         training(tmp_path)
+
+
+@pytest.mark.parametrize("start", [".", "checkpoint-10/model.safetensors", "pretrained"])
+def test_training_tells_of_the_run_before(tmp_path, start):
+    write_run(tmp_path / "first", command="python train_x.py")
+    write_run(tmp_path / "second", args={"init_from": str(tmp_path / "first" / start)})
+    facts = training(tmp_path / "second")
+    assert facts["init_from"]["command"] == "python train_x.py"
+    assert facts["seconds"] == facts["init_from"]["seconds"] == pytest.approx(60, abs=5)
+    write_run(tmp_path / "third", args={"init_from": str(tmp_path / "published.safetensors")})
+    assert "init_from" not in training(tmp_path / "third")
 
 
 def test_wall_time_adds_the_sessions_of_a_run(tmp_path):

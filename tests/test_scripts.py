@@ -199,17 +199,12 @@ def test_saved_weights_are_the_average(script, train, tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_latest_without_a_checkpoint_begins_and_says_so(script, train, tmp_path):
+def test_begins_without_a_checkpoint_and_keeps_the_last_two(script, train, tmp_path):
     folder = tmp_path / "run"
-    process = train(script, folder, "--resume_from_checkpoint", "latest", steps=1)
+    options = ("--resume_from_checkpoint", "latest", "--checkpoints_total_limit", 2)
+    process = train(script, folder, *options, "--checkpointing_steps", 1, steps=4)
     assert f"There is no checkpoint in {folder} yet: starting from the beginning." in process.stdout
-    assert metrics(folder)[0]["step"] == 1
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_checkpoints_total_limit(script, train, tmp_path):
-    folder = tmp_path / "run"
-    train(script, folder, "--checkpointing_steps", 1, "--checkpoints_total_limit", 2, steps=4)
+    assert metrics(folder)[0]["step"] == 4
     kept = sorted(path.name for path in folder.glob("checkpoint*"))
     assert kept == ["checkpoint-3", "checkpoint-4"]
 

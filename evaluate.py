@@ -168,10 +168,11 @@ def write_pictures(
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
     if args.comparison and index == 0 and name == args.benchmarks[0]:
-        results = {type(model).__name__: sr.cpu()}
+        results = [(type(model).__name__, sr.cpu())]
         if beside:
             other = to_uint8(beside(to_float(lr, sr.device)[None])[0])
-            results = {Path(args.beside).name: other.cpu()} | results
+            names = [Path(folder).resolve().name for folder in (args.beside, args.model)]
+            results = list(zip(names, (other.cpu(), sr.cpu()), strict=True))
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
         comparison(lr, results, hr).save(args.comparison)
 

@@ -256,6 +256,11 @@ def parse_args() -> argparse.Namespace:
     ):
         if not getattr(args, name) >= 0:
             parser.error(f"--{name} {getattr(args, name)} is below 0")
+    if not args.pretrain_steps + args.max_train_steps:
+        parser.error(
+            "--pretrain_steps and --max_train_steps are both 0: nothing to train. The former is 0 "
+            "with --init_from, unless given"
+        )
     return args
 
 
@@ -272,17 +277,21 @@ def main() -> None:
     if args.content_weight and args.max_train_steps:
         with accelerator.local_main_process_first():  # which downloads them
             content = VGGContent(args.content_network, args.content_layer, args.vgg_weights)
+        if args.patch_size < content.min_size:
+            raise UserError(
+                f"Of patches of --patch_size {args.patch_size}, nothing is left in --content_layer "
+                f"{args.content_layer}; it needs {content.min_size}."
+            )
 
     generator = SRGAN(args.scale, args.num_blocks, args.variant)
     generator = generator.to(memory_format=torch.channels_last)
     discriminator = Discriminator(args.patch_size, args.discriminator)
     discriminator = discriminator.to(memory_format=torch.channels_last)
     run.initialize(generator)
-    if args.init_from and run.num_fresh and not args.pretrain_steps:
+    if args.init_from and not run.trained_before and not args.pretrain_steps:
         raise UserError(
-            f"{run.num_fresh} tensors of the generator are not in --init_from {args.init_from}, "
-            "and no adversarial training begins with fresh ones. Train them first, by "
-            "--pretrain_steps N."
+            f"--init_from {args.init_from} holds another generator, and no adversarial training "
+            "begins with parts of one. Train it first, by --pretrain_steps N."
         )
     # Each phase begins with an Adam of its own.
     pretrain_optimizer, g_optimizer, d_optimizer = (

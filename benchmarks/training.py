@@ -121,8 +121,9 @@ def run_script(network: str, options: Sequence[object], pipe: Connection) -> Non
 
     class TakesTurns(Run):
         def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-            batches = super().batches(until)
-            return batches if until == 0 else take_turn(batches, pipe)
+            if until != 0:
+                yield from take_turn(super().batches(until), pipe)
+                raise SystemExit  # before a later phase waits for turns that never come
 
     script = importlib.import_module(f"train_{network}")
     script.Run = TakesTurns

@@ -8,7 +8,7 @@ from common.resize import imresize
 
 
 def comparison(
-    lr: Tensor, results: dict[str, Tensor], hr: Tensor, size: int = 96, zoom: int = 3
+    lr: Tensor, results: list[tuple[str, Tensor]], hr: Tensor, size: int = 96, zoom: int = 3
 ) -> Image.Image:
     """A labelled strip of one crop: LR, bicubic, each SR, original.
 
@@ -16,7 +16,8 @@ def comparison(
 
     Args:
         lr: uint8, (3, h, w), on the CPU like the others.
-        results: What made an SR, for its label, and that SR, uint8, (3, h * scale, w * scale).
+        results: Pairs of what made an SR, for its label, and that SR, uint8,
+            (3, h * scale, w * scale).
         hr: uint8, same shape as SR.
         size: Side of the crop in HR pixels.
         zoom: Pixels of the strip to a pixel of HR.
@@ -29,14 +30,14 @@ def comparison(
     top, left = (number * scale for number in divmod(int(means.argmax()), means.shape[1]))
 
     small = lr[:, top // scale :, left // scale :][:, : size // scale, : size // scale]
-    panels = {"LR": small} | {
-        label: image[:, top : top + size, left : left + size]
-        for label, image in {"Bicubic": bicubic, **results, "Original": hr}.items()
-    }
+    panels = [("LR", small)] + [
+        (label, image[:, top : top + size, left : left + size])
+        for label, image in [("Bicubic", bicubic), *results, ("Original", hr)]
+    ]
     side, gap, caption = size * zoom, 8, 28
     strip = Image.new("RGB", (len(panels) * (side + gap) - gap, side + caption), "white")
     draw = ImageDraw.Draw(strip)
-    for number, (label, panel) in enumerate(panels.items()):
+    for number, (label, panel) in enumerate(panels):
         picture = Image.fromarray(panel.permute(1, 2, 0).numpy())
         x = number * (side + gap)
         strip.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, caption))

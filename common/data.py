@@ -100,13 +100,15 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     A folder with one subfolder `hr`, `*_HR` or `target` holds that one's pictures. The LR pictures
     beside it (`lr`, `*_LR` or `*_LR_bicubic`, `data` beside `target`, directly or in `X2`, `X3`,
     `X4`) go with those of the same name, which may end in `x2`; where there are none of a scale, LR
-    is made from HR when it is decoded.
+    is made from HR when it is decoded. Of a folder with `SRF_4`, that is what counts at x4.
 
     Raises:
         UserError: There is no such folder, no picture in it, or an HR picture without its LR.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}. Check the path.")
+    if len(scales) == 1 and (folder / f"SRF_{scales[0]}").is_dir():
+        folder = folder / f"SRF_{scales[0]}"
     hr_folders = [
         child for child in _subfolders(folder) if re.fullmatch(r"(.*_)?hr|target", child.name, re.I)
     ]

@@ -174,14 +174,14 @@ def find_network(architecture: str) -> type[SuperResolutionModel]:
     return network
 
 
-def load_matching(model: nn.Module, path: str | Path) -> tuple[int, str]:
+def load_matching(model: nn.Module, path: str | Path) -> tuple[bool, str]:
     """Copies those tensors of a model folder or a `.safetensors` file that fit, by name and shape.
 
     So a x4 network starts from the weights of a x2 one, with its last stage fresh.
 
     Returns:
-        How many tensors of the model keep their fresh values, and a line that tells how many were
-        copied and how many of each other kind there are.
+        Whether the model is as it was saved, no tensor fresh or left over, and a line that tells
+        how many were copied and how many of each other kind there are.
 
     Raises:
         UserError: There are no such weights, or none of them fits.
@@ -208,9 +208,8 @@ def load_matching(model: nn.Module, path: str | Path) -> tuple[int, str]:
         )
     model.load_state_dict(fitting, strict=False)
     other_shape = sum(name in own for name in tensors) - len(fitting)
-    num_fresh = len(own) - len(fitting)
-    return num_fresh, (
-        f"{len(fitting)} of {len(own)} tensors copied from {file}; {num_fresh} keep "
+    return len(fitting) == len(own) == len(tensors), (
+        f"{len(fitting)} of {len(own)} tensors copied from {file}; {len(own) - len(fitting)} keep "
         f"their fresh values ({other_shape} of them have another shape there); "
         f"{sum(name not in own for name in tensors)} of the file are not used"
     )

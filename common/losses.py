@@ -104,6 +104,9 @@ class VGGContent(nn.Module):
             Default: torchvision's, downloaded once.
         feature_scale: Factor of the features, the paper's 1 / 12.75.
 
+    Attributes:
+        min_size: Side of the smallest images of which something is left in that layer.
+
     Raises:
         UserError: There are no such weights, or no such layer.
     """
@@ -127,10 +130,11 @@ class VGGContent(nn.Module):
         if layer not in names:
             raise UserError(f"{network} has no layer {layer}. It has {', '.join(names)}.")
         tensors = _vgg_weights(network, weights)
-        own = {f"features.{name}": name for name in features.state_dict()}
         try:
-            weights_of_features = {own[name]: tensors[name].float() for name in own}
-            features.load_state_dict(weights_of_features, assign=True)
+            features.load_state_dict(
+                {name: tensors[f"features.{name}"].float() for name in features.state_dict()},
+                assign=True,
+            )
         except KeyError as error:
             raise UserError(
                 f"{weights} does not hold the weights of {network}: it lacks {error}."
@@ -138,6 +142,7 @@ class VGGContent(nn.Module):
         except (AttributeError, RuntimeError, TypeError) as error:
             raise UserError(f"{weights} does not hold the weights of {network}: {error}") from None
         self.features = features[: names.index(layer) + 1]
+        self.min_size = 2 ** sum(isinstance(module, nn.MaxPool2d) for module in self.features)
         self.feature_scale = feature_scale
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))

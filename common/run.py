@@ -250,7 +250,7 @@ class Run:
         keeps_best: Whether `model.safetensors` is the best on validation, or the latest.
         patches: The training patches.
         validation: The validation pictures, at each scale.
-        num_fresh: Tensors of the network that `--init_from` does not set.
+        trained_before: Whether `--init_from` holds just this network, so that all of it is trained.
     """
 
     def __init__(self, args: argparse.Namespace, total_steps: int | None = None) -> None:
@@ -315,9 +315,9 @@ class Run:
         Raises:
             UserError: For whatever can be wrong with those weights or the data.
         """
-        self.num_fresh = len(model.state_dict())
+        self.trained_before = False
         if self.args.init_from:
-            self.num_fresh, message = load_matching(model, self.args.init_from)
+            self.trained_before, message = load_matching(model, self.args.init_from)
             self.print(message)
         self.patches, self.validation = self._load_data()
         self._model = model
@@ -542,7 +542,7 @@ class Run:
         """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
         if self.accelerator.is_main_process and index < 3 and self.args.report_to == "tensorboard":
             name, lr, hr = benchmark[index]
-            strip = np.asarray(comparison(lr, {type(self._model).__name__: sr.cpu()}, hr))
+            strip = np.asarray(comparison(lr, [(type(self._model).__name__, sr.cpu())], hr))
             tracker = self.accelerator.get_tracker("tensorboard")
             tag = f"{name} x{benchmark.scale}"
             tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")

@@ -50,7 +50,7 @@ def wall_time(tensorboard: Path) -> float:
 
 
 def training(folder: Path) -> dict[str, Any]:
-    """How a run was trained, and under `init_from` that from whose weights it began.
+    """How a run was trained, and under `init_from` that from whose weights it began, all of it.
 
     Of absolute paths, which say nothing elsewhere, the last part.
 
@@ -69,6 +69,8 @@ def training(folder: Path) -> dict[str, Any]:
     command = re.sub(r"(?<=[ =])/(?:[^/ ]*/)*([^/ ]+)", r"\1", run["command"])
     facts = {key: value for key, value in run.items() if key not in ("command", "args")}
     if start := run["args"]["init_from"]:  # that folder, or a file or folder in it
+        if not Path(start).exists():
+            raise UserError(f"{folder} began from {start}, which is gone, with how it was trained.")
         for before in (Path(start), *Path(start).parents[:2]):
             if (before / "args.json").exists():
                 facts["init_from"] = training(before)

@@ -10,6 +10,10 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
 os.environ.pop("HF_DATASETS_CACHE", None)
 os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
+os.environ |= dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), os.environ["HF_ENDPOINT"]
+)
+os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")
 
 import pytest
 import torch

@@ -215,9 +215,10 @@ def test_folder_mistakes(tmp_path):
 def test_layout_of_the_srgan_tutorial(tmp_path):
     write(tmp_path / "SRF_4/target/a.png")
     write(tmp_path / "SRF_4/data/a.png", (6, 5))
-    (source,) = find_pictures(tmp_path / "SRF_4", [4])
-    assert source["name"] == "a.png"
-    assert Path(source["lr_x4"]["path"]) == tmp_path / "SRF_4/data/a.png"
+    for folder in (tmp_path, tmp_path / "SRF_4"):
+        (source,) = find_pictures(folder, [4])
+        assert source["name"] == "a.png"
+        assert Path(source["lr_x4"]["path"]) == tmp_path / "SRF_4/data/a.png"
 
 
 def test_lr_of_several_scales_in_one_folder_is_known_by_its_ending(tmp_path):

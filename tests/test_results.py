@@ -75,12 +75,22 @@ def test_training_hides_where_folders_lie(tmp_path):
 @pytest.mark.parametrize("start", [".", "checkpoint-10/model.safetensors", "pretrained"])
 def test_training_tells_of_the_run_before(tmp_path, start):
     write_run(tmp_path / "first", command="python train_x.py")
+    (tmp_path / "first" / start).mkdir(parents=True, exist_ok=True)
     write_run(tmp_path / "second", args={"init_from": str(tmp_path / "first" / start)})
     facts = training(tmp_path / "second")
     assert facts["init_from"]["command"] == "python train_x.py"
-    assert facts["seconds"] == facts["init_from"]["seconds"] == pytest.approx(60, abs=5)
-    write_run(tmp_path / "third", args={"init_from": str(tmp_path / "published.safetensors")})
-    assert "init_from" not in training(tmp_path / "third")
+    assert facts["seconds"] == pytest.approx(60, abs=5)
+    assert facts["init_from"]["seconds"] == pytest.approx(60, abs=5)
+
+
+def test_training_from_weights_without_a_run(tmp_path):
+    file = tmp_path / "weights" / "published.safetensors"
+    write_run(tmp_path / "run", args={"init_from": str(file)})
+    with pytest.raises(UserError, match=r"published\.safetensors, which is gone"):
+        training(tmp_path / "run")
+    file.parent.mkdir()
+    file.touch()
+    assert "init_from" not in training(tmp_path / "run")
 
 
 def test_wall_time_adds_the_sessions_of_a_run(tmp_path):

@@ -482,6 +482,7 @@ def test_srgan_in_two_phases(two_phases):
 def test_srgan_resumes_in_both_phases(two_phases, train, tmp_path, name, runner, checkpoint):
     straight, folder = two_phases / name, tmp_path / "run"
     shutil.copytree(straight, folder)
+    (folder / "model.safetensors").unlink()
     for step in (10, 15, 20):
         if step > checkpoint:
             shutil.rmtree(folder / f"checkpoint-{step}")
@@ -490,8 +491,9 @@ def test_srgan_resumes_in_both_phases(two_phases, train, tmp_path, name, runner,
     options = (*PHASES, "--resume_from_checkpoint", "latest")
     train(SRGAN, folder, *options, steps=10, runner=runner)
     assert_same_run(folder, straight)
-    ours, theirs = (load_file(f / "pretrained" / "model.safetensors") for f in (folder, straight))
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    for file in ("pretrained/model.safetensors", "checkpoint-20/model_1.safetensors"):
+        ours, theirs = (load_file(path / file) for path in (folder, straight))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.parametrize(("processes", "runner"), [(1, run), (2, run_two)])
@@ -542,13 +544,14 @@ def with_content(tmp_path_factory):
     tensors = {f"features.{name}": torch.randn(shape.shape) / 30 for name, shape in shapes.items()}
     file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
     save_file(tensors, file)
-    options = "--content_weight 1 --content_network vgg16 --content_layer relu1_2".split()
+    options = "--content_weight 0.7 --content_network vgg16 --content_layer relu1_2".split()
     return (*options, "--vgg_weights", file)
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precision):
     options = (*with_content, "--logging_steps", 1, "--mixed_precision", precision)
+    options += ("--adversarial_weight", 0.3, "--mse_weight", 2, "--tv_weight", 5)
     train(SRGAN, tmp_path / "run", *options, steps=1)
     train(SRGAN, tmp_path / "run", *options, "--resume_from_checkpoint", "latest", steps=2)
     rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
@@ -558,7 +561,10 @@ def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precisio
     assert not list((tmp_path / "run" / "checkpoint-2").glob("model_2*"))  # VGG is not saved
     for row in rows:
         assert row["content"] > 0
-        assert row["loss"] == pytest.approx(row["content"] + 1e-3 * row["adversarial"])
+        weights = {"content": 0.7, "adversarial": 0.3, "mse": 2, "tv": 5}
+        terms = {name: weight * row[name] for name, weight in weights.items()}
+        assert min(terms.values()) > 1e-3 * row["loss"]
+        assert row["loss"] == pytest.approx(sum(terms.values()))
 
 
 @pytest.mark.gpu
@@ -578,8 +584,9 @@ def test_folders_train_and_val(train, pictures_dir, tmp_path):
     assert "2 to train on (0.0 megapixels), 1 to validate on" in process.stdout
 
 
-def test_srgan_mistakes(pictures_dir, tmp_path):
+def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     base = (SRGAN, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
+    base += ("--pretrain_steps", 0)
     message = refusal(*base, TORCH_HOME=str(tmp_path))
     assert "The weights of vgg19 from torchvision cannot be had" in message
     assert "by --vgg_weights, or train without content loss by --content_weight 0." in message
@@ -587,13 +594,17 @@ def test_srgan_mistakes(pictures_dir, tmp_path):
     message = refusal(*base, "--tv_weight", -1)
     assert "--tv_weight -1.0 is below 0" in message
     # Said before VGG is wanted, which is not here.
-    none = ("--pretrain_steps", 0, "--max_train_steps", 0)
-    assert "--max_train_steps 0 is not at least 1" in refusal(*base, *none)
-    train_srgan.SRGAN(4, num_blocks=1).save_pretrained(tmp_path / "x4")
-    options = ("--scale", 8, "--num_blocks", 1, "--init_from", tmp_path / "x4")
-    message = refusal(*base, *options, "--content_weight", 0, "--patch_size", 24)
-    assert "3 tensors of the generator are not in --init_from" in message
-    assert "Train them first, by --pretrain_steps N." in message
+    message = refusal(*base, "--max_train_steps", 0)
+    assert "--pretrain_steps and --max_train_steps are both 0: nothing to train" in message
+    message = refusal(*base, *with_content, "--content_layer", "pool5", "--patch_size", 24)
+    assert "Of patches of --patch_size 24, nothing is left in --content_layer pool5" in message
+    assert "it needs 32" in message
+    train_srgan.SRGAN(4, num_blocks=2).save_pretrained(tmp_path / "x4")
+    for scale, blocks in ((8, 2), (4, 1)):  # tensors that it lacks, tensors left over
+        options = ("--scale", scale, "--num_blocks", blocks, "--init_from", tmp_path / "x4")
+        message = refusal(*base, *options, "--content_weight", 0, "--patch_size", 24)
+        assert "holds another generator" in message
+        assert "Train it first, by --pretrain_steps N." in message
 
 
 def test_srresnet_alone(train, tmp_path):

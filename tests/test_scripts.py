@@ -433,7 +433,15 @@ def two_phases(train, tmp_path_factory):
     for name, runner in (("one", run), ("two", run_two)):
         process = train(SRGAN, folder / name, *PHASES, steps=10, runner=runner)
         assert ("over 2 processes" in process.stdout) == (name == "two")
+        assert "Phase 1, squared error, to step 10.\n" in process.stdout
+        assert "Phase 2, against the discriminator" in process.stdout
     return folder
+
+
+def test_default_content_layers(monkeypatch):
+    for network, layer in (("vgg16", "relu5_3"), ("vgg19", "relu5_4")):
+        monkeypatch.setattr("sys.argv", [SRGAN, "--content_network", network])
+        assert train_srgan.parse_args().content_layer == layer
 
 
 @pytest.mark.xdist_group(SRGAN)
@@ -603,8 +611,8 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     for scale, blocks in ((8, 2), (4, 1)):  # tensors that it lacks, tensors left over
         options = ("--scale", scale, "--num_blocks", blocks, "--init_from", tmp_path / "x4")
         message = refusal(*base, *options, "--content_weight", 0, "--patch_size", 24)
-        assert "holds another generator" in message
-        assert "Train it first, by --pretrain_steps N." in message
+        assert f"holds another generator than --scale {scale} --num_blocks {blocks} " in message
+        assert "train the rest first, by --pretrain_steps N." in message
 
 
 def test_srresnet_alone(train, tmp_path):

@@ -552,7 +552,7 @@ def with_content(tmp_path_factory):
     tensors = {f"features.{name}": torch.randn(shape.shape) / 30 for name, shape in shapes.items()}
     file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
     save_file(tensors, file)
-    options = "--content_weight 0.7 --content_network vgg16 --content_layer relu1_2".split()
+    options = "--content_weight 5000 --content_network vgg16 --content_layer relu1_2".split()
     return (*options, "--vgg_weights", file)
 
 
@@ -569,7 +569,7 @@ def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precisio
     assert not list((tmp_path / "run" / "checkpoint-2").glob("model_2*"))  # VGG is not saved
     for row in rows:
         assert row["content"] > 0
-        weights = {"content": 0.7, "adversarial": 0.3, "mse": 2, "tv": 5}
+        weights = {"content": 5000, "adversarial": 0.3, "mse": 2, "tv": 5}
         terms = {name: weight * row[name] for name, weight in weights.items()}
         assert min(terms.values()) > 1e-3 * row["loss"]
         assert row["loss"] == pytest.approx(sum(terms.values()))

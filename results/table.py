@@ -52,9 +52,10 @@ def _figures(scores: dict[str, float] | None) -> str:
 def _training(facts: dict[str, Any] | None) -> str:
     if not facts:
         return ""
-    hours, minutes = divmod(round(_seconds(facts) / 60), 60)
+    runs = _runs(facts)
+    hours, minutes = divmod(round(sum(run["seconds"] for run in runs) / 60), 60)
     time = f"{hours} h {minutes} min" if hours else f"{minutes} min"
-    hardware = facts["hardware"]
+    hardware = max(runs, key=lambda run: run["seconds"])["hardware"]
     processes = hardware["processes"]
     if "gpu" in hardware:
         return f"{time}, {processes} {hardware['gpu']}"
@@ -62,10 +63,9 @@ def _training(facts: dict[str, Any] | None) -> str:
     return f"{time}, {cores} core{'s' * (cores > 1)} of {hardware['cpu']}"
 
 
-def _seconds(facts: dict[str, Any]) -> float:
-    """Of a run and of those from whose weights it began."""
-    before = facts.get("init_from")
-    return facts["seconds"] + (_seconds(before) if before else 0)
+def _runs(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """A run and those from whose weights it began."""
+    return [facts, *(_runs(facts["init_from"]) if "init_from" in facts else [])]
 
 
 def main() -> None:

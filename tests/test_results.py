@@ -45,7 +45,9 @@ def test_table_by_hand():
         },
     }
     better = {"row": "better", "parameters": None, "scales": {"2": {"Set5": {"psnr_y": 37.0}}}}
-    better["training"] = {"seconds": 60, "hardware": {"cpu": "", "processes": 8, "gpu": "H200"}}
+    longest = {"seconds": 40, "hardware": {"cpu": "", "processes": 8, "gpu": "H200"}}
+    last = {"cpu": "Some CPU", "processes": 1, "threads": 1}
+    better["training"] = {"seconds": 20, "hardware": last, "init_from": longest}
     assert table([better, measured]).splitlines()[2:] == [
         "| x2 | mine | 1,234 | 36.34 / 0.9500 |  |  | 1 h 2 min, 1 core of Some CPU |",
         "| x2 | better |  | 37.00 |  |  | 1 min, 8 H200 |",

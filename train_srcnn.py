@@ -166,12 +166,13 @@ def main() -> None:
     run.resume()
 
     for lr, hr in run.batches():
-        sr = model(lr)
-        loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
-        accelerator.backward(loss)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
+        with accelerator.accumulate(model):
+            sr = model(lr)
+            loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
+            accelerator.backward(loss)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
         # Logs, validates and saves when due.
         run.end_step(loss=loss, learning_rate=scheduler.get_last_lr()[0])
     run.finish()

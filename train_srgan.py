@@ -317,10 +317,11 @@ def main() -> None:
     if run.step < args.pretrain_steps:
         run.print(f"Phase 1, squared error, to step {args.pretrain_steps:,}.")
     for lr, hr in run.batches(until=args.pretrain_steps):
-        loss = F.mse_loss(generator(lr), hr)
-        accelerator.backward(loss)
-        pretrain_optimizer.step()
-        pretrain_optimizer.zero_grad()
+        with accelerator.accumulate(generator):
+            loss = F.mse_loss(generator(lr), hr)
+            accelerator.backward(loss)
+            pretrain_optimizer.step()
+            pretrain_optimizer.zero_grad()
         run.end_step(loss=loss, learning_rate=args.learning_rate)
     if run.step == args.pretrain_steps > 0:
         run.save_copy("pretrained")
@@ -334,35 +335,36 @@ def main() -> None:
         if args.compile:
             content.compile()
     for lr, hr in run.batches():
-        sr = generator(lr)
+        with accelerator.accumulate(generator, discriminator):
+            sr = generator(lr)
 
-        # The discriminator learns to tell HR from SR.
-        discriminator.requires_grad_(True)
-        d_hr, d_sr = discriminator(hr), discriminator(sr.detach())
-        d_loss = adversarial(d_hr, True, args.adversarial_loss)
-        d_loss = d_loss + adversarial(d_sr, False, args.adversarial_loss)
-        accelerator.backward(d_loss)
-        d_optimizer.step()
-        d_optimizer.zero_grad()
+            # The discriminator learns to tell HR from SR.
+            discriminator.requires_grad_(True)
+            d_hr, d_sr = discriminator(hr), discriminator(sr.detach())
+            d_loss = adversarial(d_hr, True, args.adversarial_loss)
+            d_loss = d_loss + adversarial(d_sr, False, args.adversarial_loss)
+            accelerator.backward(d_loss)
+            d_optimizer.step()
+            d_optimizer.zero_grad()
 
-        # The generator learns to pass SR off as HR.
-        discriminator.requires_grad_(False)
-        terms = {"adversarial": adversarial(discriminator(sr), True, args.adversarial_loss)}
-        if content:
-            with accelerator.autocast():
-                terms["content"] = content(sr, hr)
-        if args.mse_weight:
-            terms["mse"] = F.mse_loss(sr, hr)
-        if args.tv_weight:
-            terms["tv"] = total_variation(sr)
-        weighted = [getattr(args, f"{name}_weight") * term for name, term in terms.items()]
-        loss = torch.stack(weighted).sum()
-        accelerator.backward(loss)
-        g_optimizer.step()
-        g_optimizer.zero_grad()
+            # The generator learns to pass SR off as HR.
+            discriminator.requires_grad_(False)
+            terms = {"adversarial": adversarial(discriminator(sr), True, args.adversarial_loss)}
+            if content:
+                with accelerator.autocast():
+                    terms["content"] = content(sr, hr)
+            if args.mse_weight:
+                terms["mse"] = F.mse_loss(sr, hr)
+            if args.tv_weight:
+                terms["tv"] = total_variation(sr)
+            weighted = [getattr(args, f"{name}_weight") * term for name, term in terms.items()]
+            loss = torch.stack(weighted).sum()
+            accelerator.backward(loss)
+            g_optimizer.step()
+            g_optimizer.zero_grad()
 
-        g_scheduler.step()
-        d_scheduler.step()
+            g_scheduler.step()
+            d_scheduler.step()
         run.end_step(
             loss=loss,
             **terms,

@@ -183,18 +183,19 @@ def main() -> None:
     run.resume()
 
     for lr, hr in run.batches():
-        scale = hr.shape[-1] // lr.shape[-1]
-        sr = model(lr, scale)
-        # Nearer to the border, bicubic lacks pixels that it has inside of a picture.
-        inner = slice(bicubic_border(scale), -bicubic_border(scale))
-        loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
-        accelerator.backward(loss)
-        if args.optimizer == "sgd":
-            clip_value = args.clip_theta / scheduler.get_last_lr()[0]
-            accelerator.clip_grad_value_(model.parameters(), clip_value)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
+        with accelerator.accumulate(model):
+            scale = hr.shape[-1] // lr.shape[-1]
+            sr = model(lr, scale)
+            # Nearer to the border, bicubic lacks pixels that it has inside of a picture.
+            inner = slice(bicubic_border(scale), -bicubic_border(scale))
+            loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
+            accelerator.backward(loss)
+            if args.optimizer == "sgd" and accelerator.sync_gradients:
+                clip_value = args.clip_theta / scheduler.get_last_lr()[0]
+                accelerator.clip_grad_value_(model.parameters(), clip_value)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
         # Logs, validates and saves when due.
         run.end_step(loss=loss, learning_rate=scheduler.get_last_lr()[0])
     run.finish()

@@ -94,7 +94,7 @@ def processes(
             pipe.send(0)
     except BaseException:  # one has died: the others would wait for their turns for ever
         for worker in workers:
-            worker.terminate()
+            worker.kill()  # a training would take SIGTERM as a wish to stop after the step
         raise
     finally:
         for worker in workers:

@@ -252,8 +252,12 @@ sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]
 def replace_file(path: Path, content: bytes) -> None:
     """Writes a file such that at any moment either the old or the new one is there, whole."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        partial.unlink(missing_ok=True)  # a full disk needs the room
+        raise
     os.replace(partial, path)

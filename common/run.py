@@ -13,21 +13,23 @@ The script drives, `Run` keeps the books and never calls back:
 
 import argparse
 import copy
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import cos, isfinite, lcm, pi
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -36,13 +38,26 @@ from accelerate.utils import (
     DataLoaderConfiguration,
     DistributedDataParallelKwargs,
     broadcast,
+    broadcast_object_list,
+    gather_object,
     set_seed,
 )
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_convert
 from tqdm import tqdm
 
+from common.checkpoint import (
+    RECORD,
+    allow_differences,
+    check_recipe,
+    choose_checkpoint,
+    claim_folder,
+    delete_oldest,
+    list_checkpoints,
+    seal,
+)
 from common.comparison import comparison
 from common.data import (
     DIV2K,
@@ -63,6 +78,7 @@ from common.errors import UserError
 from common.hub import ROOT, SuperResolutionModel, load_matching, model_card, replace_file
 from common.metrics import PROTOCOL, evaluate, mean_scores
 from common.resize import Bicubic
+from common.stop import StopRequest, ignore_signals
 
 
 def positive_int(text: str) -> int:
@@ -106,6 +122,13 @@ def add_recipe_arguments(
         type=positive_int,
         default=batch_size,
         help=f"patches of one optimizer step, over all processes {default}",
+    )
+    recipe.add_argument(
+        "--gradient_accumulation_steps",
+        type=positive_int,
+        default=1,
+        help="compute a batch in so many parts, one after the other, where it is too large for the "
+        f"memory; the recipe stays the same {default}",
     )
     recipe.add_argument(
         "--max_train_steps",
@@ -207,6 +230,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         "--resume_from_checkpoint",
         help="`latest` in --output_dir, or the path of a checkpoint folder",
     )
+    run.add_argument(
+        "--allow_recipe_change",
+        action="store_true",
+        help="resume even if options differ that make the weights, and go on with the new ones",
+    )
     run.add_argument("--report_to", choices=["tensorboard", "none"], default="tensorboard")
 
 
@@ -277,20 +305,15 @@ class Run:
             log_with=None if args.report_to == "none" else args.report_to,
             project_dir=args.output_dir,
             dynamo_backend="inductor" if args.compile else None,
+            gradient_accumulation_steps=args.gradient_accumulation_steps,
             # --batch_size counts the patches of all processes; so does a step of the scheduler.
             dataloader_config=DataLoaderConfiguration(split_batches=True),
             # Batch normalization's statistics are broadcast when they are used, not every step.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._check_processes()
-        self._checkpoint = _find_checkpoint(args.output_dir, args.resume_from_checkpoint)
-        self.accelerator.wait_for_everyone()  # every process has looked before one writes
-        if self._checkpoint:
-            _check_recipe(args, self._checkpoint)
-        try:
-            args.output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"Cannot make --output_dir {args.output_dir}: {error}") from None
+        self._checkpoint: Path | None
+        self._checkpoint, self._differences = self._claim_output()
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
 
@@ -300,7 +323,10 @@ class Run:
         self._bicubic: dict[str, float] = {}  # what bicubic scores on the same pictures
         self._latest: dict[str, float] = {}  # logged values, for the progress bar
         self._sums: dict[str, Tensor] = {}  # of the losses since the last log, on the device
-        self._count = 0
+        self._count = 0  # of the terms in each
+        self._metrics_file = args.output_dir / "metrics.jsonl"
+        self._unwritten: list[str] = []  # lines of metrics.jsonl that found no room
+        self._unsaved: dict[str, str] = {}  # what could not be saved when last tried, and why
         self.accelerator.register_for_checkpointing(self)
 
     # ------------------------------------------------------------------------------------ beginning
@@ -334,13 +360,23 @@ class Run:
         self._evaluated.eval().requires_grad_(False)
 
     def resume(self) -> None:
-        """Loads the checkpoint, if one was asked for and found, and prints what is to happen."""
+        """Loads the checkpoint, if one was asked for and found, and prints what is to happen.
+
+        From here on, a signal to stop ends the run after the step, with a checkpoint.
+
+        Raises:
+            UserError: The checkpoint is of other pictures or of another network.
+        """
         args = self.args
         if self._checkpoint:
-            self.accelerator.load_state(str(self._checkpoint))
+            self._load_checkpoint(self._checkpoint)
             if self._checkpoint.parent.resolve() != args.output_dir.resolve():
                 self.best = {}  # the weights that scored it are in the other folder
             self.print(f"Resuming from {self._checkpoint}.")
+            if self._differences:
+                self.print(
+                    f"The recipe changes at step {self.step}: {'; '.join(self._differences)}."
+                )
         elif args.resume_from_checkpoint:
             self.print(
                 f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
@@ -352,9 +388,9 @@ class Run:
                     self.accelerator.device, self.accelerator.num_processes
                 )
                 content = json.dumps(description, indent=2, default=str) + "\n"
-                replace_file(args.output_dir / "args.json", content.encode())
+                replace_file(args.output_dir / RECORD, content.encode())
             self._cut_metrics()
-        self.accelerator.wait_for_everyone()
+        self._stop = StopRequest()
         if args.report_to == "tensorboard":
             # Hides what an interrupted run logged after the checkpoint.
             options = {"tensorboard": {"purge_step": self.step + 1}}
@@ -373,16 +409,21 @@ class Run:
     def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of the steps that are left: LR and HR, RGB in [0, 1], on the device.
 
-        Step `s` of a batch size `B` takes the patches s * B to s * B + B - 1, and each process an
-        equal part of them in the order of their ranks.
+        Step `s` of a batch size `B` takes the patches s * B to s * B + B - 1. They come in
+        `--gradient_accumulation_steps` parts, one after the other, and of each part every process
+        takes an equal share in the order of the ranks.
 
         Args:
             until: The step that ends this phase. Default: the last.
         """
         self._end = self.total_steps if until is None else until
         batch_size, index = self.args.batch_size, self.accelerator.process_index
-        share = batch_size // self.accelerator.num_processes
-        starts = (step * batch_size + index * share for step in range(self.step, self._end))
+        parts = self.args.gradient_accumulation_steps
+        share = batch_size // parts // self.accelerator.num_processes
+        starts = (
+            part * (batch_size // parts) + index * share
+            for part in range(self.step * parts, self._end * parts)
+        )
         # Any: PyTorch asks for lists here, but takes ranges as well.
         numbers: Iterator[Any] = (range(start, start + share) for start in starts)
         loader = DataLoader(
@@ -392,6 +433,7 @@ class Run:
             collate_fn=default_convert,  # the data set makes whole batches
             generator=torch.Generator(),  # else it would draw from the one that resuming restores
             pin_memory=self.accelerator.device.type == "cuda",
+            worker_init_fn=ignore_signals,
         )
         self._model.train()
         for lr, hr in loader:
@@ -400,16 +442,24 @@ class Run:
     def end_step(self, **values: Tensor | float) -> None:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
 
+        To be called after each part of a batch; all but the last part's values are only collected.
+
         Args:
             **values: What to log: of scalar tensors the mean since the last log, of numbers the
                 latest. A tensor is not read before it is logged, so no step waits for the device.
+
+        Raises:
+            UserError: The training diverged.
+            SystemExit: Somebody asked the run to stop: 128 and the number of the signal.
         """
         args = self.args
-        self.step += 1
         self._count += 1
         for name, value in values.items():
             if isinstance(value, Tensor):
                 self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        if not self.accelerator.sync_gradients:
+            return
+        self.step += 1
         if self._average:
             self._average.update_parameters(self._model)
         self._bar.update()
@@ -417,7 +467,8 @@ class Run:
         done = self.step == self._end
         logs = self.step % args.logging_steps == 0 or done
         validates = self.step % args.validation_steps == 0 or done
-        saves = self.step % args.checkpointing_steps == 0 or done
+        stop = self._stop.after_step()
+        saves = self.step % args.checkpointing_steps == 0 or done or stop
         if logs or validates or saves:
             means = self._means()
         if logs:
@@ -430,6 +481,8 @@ class Run:
             self._validate()
         if saves:
             self._save_checkpoint()
+        if stop and self.step < self.total_steps:
+            self._end_early(stop)
 
     def save_copy(self, name: str) -> None:
         """Saves the network as it was just validated in a folder of its own in the output's."""
@@ -438,9 +491,19 @@ class Run:
             self._save_model(self.args.output_dir / name, self._result("Validation", self._scores))
 
     def finish(self) -> None:
-        """Says where the result is."""
-        self._bar.close()
-        self.accelerator.end_training()
+        """Says where the result is.
+
+        Raises:
+            UserError: The last state of the training, or its result, could not be saved.
+        """
+        self._close()
+        if self._unsaved:
+            failures = "; ".join(f"{name} ({error})" for name, error in self._unsaved.items())
+            raise UserError(
+                f"All steps are done, but this could not be saved in {self.args.output_dir}: "
+                f"{failures}. Make room there and go on from the latest checkpoint by "
+                "--resume_from_checkpoint latest."
+            )
         self.print(
             f"{self._result_of_saved()}\nThe model is in {self.args.output_dir}. Evaluate it with"
         )
@@ -498,14 +561,50 @@ class Run:
 
     def _log(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            with open(self.args.output_dir / "metrics.jsonl", "a") as file:
-                file.write(json.dumps({"step": self.step, **values}) + "\n")
+            self._unwritten.append(json.dumps({"step": self.step, **values}) + "\n")
+            try:
+                self._write_metrics()
+            except OSError as error:
+                self._warn(
+                    f"metrics.jsonl cannot be written ({error}). Its lines are kept for later."
+                )
             self._latest |= values
             shown: dict[str, str] = {
                 key: f"{self._latest[key]:.4g}" for key in ("loss", "psnr_y") if key in self._latest
             }
             self._bar.set_postfix(shown)
-        self.accelerator.log(values, step=self.step)
+        with self._tensorboard():
+            self.accelerator.log(values, step=self.step)
+
+    def _write_metrics(self) -> None:
+        """Appends to metrics.jsonl the lines that are not in it yet: all of them, or none.
+
+        Raises:
+            OSError: There is no room, for example.
+        """
+        lines = "".join(self._unwritten).encode()
+        with open(self._metrics_file, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+            except OSError:
+                file.truncate(end)
+                raise
+            os.fsync(file.fileno())
+        self._unwritten = []
+
+    @contextmanager
+    def _tensorboard(self) -> Iterator[None]:
+        """Goes on without TensorBoard once its file cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            self.accelerator.trackers = []
+            self._warn(
+                f"TensorBoard's log cannot be written ({error}) and ends at step {self.step}. "
+                "metrics.jsonl tells the same."
+            )
 
     def _validate(self) -> None:
         """Scores the validation pictures in float32 and saves the weights if the best yet."""
@@ -526,9 +625,15 @@ class Run:
         values = _mean_scores(scores)
         self._scores = values | {"step": self.step}
         if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
-            self.best = self._scores
+            before, self.best = self.best, self._scores
             if self.accelerator.is_main_process:
-                self._save_model(self.args.output_dir, self._result_of_saved())
+                try:
+                    self._save_model(self.args.output_dir, self._result_of_saved())
+                    self._unsaved.pop("the model", None)
+                except OSError as error:
+                    self.best = before
+                    self._unsaved["the model"] = f"{error}"
+                    self._warn(f"The model of step {self.step} could not be saved ({error}).")
         self._log(values)
 
     def _update_evaluated(self) -> None:
@@ -540,12 +645,13 @@ class Run:
 
     def _show_picture(self, benchmark: BenchmarkDataset, index: int, sr: Tensor) -> None:
         """Puts the first validation pictures into TensorBoard, beside bicubic and the original."""
-        if self.accelerator.is_main_process and index < 3 and self.args.report_to == "tensorboard":
+        if self.accelerator.is_main_process and index < 3 and self.accelerator.trackers:
             name, lr, hr = benchmark[index]
             strip = np.asarray(comparison(lr, [(type(self._model).__name__, sr.cpu())], hr))
             tracker = self.accelerator.get_tracker("tensorboard")
             tag = f"{name} x{benchmark.scale}"
-            tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")
+            with self._tensorboard():
+                tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")
 
     def _save_model(self, folder: Path, result: str) -> None:
         self._evaluated.save_pretrained(folder)
@@ -585,36 +691,152 @@ class Run:
         return f"{kind}, at step {ours['step']}, on {pictures}: {'; '.join(results)}."
 
     def _save_checkpoint(self) -> None:
-        """Writes `checkpoint-{step}`, under another name until it is whole."""
-        folder = self.args.output_dir / f"checkpoint-{self.step}"
-        unfinished = folder.with_name(f"{folder.name}.partial")
+        """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on."""
+        args, folder = self.args, self.args.output_dir / f"checkpoint-{self.step}"
+        partial = folder.with_name(f"{folder.name}.partial")
+        error = self._error_of(lambda: self.accelerator.save_state(str(partial)))
+        if not error:
+            error = self._error_of(lambda: self._seal_checkpoint(partial))
+        self._unsaved.pop("the checkpoint", None)
+        if error:
+            self._unsaved["the checkpoint"] = error
+            if self.accelerator.is_main_process:
+                shutil.rmtree(partial, ignore_errors=True)
+            older = [path.name for path in list_checkpoints(args.output_dir)]
+            space = shutil.disk_usage(args.output_dir).free / 1e6
+            again = (self.step // args.checkpointing_steps + 1) * args.checkpointing_steps
+            again = min(again, self.total_steps)
+            self._warn(
+                f"{folder.name} could not be saved: {error} ({space:.1f} MB are free). The latest "
+                f"checkpoint is {older[-1] if older else 'none'}."
+                + f" Training goes on, to try again at step {again}."
+                * (self.step < again)
+            )
+
+    def _seal_checkpoint(self, partial: Path) -> None:
+        """Makes the checkpoint that all processes have written a whole one, on the main process."""
         if self.accelerator.is_main_process:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(unfinished))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            for path in unfinished.iterdir():
-                with open(path, "r+b") as file:
-                    os.fsync(file.fileno())
-            unfinished.rename(folder)
-            for old in _checkpoints(folder.parent)[: -self.args.checkpoints_total_limit]:
-                shutil.rmtree(old)
+            self._write_metrics()  # which must not be behind the checkpoint
+            seal(partial, {"args": vars(self.args), **self._fingerprint()})
+            delete_oldest(partial.parent, self.args.checkpoints_total_limit)
+
+    def _error_of(self, write: Callable[[], object]) -> str:
+        """Writes on all processes, and tells all of them the first error of any, or nothing."""
+        error = ""
+        try:
+            write()
+        except (OSError, RuntimeError, SafetensorError) as exception:  # of Python, PyTorch and Rust
+            error = str(exception).splitlines()[0]
+        return next(filter(None, gather_object([error])), "")
+
+    def _end_early(self, stop: signal.Signals) -> NoReturn:
+        self._close()
+        if error := self._unsaved.get("the checkpoint"):
+            raise UserError(
+                f"{stop.name}: stopped at step {self.step}, which is not saved: {error}."
+            )
+        self.print(
+            f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "
+            "Go on by the same command with --resume_from_checkpoint latest."
+        )
+        raise SystemExit(128 + stop)
+
+    def _close(self) -> None:
+        self._bar.close()
+        self._stop.close()
+        with self._tensorboard():
+            self.accelerator.end_training()
+
+    def _warn(self, text: str) -> None:
+        self.print(f"Warning: {text}")
 
     # --------------------------------------------------------------------------------- at the start
 
     def _check_processes(self) -> None:
         batch_size, processes = self.args.batch_size, self.accelerator.num_processes
-        if batch_size % processes:
+        parts = self.args.gradient_accumulation_steps
+        if batch_size % (processes * parts):
+            divisor = processes * parts
+            split = f" in --gradient_accumulation_steps {parts} parts" * (parts > 1)
             raise UserError(
-                f"--batch_size {batch_size} is that of all {processes} processes together and must "
-                f"be a multiple of {processes}, for example "
-                f"{-(-batch_size // processes) * processes}."
+                f"--batch_size {batch_size} is that of all {processes} processes together{split} "
+                f"and must be a multiple of {divisor}, for example "
+                f"{-(-batch_size // divisor) * divisor}."
             )
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "fp16":
             raise UserError(
                 "fp16 does not work on a CPU. Use --mixed_precision bf16, or no mixed precision."
             )
+
+    def _claim_output(self) -> tuple[Path | None, list[str]]:
+        """Takes the output folder. All processes go by what the main one finds there.
+
+        Returns:
+            The checkpoint to go on from, and in what the recipe differs from its.
+        """
+        args, wanted = self.args, self.args.resume_from_checkpoint
+        found: list[Any] = [None, [], ""]
+        if self.accelerator.is_main_process:
+            try:
+                self._lock = claim_folder(args.output_dir, wanted)
+                if wanted:
+                    found[0], notes = choose_checkpoint(args.output_dir, wanted)
+                    for note in notes:
+                        self._warn(note)
+                if found[0]:
+                    found[1] = check_recipe(args, found[0])
+            except UserError as error:
+                found[2] = str(error)
+        checkpoint, differences, message = broadcast_object_list(found)
+        if message:
+            raise UserError(message) if self.accelerator.is_main_process else SystemExit(1)
+        if not (checkpoint or args.output_dir).is_dir():
+            raise UserError(
+                f"{checkpoint or args.output_dir} is on the disk of the first machine only. Name "
+                "an --output_dir that all machines see."
+            )
+        return checkpoint, differences
+
+    def _load_checkpoint(self, checkpoint: Path) -> None:
+        accelerator, args = self.accelerator, self.args
+        before = json.loads((checkpoint / RECORD).read_text())
+        now = self._fingerprint()
+        if before["pictures"] != now["pictures"]:
+            others = f"training pictures: {before['pictures']} were and {now['pictures']} are"
+        else:
+            others = "training pictures: their sizes or their order"
+        if any(before[key] != value for key, value in now.items()):
+            self._differences += allow_differences([others], args, checkpoint)
+        fresh = [
+            [{key: value for key, value in group.items() if key != "params"} for group in groups]
+            for groups in (optimizer.param_groups for optimizer in accelerator._optimizers)
+        ]
+        scaler = accelerator.scaler
+        if not (checkpoint / "scaler.pt").exists():  # it was not trained in fp16
+            accelerator.scaler = None
+        try:
+            accelerator.load_state(str(checkpoint))
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            raise UserError(
+                f"{checkpoint} is not of the network and the optimizer of this command: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from None
+        accelerator.scaler = scaler
+        accelerator.step = 0  # of the parts of a batch, which may be others now
+        if self._differences:  # the rates and so on of the command, not those of the checkpoint
+            for optimizer, settings in zip(accelerator._optimizers, fresh, strict=True):
+                for group, new in zip(optimizer.param_groups, settings, strict=True):
+                    group.update(new)
+            for scheduler in (prepared.scheduler for prepared in accelerator._schedulers):
+                scheduler.base_lrs = [g["initial_lr"] for g in scheduler.optimizer.param_groups]
+                scheduler.last_epoch -= 1
+                scheduler.step()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What tells the training pictures from others."""
+        sizes = self.patches.pictures.sizes.astype("<i8").tobytes()
+        digest = hashlib.sha256(sizes).hexdigest()
+        return {"pictures": len(self.patches.pictures), "picture_sizes": digest}
 
     def _load_data(self) -> tuple[PatchDataset, list[BenchmarkDataset]]:
         args = self.args
@@ -674,7 +896,7 @@ class Run:
 
     def _cut_metrics(self) -> None:
         """Removes from metrics.jsonl what an interrupted run logged after its last checkpoint."""
-        path = self.args.output_dir / "metrics.jsonl"
+        path = self._metrics_file
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
             kept = [
@@ -704,6 +926,8 @@ class Run:
             f"{len(self.validation[0])} to validate on",
             "Patches": f"LR {' or '.join(lr_sizes)}, HR {args.patch_size}x{args.patch_size}",
             "Batch": f"{args.batch_size} patches"
+            + f" in {args.gradient_accumulation_steps} parts"
+            * (args.gradient_accumulation_steps > 1)
             + (f" over {accelerator.num_processes} processes" * (accelerator.num_processes > 1)),
             "Steps": f"{self.step:,} to {self.total_steps:,}",
             "Device": f"{device}, {precision}" + ", compiled" * args.compile,
@@ -734,37 +958,6 @@ def _check_arguments(args: argparse.Namespace, scales: Sequence[int]) -> None:
             raise UserError(message)
 
 
-# What may change when a run is resumed. Everything else is its recipe.
-_NOT_RECIPE = {
-    *("max_train_steps", "output_dir", "init_from", "resume_from_checkpoint", "report_to"),
-    *("dataset_name", "dataset_config_name", "image_column", "train_data_dir"),
-    *("validation_data_dir", "mixed_precision", "compile", "num_workers", "cpu_threads"),
-    *("logging_steps", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
-    "vgg_weights",  # a path, which says nothing of what is in the file
-}
-
-
-def _check_recipe(args: argparse.Namespace, checkpoint: Path) -> None:
-    """Refuses to resume a run by another recipe than it began with: half of each would be neither.
-
-    Raises:
-        UserError: An option of the recipe differs.
-    """
-    before = json.loads((checkpoint.parent / "args.json").read_text())["args"]
-    # A longer cosine falls more slowly from its first step on.
-    free = _NOT_RECIPE - ({"max_train_steps"} if args.lr_scheduler == "cosine" else set())
-    differences = [
-        f"--{key} was {before[key]} and is {value}"
-        for key, value in vars(args).items()
-        if key not in free and key in before and before[key] != value
-    ]
-    if differences:
-        raise UserError(
-            f"Cannot resume from {checkpoint} by another recipe: {', '.join(differences)}. Give "
-            "the same options, or start a new run with --init_from and another --output_dir."
-        )
-
-
 def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
     """PSNR and SSIM over the pictures of each scale; where there are several, also of each."""
     scores = {scale: mean_scores(pictures) for scale, pictures in results.items()}
@@ -774,60 +967,6 @@ def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, f
         if len(scores) > 1:
             values |= {f"{key}_x{scale}": means[key] for scale, means in scores.items()}
     return values
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in a folder, oldest first."""
-    found = [
-        path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
-    ]
-    return sorted(found, key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def _find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
-    """The checkpoint to go on from, if any, once the output folder is found free to be written to.
-
-    Args:
-        output_dir: May be missing.
-        wanted: `--resume_from_checkpoint`.
-
-    Raises:
-        UserError: The folder holds something that would be overwritten, or there is no such
-            checkpoint.
-    """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
-    used = output_dir.is_dir() and any(output_dir.iterdir())
-    if used and not wanted:
-        raise UserError(
-            f"--output_dir {output_dir} is not empty. Go on with the run in it by "
-            "--resume_from_checkpoint latest, or name another folder."
-        )
-    if used and not (output_dir / "args.json").exists():
-        raise UserError(
-            f"--output_dir {output_dir} is not empty and not that of a run. Name another."
-        )
-    checkpoints = _checkpoints(output_dir)
-    if wanted is None or wanted == "latest":
-        return checkpoints[-1] if checkpoints else None
-
-    path = Path(wanted)
-    if not path.is_dir() or not re.fullmatch(r"checkpoint-\d+", path.name):
-        names = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"
-        raise UserError(
-            f"--resume_from_checkpoint {wanted} is no checkpoint folder. Use `latest`, or the path "
-            f"of one. In {output_dir} there are: {names}."
-        )
-    if used and (not checkpoints or checkpoints[-1].resolve() != path.resolve()):
-        raise UserError(
-            f"--output_dir {output_dir} holds a run that goes on from elsewhere than {path}. Name "
-            "another --output_dir to go on from there."
-        )
-    return path
 
 
 def _enumerate(items: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Fixtures of all tests. No test reaches a network or leaves anything in the user's cache."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,9 @@ from common.data import (
 )
 from common.metrics import evaluate, mean_scores
 
-ROOT = Path(__file__).resolve().parent.parent
+pytest.register_assert_rewrite("scripts")
+from scripts import OWN, ROOT, SMALL, run  # noqa: E402 (after the line above)
+
 SHARED = ROOT.parent / "shared"
 
 
@@ -88,6 +91,26 @@ def tiny_benchmark_dir(pictures_dir: Path, tmp_path_factory: pytest.TempPathFact
     for number in range(3):
         (hr / f"{number}.png").write_bytes((pictures_dir / f"{number}.png").read_bytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def train(pictures_dir: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs a training script on the small pictures."""
+
+    def train(script, output_dir, *options, steps=20, runner=run):
+        return runner(
+            script,
+            *SMALL,
+            *OWN.get(script, ()),
+            *("--train_data_dir", pictures_dir),
+            *("--output_dir", output_dir),
+            *("--max_train_steps", steps),
+            *("--validation_steps", 10),
+            *("--checkpointing_steps", 10),
+            *options,
+        )
+
+    return train
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:

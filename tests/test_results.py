@@ -3,7 +3,7 @@ import re
 import time
 
 import pytest
-from conftest import ROOT
+from scripts import ROOT
 from torch.utils.tensorboard import SummaryWriter
 
 from common.errors import UserError

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,23 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scripts import (
+    OWN,
+    RECIPE,
+    SCRIPTS,
+    SHARED,
+    SMALL,
+    SRGAN,
+    TWO,
+    assert_same_run,
+    metrics,
+    refusal,
+    run,
+    run_here,
+    run_two,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_srcnn
@@ -24,79 +37,6 @@ import train_vdsr
 from common.color import luma
 from common.data import PatchDataset, decode_pictures, find_pictures, read_picture, to_float
 from train_a2n import A2N
-
-SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
-# Of the runs that are compared: a schedule that does not depend on the number of steps, and small
-# steps, because VDSR's first ones at its own rate make of rounding errors large differences.
-RECIPE = "--ema_decay 0.9 --lr_scheduler step --lr_warmup_steps 0 --learning_rate 2e-5".split()
-# SRGAN is small here, and in its second phase; VGG's weights cannot be had.
-OWN = {"train_srgan.py": "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split()}
-SRGAN = "train_srgan.py"
-# For fixtures: one process of pytest-xdist takes all tests of a script that share one.
-SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
-# One thread, because with more of them sums differ in the last bits from run to run.
-SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
-
-
-def run(*command, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    """Runs `python *command` in the repository."""
-    process = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True,
-        text=True,
-    )
-    if check:
-        assert process.returncode == 0, process.stderr
-    return process
-
-
-def run_two(*command) -> subprocess.CompletedProcess:
-    """The same on two processes. (`accelerate launch --cpu --num_processes 2` would start one.)"""
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
-    return run(*launcher, *command, ACCELERATE_USE_CPU="true", OMP_NUM_THREADS="1")
-
-
-def refusal(*command, **environment: str) -> str:
-    """The message with which a command fails: without a traceback, with exit status 1 or 2."""
-    process = run(*command, check=False, **environment)
-    assert process.returncode in (1, 2)
-    assert "Traceback" not in process.stderr
-    return process.stderr
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    """Bit-equal weights, latest and best, and equal logs."""
-    for name in ("checkpoint-20/model.safetensors", "model.safetensors"):
-        ours, theirs = load_file(first / name), load_file(second / name)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
-
-
-@pytest.fixture(scope="module")
-def train(pictures_dir):
-    """Runs a training script on the small pictures."""
-
-    def train(script, output_dir, *options, steps=20, runner=run):
-        return runner(
-            script,
-            *SMALL,
-            *OWN.get(script, ()),
-            *("--train_data_dir", pictures_dir),
-            *("--output_dir", output_dir),
-            *("--max_train_steps", steps),
-            *("--validation_steps", 10),
-            *("--checkpointing_steps", 10),
-            *options,
-        )
-
-    return train
 
 
 @pytest.fixture(scope="module", params=SHARED)
@@ -112,6 +52,7 @@ def trained(request, train, tmp_path_factory):
 def test_output_folder(trained):
     script, folder, _ = trained
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "args.json",
         "checkpoint-10",
         "checkpoint-20",
@@ -178,6 +119,32 @@ def test_workers_change_nothing(trained, train, tmp_path):
     script, straight, _ = trained
     train(script, tmp_path / "run", *RECIPE, "--num_workers", 2)
     assert_same_run(tmp_path / "run", straight)
+
+
+def test_parts_of_a_batch_train_as_the_whole(trained, train, tmp_path):
+    # 4 = 4 x 1, from step 10 on, which is no multiple of 4.
+    script, whole, _ = trained
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    shutil.rmtree(parts / "checkpoint-20")
+    options = (*RECIPE, "--gradient_accumulation_steps", 4, "--resume_from_checkpoint", "latest")
+    process = train(script, parts, *options)
+    assert "Batch: 4 patches in 4 parts" in process.stdout
+    rows = metrics(parts)
+    assert [row["step"] for row in rows] == [5, 10, 10, 15, 20, 20]
+    if script == SRGAN:
+        return  # batch normalization sees a part of the batch at a time
+    for ours, theirs in zip(rows, metrics(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    before, one, four = (
+        load_file(folder / name / "model.safetensors")
+        for folder, name in (
+            (whole, "checkpoint-10"),
+            (whole, "checkpoint-20"),
+            (parts, "checkpoint-20"),
+        )
+    )
+    for key in before:
+        assert (four[key] - one[key]).norm() < 0.02 * (one[key] - before[key]).norm()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -384,18 +351,18 @@ def test_vdsr_for_three_scales_and_for_one(train, tmp_path, tiny_benchmark_dir):
     for scale in (2, 3, 4):
         output = tmp_path / f"{scale}.json"
         model = ("--model", tmp_path / "all", "--scale", scale)
-        process = run("evaluate.py", *model, *tiny, "--output", output)
+        process = run_here("evaluate.py", *model, *tiny, "--output", output)
         assert f"VDSR x{scale}" in process.stdout
         reports[scale] = json.loads(output.read_text())["benchmarks"]["Tiny"]["psnr_y"]
     assert len(set(reports.values())) == 3
-    assert "VDSR x2" in run("evaluate.py", "--model", tmp_path / "all", *tiny).stdout
+    assert "VDSR x2" in run_here("evaluate.py", "--model", tmp_path / "all", *tiny).stdout
 
     # One scale, from the weights for all.
     options += ("--scale", 2, "--init_from", tmp_path / "all", "--learning_rate", 1e-9)
     process = train("train_vdsr.py", tmp_path / "one", *options, steps=1)
     assert "4 of 4 tensors copied" in process.stdout
     assert json.loads((tmp_path / "one" / "config.json").read_text())["scales"] == [2]
-    run("evaluate.py", "--model", tmp_path / "one", *tiny, "--output", tmp_path / "one.json")
+    run_here("evaluate.py", "--model", tmp_path / "one", *tiny, "--output", tmp_path / "one.json")
     one = json.loads((tmp_path / "one.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
     assert one == pytest.approx(reports[2], abs=1e-3)
 
@@ -598,7 +565,7 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     message = refusal(*base, TORCH_HOME=str(tmp_path))
     assert "The weights of vgg19 from torchvision cannot be had" in message
     assert "by --vgg_weights, or train without content loss by --content_weight 0." in message
-    assert not any((tmp_path / "run").iterdir())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     message = refusal(*base, "--tv_weight", -1)
     assert "--tv_weight -1.0 is below 0" in message
     # Said before VGG is wanted, which is not here.
@@ -675,6 +642,7 @@ def test_two_processes_train_as_one(trained, train, tmp_path):
         assert two == pytest.approx(one, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_two_processes_resumed_equal_straight(script, train, tmp_path):
     straight, folder = tmp_path / f"{script}-straight", tmp_path / f"{script}-resumed"
@@ -700,7 +668,7 @@ def test_two_processes_resumed_equal_straight(script, train, tmp_path):
 def evaluation(trained, tiny_benchmark_dir):
     """The output, the JSON and the pictures of evaluating the trained network."""
     _, folder, _ = trained
-    process = run(
+    process = run_here(
         *("evaluate.py", "--model", folder),
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--output", folder.parent / "report.json", "--save_images", folder.parent / "sr"),
@@ -727,7 +695,7 @@ def test_report(evaluation):
 
 def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path):
     _, report, folder = evaluation
-    run(
+    run_here(
         *("evaluate.py", "--sr_dir", folder / "sr", "--scale", report["scale"]),
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--output", tmp_path / "report.json"),
@@ -759,7 +727,7 @@ def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
 def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path):
     for folder in ("one", "other"):
         A2N(2, num_blocks=1).save_pretrained(tmp_path / folder)
-    run(
+    run_here(
         *("evaluate.py", "--model", tmp_path / "one", "--beside", tmp_path / "other"),
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--comparison", tmp_path / "comparison.png", "--save_images", tmp_path),
@@ -786,14 +754,14 @@ def test_two_processes_evaluate_the_same(evaluation, tiny_benchmark_dir, tmp_pat
 
 
 def test_bicubic_on_the_embedded_benchmark():
-    process = run("evaluate.py", "--model", "bicubic", "--scale", 2, "--benchmarks", "sample")
+    process = run_here("evaluate.py", "--model", "bicubic", "--scale", 2, "--benchmarks", "sample")
     assert "Protocol: output rounded to 8 bits" in process.stdout
     assert re.search(r"^sample +2 +31\.15 +0\.9157 .*\+0\.00 dB$", process.stdout, re.M)
 
 
 def test_published_weights_are_converted(published_a2n, tmp_path):
     options = ("--architecture", "a2n", "--scale", 2, "--output_dir", tmp_path / "published")
-    process = run("convert_published.py", published_a2n, *options)
+    process = run_here("convert_published.py", published_a2n, *options)
     assert "172 tensors converted" in process.stdout
     config = json.loads((tmp_path / "published" / "config.json").read_text())
     assert (config["architecture"], config["scale"], config["variant"]) == ("a2n", 2, "a2n")
@@ -806,7 +774,7 @@ def test_published_weights_are_converted(published_a2n, tmp_path):
 def test_published_generator_is_converted(published_weights, tmp_path):
     weights = published_weights("srgan_x4_published.safetensors")
     options = ("--architecture", "srgan", "--scale", 4, "--output_dir", tmp_path / "srgan")
-    run("convert_published.py", weights, *options)
+    run_here("convert_published.py", weights, *options)
     assert json.loads((tmp_path / "srgan" / "config.json").read_text()) == {
         "architecture": "srgan",
         "scale": 4,
@@ -819,7 +787,7 @@ def test_published_generator_is_converted(published_weights, tmp_path):
 def test_published_luma_networks_are_converted(published_weights, tmp_path):
     vdsr = published_weights("vdsr_published.safetensors")
     options = ("--architecture", "vdsr", "--scale", 2, 3, 4, "--output_dir", tmp_path / "vdsr")
-    run("convert_published.py", vdsr, *options)
+    run_here("convert_published.py", vdsr, *options)
     assert json.loads((tmp_path / "vdsr" / "config.json").read_text()) == {
         "architecture": "vdsr",
         "scales": [2, 3, 4],
@@ -829,7 +797,7 @@ def test_published_luma_networks_are_converted(published_weights, tmp_path):
     }
     srcnn = published_weights("srcnn_955_x3_published.safetensors")
     options = ("--architecture", "srcnn", "--scale", 3, "--output_dir", tmp_path / "srcnn")
-    run("convert_published.py", srcnn, *options)
+    run_here("convert_published.py", srcnn, *options)
     assert json.loads((tmp_path / "srcnn" / "config.json").read_text()) == {
         "architecture": "srcnn",
         "scale": 3,
@@ -943,12 +911,10 @@ def test_small_validation_pictures_are_refused(script, pictures_dir, tmp_path):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_batch_must_divide_among_the_processes(script, pictures_dir, tmp_path):
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
     process = run(
-        *(*launcher, script, "--batch_size", 3, "--patch_size", 24, *OWN.get(script, ())),
+        *(*TWO, script, "--batch_size", 3, "--patch_size", 24, *OWN.get(script, ())),
         *("--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run"),
         check=False,
-        ACCELERATE_USE_CPU="true",
     )
     assert process.returncode != 0
     assert "--batch_size 3 is that of all 2 processes together" in process.stderr

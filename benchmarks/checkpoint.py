@@ -1,0 +1,80 @@
+"""What a checkpoint of A2N costs: seconds, megabytes, and the share of the time of a training.
+
+    python -m benchmarks.checkpoint --data_dir FOLDER
+
+`train_a2n.py` with its own batch and patches saves after every step, as it does: with checksums,
+flushed to the disk, the third oldest deleted. So steps and checkpoints are timed in turns.
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import datasets
+import torch
+from torch import Tensor
+
+import train_a2n
+from benchmarks.measure import benchmark_parser, report
+from benchmarks.training import DEVICE, NEVER, data_options
+from common.checkpoint import list_checkpoints
+from common.run import Run, positive_int
+
+
+def now() -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter()
+
+
+class TimedRun(Run):
+    """Notes the seconds of every step, from one call of `end_step` to the next, and checkpoint."""
+
+    seconds: dict[str, list[float]] = {"step": [], "checkpoint": []}  # noqa: RUF012 (of one run)
+
+    def end_step(self, **values: Tensor | float) -> None:
+        if self.step:
+            self.seconds["step"].append(now() - self.before)
+        super().end_step(**values)
+        self.before = now()
+
+    def _save_checkpoint(self) -> None:
+        start = now()
+        super()._save_checkpoint()
+        if self.step > 1:
+            self.seconds["checkpoint"].append(now() - start)
+
+
+def main() -> None:
+    parser = benchmark_parser(__file__, __doc__, rounds=20)
+    parser.add_argument("--batch_size", type=positive_int, default=32, help="default: %(default)s")
+    parser.add_argument("--mixed_precision", default="bf16", help="default: %(default)s")
+    args = parser.parse_args()
+    train_a2n.Run = TimedRun
+    with TemporaryDirectory() as name:
+        datasets.config.HF_DATASETS_CACHE = Path(name, "cache")
+        folder = Path(name, "run")
+        options = [
+            *("--batch_size", args.batch_size, "--mixed_precision", args.mixed_precision),
+            *("--max_train_steps", args.rounds + 1, "--checkpointing_steps", 1),
+            *("--validation_steps", NEVER, "--report_to", "none", "--output_dir", folder),
+            *data_options(args.data_dir),
+        ]
+        sys.argv = ["train_a2n.py", *map(str, options)]
+        train_a2n.main()
+        sizes = [path.stat().st_size for path in list_checkpoints(folder)[-1].iterdir()]
+    medians = {name: sorted(values)[len(values) // 2] for name, values in TimedRun.seconds.items()}
+    share = medians["checkpoint"] / (1000 * medians["step"] + medians["checkpoint"])
+    report(
+        *(args, "seconds", TimedRun.seconds, [("checkpoint", "step")], DEVICE),
+        megabytes=round(sum(sizes) / 1e6, 2),
+        share_of_time_at_checkpointing_steps_1000=round(share, 6),
+        setting={"batch_size": args.batch_size, "mixed_precision": args.mixed_precision},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Stopping between two steps when somebody asks for it: all processes after the same one."""
+
+import os
+import signal
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import distributed
+
+# SLURM sends the third before a job's time is up, if it is asked to (Windows does not have it).
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+]
+
+
+def ignore_signals(worker: int = 0) -> None:
+    """For the loader's processes: a signal to a whole group of processes is for their parent."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class StopRequest:
+    """Takes SIGTERM, SIGINT and SIGUSR1 as wishes to stop, and the launcher's death like SIGTERM.
+
+    `accelerate launch` and torchrun start the training as a process of its own, which would
+    otherwise live on if they are killed. A second Ctrl-C ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        """To be made on all processes at the same time."""
+        self._received = 0  # the number of the signal
+        self._received_at = 0.0
+        launched = {"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+        self._launcher = os.getppid() if launched else None
+        self._group: Any = None
+        self._sent: tuple[Any, torch.Tensor] | None = None  # and its result, once it is there
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            self._group = distributed.new_group(backend="gloo")
+        for number in SIGNALS:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        # torchrun sends on the Ctrl-C that the terminal has sent to everybody.
+        echo = time.monotonic() - self._received_at < 1
+        if self._received and number == signal.SIGINT and not echo:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if not self._received:
+            self._received, self._received_at = number, time.monotonic()
+            hint = " Once more ends it at once." if number == signal.SIGINT else ""
+            text = f"\n{signal.Signals(number).name}: stopping after this step.{hint}\n"
+            if int(os.environ.get("RANK", 0)) == 0:
+                os.write(2, text.encode())  # print() could be the very thing that it interrupts
+
+    def after_step(self) -> signal.Signals | None:
+        """The signal to stop for, the same on all processes, which must call this every step.
+
+        With several processes it is known one step later: each sends what it received, and reads
+        what all had sent a step before. So none of them waits, neither for others nor for a GPU.
+        """
+        if self._launcher not in (None, os.getppid()):
+            self._received = self._received or signal.SIGTERM
+        if self._group is None:
+            return signal.Signals(self._received) if self._received else None
+        if number := self._sent_last():
+            return signal.Signals(number)
+        numbers = torch.tensor(self._received)
+        work = distributed.all_reduce(numbers, distributed.ReduceOp.MAX, self._group, async_op=True)
+        self._sent = work, numbers
+        return None
+
+    def close(self) -> None:
+        """Ends the exchange; to be called before the processes part."""
+        self._sent_last()
+        self._sent = self._group = None
+
+    def _sent_last(self) -> int:
+        """The largest number that any process sent when they last did."""
+        if self._sent is None:
+            return 0
+        work, numbers = self._sent
+        work.wait()
+        return int(numbers)

@@ -1,0 +1,149 @@
+"""Runs the scripts as a user would, and reads what they leave. For the tests."""
+
+import gc
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+
+from common.checkpoint import list_checkpoints
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
+SRGAN = "train_srgan.py"
+# Of the runs that are compared: a schedule that does not depend on the number of steps, and small
+# steps, because VDSR's first ones at its own rate make of rounding errors large differences.
+RECIPE = "--ema_decay 0.9 --lr_scheduler step --lr_warmup_steps 0 --learning_rate 2e-5".split()
+RECIPE += "--lr_step_size 7 --lr_gamma 0.5".split()
+# SRGAN is small here, and in its second phase; VGG's weights cannot be had.
+OWN = {SRGAN: "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split()}
+# For fixtures: one process of pytest-xdist takes all tests of a script that share one.
+SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
+# One thread, because with more of them sums differ in the last bits from run to run.
+SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
+# (`accelerate launch --cpu --num_processes 2` would start one.)
+TWO = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
+
+
+def python(*command) -> list[str]:
+    """The words of `python *command`."""
+    return [sys.executable, *map(str, command)]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """That of a script: ours, the repository in the path, and these; several processes on CPUs."""
+    own = {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return os.environ | own | variables
+
+
+def run(*command, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
+    """Runs `python *command` in the repository."""
+    process = subprocess.run(
+        python(*command), cwd=ROOT, env=environment(**variables), capture_output=True, text=True
+    )
+    if check:
+        assert process.returncode == 0, process.stderr
+    return process
+
+
+def run_two(*command, **variables: str) -> subprocess.CompletedProcess:
+    """The same on two processes."""
+    return run(*TWO, *command, **variables)
+
+
+def start(*command, **variables: str) -> subprocess.Popen:
+    """Starts `python *command`, at the head of a group of processes."""
+    return subprocess.Popen(
+        python(*command),
+        cwd=ROOT,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def disturbed(runner: Callable[..., Any], **variables: str) -> Callable[..., Any]:
+    """A runner of training scripts in the trouble that `disturbed.py` tells of."""
+
+    def run_disturbed(script, *options):
+        return runner("tests/disturbed.py", script, *options, **variables)
+
+    return run_disturbed
+
+
+def run_here(script: str, *options, check: bool = True, **variables: str):
+    """The same in this process, which saves the seconds of another start."""
+    main = importlib.import_module(script.removesuffix(".py")).main
+    output, errors, code, threads = io.StringIO(), io.StringIO(), 0, torch.get_num_threads()
+    arguments = mock.patch.object(sys, "argv", [script, *map(str, options)])
+    changes = mock.patch.dict(os.environ, variables)
+    try:
+        with arguments, changes, redirect_stdout(output), redirect_stderr(errors):
+            main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        torch.set_num_threads(threads)
+        gc.collect()  # which lets go of the output folder
+    if check:
+        assert code == 0, code
+    return subprocess.CompletedProcess(options, code, output.getvalue(), errors.getvalue())
+
+
+def refusal(script: str, *options, **variables: str) -> str:
+    """The message with which a script fails: without a traceback, with exit status 1 or 2."""
+    end = run_here(script, *options, check=False, **variables)
+    # argparse prints its message and leaves 2; that of a UserError is printed by Python, with 1.
+    assert end.returncode == 2 or isinstance(end.returncode, str)
+    return f"{end.stderr}{end.returncode}"
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Bit-equal networks and optimizers in the last checkpoint, best weights, and equal logs."""
+    last, other = (list_checkpoints(folder)[-1] for folder in (first, second))
+    assert last.name == other.name
+    assert {path.name for path in last.iterdir()} == {path.name for path in other.iterdir()}
+    pairs = [(first / name, second / name) for name in ("model.safetensors",)]
+    pairs += [(path, other / path.name) for path in last.glob("*.safetensors")]
+    for ours, theirs in ((load_file(one), load_file(two)) for one, two in pairs):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    for path in sorted(last.glob("*.bin")):
+        assert_equal(torch.load(path), torch.load(other / path.name))
+    assert (first / "metrics.jsonl").read_text() == (second / "metrics.jsonl").read_text()
+
+
+def assert_equal(ours: object, theirs: object) -> None:
+    """Of states, however nested."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_equal(ours[key], theirs[key])
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs)
+        for one, two in zip(ours, theirs, strict=True):
+            assert_equal(one, two)
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    else:
+        assert ours == theirs

@@ -1,0 +1,151 @@
+"""Kills every training at many moments; it still ends with the same weights and the same logs.
+
+    python -m pytest -m slow tests/test_killed.py --numprocesses 2 --dist loadgroup
+
+Half an hour on two cores. The moments are drawn by a seed, and are others on another machine.
+"""
+
+import random
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from scripts import (
+    RECIPE,
+    SCRIPTS,
+    SRGAN,
+    TWO,
+    assert_same_run,
+    disturbed,
+    run,
+    run_two,
+    start,
+)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# 20 steps, and a file or folder that is written, renamed or deleted in most of the moments.
+OPTIONS = (*RECIPE, *"--logging_steps 1 --validation_steps 5 --checkpointing_steps 5".split())
+LATEST = ("--resume_from_checkpoint", "latest")
+SLOW = {"SLOW_WRITES": "0.02"}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def train_in_phases(train):
+    """Like `train`, and SRGAN's steps are ten of each phase."""
+
+    def train_in_phases(script, folder, *options, runner=run):
+        steps = 20
+        if script == SRGAN:
+            steps, options = 10, (*options, "--pretrain_steps", 10)
+        return train(script, folder, *OPTIONS, *options, steps=steps, runner=runner)
+
+    return train_in_phases
+
+
+def begin(train_in_phases, script, folder, launcher=()):
+    """A training, slow to write, that has just taken up its checkpoint or begun."""
+    process = train_in_phases(script, folder, runner=disturbed(partial(start, *launcher), **SLOW))
+    while not (folder / "args.json").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    return process
+
+
+def straight_run(train_in_phases, script, folder, launcher=()) -> float:
+    """A run that nothing happens to; the seconds that its steps take."""
+    process = begin(train_in_phases, script, folder, launcher)
+    before = time.monotonic()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return time.monotonic() - before
+
+
+@pytest.fixture(scope="module")
+def straight(train_in_phases, tmp_path_factory):
+    """For a script and a launcher, the folder of an uninterrupted run and the time it took."""
+    found = {}
+
+    def straight(script, launcher=()):
+        if (script, launcher) not in found:
+            folder = tmp_path_factory.mktemp("straight") / "run"
+            seconds = straight_run(train_in_phases, script, folder, launcher)
+            found[script, launcher] = folder, seconds
+        return found[script, launcher]
+
+    return straight
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def assert_as_if_nothing_had_happened(folder: Path, straight: Path) -> None:
+    assert_same_run(folder, straight)
+    assert scalars(folder) == scalars(straight)
+    ours, theirs = (
+        {path.relative_to(root) for path in root.rglob("*") if "tensorboard" not in path.parts}
+        for root in (folder, straight)
+    )
+    assert ours == theirs
+
+
+def stop_inside(process, folder: Path, pattern: str, delay: float) -> bool:
+    """Stops a process while there is something of that name; False if it ended before."""
+    while process.poll() is None:
+        if any(folder.glob(pattern)):
+            time.sleep(delay)
+            process.send_signal(signal.SIGSTOP)
+            if process.poll() is None and any(folder.glob(pattern)):
+                return True
+            process.send_signal(signal.SIGCONT)
+        time.sleep(0.001)
+    return False
+
+
+@pytest.mark.parametrize("number", range(25))
+@pytest.mark.parametrize(
+    "script", [pytest.param(s, marks=pytest.mark.xdist_group(s)) for s in SCRIPTS]
+)
+def test_killed_at_any_moment(script, number, straight, train_in_phases, tmp_path):
+    expected, seconds = straight(script)
+    folder = tmp_path / "run"
+    draw = random.Random(f"{script} {number}")
+    process = begin(train_in_phases, script, folder)
+    if number < 6:  # while a checkpoint is written or an old one deleted
+        while draw.random() < 0.5 and process.poll() is None:
+            time.sleep(seconds / 10)
+        assert stop_inside(process, folder, "checkpoint-*.partial", draw.uniform(0, 0.2))
+    elif number < 8:  # while the best weights are written
+        assert stop_inside(process, folder, "model.safetensors.partial", draw.uniform(0, 0.03))
+    else:
+        time.sleep(draw.uniform(0, 0.95 * seconds))
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+    train_in_phases(script, folder, *LATEST)
+    assert_as_if_nothing_had_happened(folder, expected)
+
+
+@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize(
+    "script", [pytest.param(s, marks=pytest.mark.xdist_group(s)) for s in SCRIPTS]
+)
+def test_two_processes_asked_to_stop(script, number, straight, train_in_phases, tmp_path):
+    expected, seconds = straight(script, tuple(TWO))
+    folder = tmp_path / "run"
+    process = begin(train_in_phases, script, folder, tuple(TWO))
+    time.sleep(random.Random(f"{script} {number}").uniform(0, 0.8 * seconds))
+    assert process.poll() is None
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert "SIGTERM: stopped at step" in output or "All steps" in output, errors
+    assert process.returncode != 0
+    train_in_phases(script, folder, *LATEST, runner=run_two)
+    assert_as_if_nothing_had_happened(folder, expected)

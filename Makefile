@@ -29,7 +29,7 @@ test: .venv/installed-dev quality
 	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup
 
 test-slow: .venv/installed-dev
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadgroup
 
 quality: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -3,7 +3,7 @@
     python -m benchmarks.checkpoint --data_dir FOLDER
 
 `train_a2n.py` with its own batch and patches saves after every step, as it does: with checksums,
-flushed to the disk, the third oldest deleted. So steps and checkpoints are timed in turns.
+flushed to the disk, the oldest of three deleted. So steps and checkpoints are timed in turns.
 """
 
 import sys

@@ -12,10 +12,9 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import IO, Any
 
 from common.errors import UserError
 
@@ -33,15 +32,15 @@ _NOT_RECIPE = {
 }
 
 
-def claim_folder(output_dir: Path, wanted: str | None) -> FileLock | None:
-    """Makes the output folder, and keeps it from other runs for as long as the program lives.
+def claim_folder(output_dir: Path, wanted: str | None) -> IO[bytes]:
+    """Makes the output folder, and keeps it from other runs.
 
     Args:
         output_dir: May be missing.
         wanted: `--resume_from_checkpoint`.
 
     Returns:
-        What holds the folder; None where its file system knows no locks.
+        What holds the folder until it is closed, or the program ends in whatever way.
 
     Raises:
         UserError: The folder holds something that would be overwritten, cannot be written to, or
@@ -59,17 +58,15 @@ def claim_folder(output_dir: Path, wanted: str | None) -> FileLock | None:
         raise UserError(
             f"--output_dir {output_dir} is not empty and not that of a run. Name another."
         )
-    lock = FileLock(output_dir / LOCK, timeout=PATIENCE)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
+        lock = open(output_dir / LOCK, "ab")  # noqa: SIM115 (for the caller to keep)
+        _acquire(lock)
+    except BlockingIOError:
         raise UserError(
             f"Another program still trains in --output_dir {output_dir}. Wait until it ends, stop "
             "it, or name another folder."
         ) from None
-    except NotImplementedError:
-        return None
     except OSError as error:
         raise UserError(
             f"Cannot write to --output_dir {output_dir}: {error}. Name another folder, or make "
@@ -95,7 +92,7 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
         UserError: There is no such checkpoint, or none that is whole.
     """
     notes = []
-    for partial in sorted(output_dir.rglob("*.partial")):
+    for partial in (*output_dir.glob("*.partial"), *output_dir.glob("*/*.partial")):
         if partial.is_dir():
             shutil.rmtree(partial)
             notes.append(f"Passed over {partial.name}, which is not whole, and removed it.")
@@ -122,6 +119,28 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
             f"Passed over {path.name}, which is damaged: {damage}. It is {aside.name} now."
         )
     return checkpoints[-1] if checkpoints else None, notes
+
+
+def _acquire(lock: IO[bytes]) -> None:
+    """Locks a file, where the system and the file system know how to.
+
+    Raises:
+        BlockingIOError: Another program holds it for longer than we wait.
+    """
+    if os.name != "posix":
+        return
+    import fcntl
+
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        except OSError:
+            return None
 
 
 def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> Path:
@@ -231,7 +250,7 @@ def delete_oldest(folder: Path, keep: int) -> None:
     """Deletes all checkpoints but the newest ones."""
     for checkpoint in list_checkpoints(folder)[:-keep]:
         partial = checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.partial"))
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)  # the next start removes what is left
 
 
 def _is_used(output_dir: Path) -> bool:

@@ -37,12 +37,12 @@ from accelerate import Accelerator
 from accelerate.utils import (
     DataLoaderConfiguration,
     DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
     broadcast,
     broadcast_object_list,
     gather_object,
     set_seed,
 )
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_convert
@@ -305,14 +305,16 @@ class Run:
             log_with=None if args.report_to == "none" else args.report_to,
             project_dir=args.output_dir,
             dynamo_backend="inductor" if args.compile else None,
-            gradient_accumulation_steps=args.gradient_accumulation_steps,
+            # (Its plain argument would give way to an environment variable.)
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=args.gradient_accumulation_steps
+            ),
             # --batch_size counts the patches of all processes; so does a step of the scheduler.
             dataloader_config=DataLoaderConfiguration(split_batches=True),
             # Batch normalization's statistics are broadcast when they are used, not every step.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._check_processes()
-        self._checkpoint: Path | None
         self._checkpoint, self._differences = self._claim_output()
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
@@ -323,6 +325,7 @@ class Run:
         self._bicubic: dict[str, float] = {}  # what bicubic scores on the same pictures
         self._latest: dict[str, float] = {}  # logged values, for the progress bar
         self._sums: dict[str, Tensor] = {}  # of the losses since the last log, on the device
+        self._sums_of_all: list[dict[str, Tensor]] = []  # of all processes, for the checkpoint
         self._count = 0  # of the terms in each
         self._metrics_file = args.output_dir / "metrics.jsonl"
         self._unwritten: list[str] = []  # lines of metrics.jsonl that found no room
@@ -370,8 +373,6 @@ class Run:
         args = self.args
         if self._checkpoint:
             self._load_checkpoint(self._checkpoint)
-            if self._checkpoint.parent.resolve() != args.output_dir.resolve():
-                self.best = {}  # the weights that scored it are in the other folder
             self.print(f"Resuming from {self._checkpoint}.")
             if self._differences:
                 self.print(
@@ -381,15 +382,8 @@ class Run:
             self.print(
                 f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
             )
-        if self.accelerator.is_main_process:
-            if self.step < self.total_steps:  # else nothing is trained by this command
-                description = {"command": _command(), "args": vars(args), **versions()}
-                description["hardware"] = hardware(
-                    self.accelerator.device, self.accelerator.num_processes
-                )
-                content = json.dumps(description, indent=2, default=str) + "\n"
-                replace_file(args.output_dir / RECORD, content.encode())
-            self._cut_metrics()
+        if error := self._error_of(self._begin_records):
+            self._fail(f"Cannot write to --output_dir {args.output_dir}: {error}.")
         self._stop = StopRequest()
         if args.report_to == "tensorboard":
             # Hides what an interrupted run logged after the checkpoint.
@@ -487,8 +481,7 @@ class Run:
     def save_copy(self, name: str) -> None:
         """Saves the network as it was just validated in a folder of its own in the output's."""
         self._update_evaluated()
-        if self.accelerator.is_main_process:
-            self._save_model(self.args.output_dir / name, self._result("Validation", self._scores))
+        self._save_model(self.args.output_dir / name, self._result("Validation", self._scores))
 
     def finish(self) -> None:
         """Says where the result is.
@@ -499,7 +492,7 @@ class Run:
         self._close()
         if self._unsaved:
             failures = "; ".join(f"{name} ({error})" for name, error in self._unsaved.items())
-            raise UserError(
+            self._fail(
                 f"All steps are done, but this could not be saved in {self.args.output_dir}: "
                 f"{failures}. Make room there and go on from the latest checkpoint by "
                 "--resume_from_checkpoint latest."
@@ -522,17 +515,23 @@ class Run:
             "scores": self._scores,
             "best": self.best,
             "bicubic": self._bicubic,
-            "sums": self._sums,
+            "sums": self._sums_of_all,
             "count": self._count,
+            "validation": _checksum(self.validation[0].pictures),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self._count = state["step"], state["count"]
         self._scores, self.best = state["scores"], state["best"]
         self._bicubic = state["bicubic"]
-        self._sums = {
-            key: value.to(self.accelerator.device) for key, value in state["sums"].items()
-        }
+        if state["validation"] != _checksum(self.validation[0].pictures):
+            self.best, self._bicubic = {}, {}  # which are of other pictures
+        sums = state["sums"]
+        if len(sums) == self.accelerator.num_processes:
+            sums = sums[self.accelerator.process_index]
+        else:  # of other processes: each takes the mean
+            sums = {key: torch.stack([part[key] for part in sums]).mean(0) for key in sums[0]}
+        self._sums = {key: value.to(self.accelerator.device) for key, value in sums.items()}
 
     # ------------------------------------------------------------------------------------ when due
 
@@ -542,17 +541,16 @@ class Run:
         Raises:
             UserError: One of them is not finite.
         """
-        # The sums become those of all processes, so that one process can save them for all.
-        self._sums = {
-            name: self.accelerator.reduce(total, "mean") for name, total in self._sums.items()
+        means = {
+            name: self.accelerator.reduce(total, "mean").item() / self._count
+            for name, total in self._sums.items()
         }
-        means = {name: total.item() / self._count for name, total in self._sums.items()}
         bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
         finite = torch.stack([weights.isfinite().all() for weights in self._model.parameters()])
         if not finite.all():
             bad.append("there are weights that are not finite")
         if bad:
-            raise UserError(
+            self._fail(
                 f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
                 f"--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead "
                 f"of fp16. If the latest checkpoint diverges again, resume from an older one."
@@ -588,10 +586,10 @@ class Run:
             try:
                 while lines:
                     lines = lines[file.write(lines) :]
+                os.fsync(file.fileno())
             except OSError:
                 file.truncate(end)
                 raise
-            os.fsync(file.fileno())
         self._unwritten = []
 
     @contextmanager
@@ -626,14 +624,8 @@ class Run:
         self._scores = values | {"step": self.step}
         if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
             before, self.best = self.best, self._scores
-            if self.accelerator.is_main_process:
-                try:
-                    self._save_model(self.args.output_dir, self._result_of_saved())
-                    self._unsaved.pop("the model", None)
-                except OSError as error:
-                    self.best = before
-                    self._unsaved["the model"] = f"{error}"
-                    self._warn(f"The model of step {self.step} could not be saved ({error}).")
+            if not self._save_model(self.args.output_dir, self._result_of_saved()):
+                self.best = before
         self._log(values)
 
     def _update_evaluated(self) -> None:
@@ -653,7 +645,18 @@ class Run:
             with self._tensorboard():
                 tracker.log_images({tag: strip[None]}, self.step, dataformats="NHWC")
 
-    def _save_model(self, folder: Path, result: str) -> None:
+    def _save_model(self, folder: Path, result: str) -> bool:
+        """Writes the model and its card, or says why it could not, and that it could not."""
+        error = self._error_of(lambda: self._write_model(folder, result))
+        self._unsaved.pop(f"{folder}", None)
+        if error:
+            self._unsaved[f"{folder}"] = error
+            self._warn(f"The model of step {self.step} could not be saved: {error}.")
+        return not error
+
+    def _write_model(self, folder: Path, result: str) -> None:
+        if not self.accelerator.is_main_process:
+            return
         self._evaluated.save_pretrained(folder)
         source = self.args.train_data_dir or self.args.dataset_name
         recipe = [
@@ -694,14 +697,18 @@ class Run:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on."""
         args, folder = self.args, self.args.output_dir / f"checkpoint-{self.step}"
         partial = folder.with_name(f"{folder.name}.partial")
-        error = self._error_of(lambda: self.accelerator.save_state(str(partial)))
-        if not error:
-            error = self._error_of(lambda: self._seal_checkpoint(partial))
+        sums = {name: total.cpu() for name, total in self._sums.items()}
+        self._sums_of_all = gather_object([sums])
         self._unsaved.pop("the checkpoint", None)
+        done = self.step == self.total_steps
+        # A run that lacks its model must not look done: resumed, it makes it again.
+        error = next(iter(self._unsaved.values()), "") if done else ""
+        error = error or self._error_of(lambda: self.accelerator.save_state(str(partial)))
+        error = error or self._error_of(lambda: self._seal_checkpoint(partial))
         if error:
             self._unsaved["the checkpoint"] = error
-            if self.accelerator.is_main_process:
-                shutil.rmtree(partial, ignore_errors=True)
+        if error and self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
             older = [path.name for path in list_checkpoints(args.output_dir)]
             space = shutil.disk_usage(args.output_dir).free / 1e6
             again = (self.step // args.checkpointing_steps + 1) * args.checkpointing_steps
@@ -717,24 +724,28 @@ class Run:
         """Makes the checkpoint that all processes have written a whole one, on the main process."""
         if self.accelerator.is_main_process:
             self._write_metrics()  # which must not be behind the checkpoint
-            seal(partial, {"args": vars(self.args), **self._fingerprint()})
+            seal(partial, {"args": vars(self.args), "pictures": self._fingerprint()})
             delete_oldest(partial.parent, self.args.checkpoints_total_limit)
 
-    def _error_of(self, write: Callable[[], object]) -> str:
-        """Writes on all processes, and tells all of them the first error of any, or nothing."""
+    def _error_of(self, action: Callable[[], object]) -> str:
+        """Acts on all processes, and tells all of them the first error of any, or nothing.
+
+        Else the others would wait for the one with the error. Python, PyTorch and Rust each have
+        kinds of their own for a disk that is full.
+        """
         error = ""
         try:
-            write()
-        except (OSError, RuntimeError, SafetensorError) as exception:  # of Python, PyTorch and Rust
-            error = str(exception).splitlines()[0]
+            action()
+        except Exception as exception:
+            error = " ".join(str(exception).split())[:300]
+            if not isinstance(exception, OSError):
+                error = f"{type(exception).__name__}: {error}"
         return next(filter(None, gather_object([error])), "")
 
     def _end_early(self, stop: signal.Signals) -> NoReturn:
         self._close()
         if error := self._unsaved.get("the checkpoint"):
-            raise UserError(
-                f"{stop.name}: stopped at step {self.step}, which is not saved: {error}."
-            )
+            self._fail(f"{stop.name}: stopped at step {self.step}, which is not saved: {error}.")
         self.print(
             f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "
             "Go on by the same command with --resume_from_checkpoint latest."
@@ -745,10 +756,17 @@ class Run:
         self._bar.close()
         self._stop.close()
         with self._tensorboard():
-            self.accelerator.end_training()
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        self.accelerator.trackers = []
+        self.accelerator.end_training()
 
     def _warn(self, text: str) -> None:
         self.print(f"Warning: {text}")
+
+    def _fail(self, message: str) -> NoReturn:
+        """Ends all processes, which must all call it; the message is printed once."""
+        raise UserError(message) if self.accelerator.is_main_process else SystemExit(1)
 
     # --------------------------------------------------------------------------------- at the start
 
@@ -785,28 +803,33 @@ class Run:
                         self._warn(note)
                 if found[0]:
                     found[1] = check_recipe(args, found[0])
-            except UserError as error:
+            except (UserError, OSError) as error:
                 found[2] = str(error)
         checkpoint, differences, message = broadcast_object_list(found)
         if message:
-            raise UserError(message) if self.accelerator.is_main_process else SystemExit(1)
-        if not (checkpoint or args.output_dir).is_dir():
-            raise UserError(
-                f"{checkpoint or args.output_dir} is on the disk of the first machine only. Name "
-                "an --output_dir that all machines see."
+            self._fail(message)
+        folder = checkpoint or args.output_dir
+        if not all(gather_object([folder.is_dir()])):
+            self._fail(
+                f"{folder} is on the disk of the first machine only. Name an --output_dir that all "
+                "machines see."
             )
         return checkpoint, differences
 
     def _load_checkpoint(self, checkpoint: Path) -> None:
-        accelerator, args = self.accelerator, self.args
-        before = json.loads((checkpoint / RECORD).read_text())
-        now = self._fingerprint()
-        if before["pictures"] != now["pictures"]:
-            others = f"training pictures: {before['pictures']} were and {now['pictures']} are"
-        else:
-            others = "training pictures: their sizes or their order"
-        if any(before[key] != value for key, value in now.items()):
-            self._differences += allow_differences([others], args, checkpoint)
+        """Takes over the state, but of a recipe that was changed the new settings.
+
+        Raises:
+            UserError: The checkpoint is of other pictures or of another network.
+        """
+        accelerator = self.accelerator
+        before = json.loads((checkpoint / RECORD).read_text())["pictures"]
+        pictures = [
+            f"{key} was {before[key]} and is {value}"
+            for key, value in self._fingerprint().items()
+            if before[key] != value
+        ]
+        self._differences += allow_differences(pictures, self.args, checkpoint)
         fresh = [
             [{key: value for key, value in group.items() if key != "params"} for group in groups]
             for groups in (optimizer.param_groups for optimizer in accelerator._optimizers)
@@ -814,13 +837,13 @@ class Run:
         scaler = accelerator.scaler
         if not (checkpoint / "scaler.pt").exists():  # it was not trained in fp16
             accelerator.scaler = None
-        try:
-            accelerator.load_state(str(checkpoint))
-        except (RuntimeError, ValueError, KeyError, OSError) as error:
-            raise UserError(
-                f"{checkpoint} is not of the network and the optimizer of this command: "
-                f"{' '.join(str(error).split())[:300]}"
-            ) from None
+        if error := self._error_of(lambda: accelerator.load_state(str(checkpoint))):
+            self._fail(
+                f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
+                f"and cannot be gone on from; --init_from may do. ({error})"
+            )
+        if checkpoint.parent.resolve() != self.args.output_dir.resolve():
+            self.best = {}  # the weights that scored it are in the other folder
         accelerator.scaler = scaler
         accelerator.step = 0  # of the parts of a batch, which may be others now
         if self._differences:  # the rates and so on of the command, not those of the checkpoint
@@ -834,9 +857,29 @@ class Run:
 
     def _fingerprint(self) -> dict[str, Any]:
         """What tells the training pictures from others."""
-        sizes = self.patches.pictures.sizes.astype("<i8").tobytes()
-        digest = hashlib.sha256(sizes).hexdigest()
-        return {"pictures": len(self.patches.pictures), "picture_sizes": digest}
+        pictures = self.patches.pictures
+        return {
+            "the number of training pictures": len(pictures),
+            "the checksum of their names and sizes": _checksum(pictures),
+        }
+
+    def _begin_records(self) -> None:
+        """Writes args.json, and takes out of metrics.jsonl what is later than the checkpoint."""
+        if not self.accelerator.is_main_process:
+            return
+        if self.step < self.total_steps:  # else nothing is trained by this command
+            record = {"command": _command(), "args": vars(self.args), **versions()}
+            record["hardware"] = hardware(self.accelerator.device, self.accelerator.num_processes)
+            content = json.dumps(record, indent=2, default=str) + "\n"
+            replace_file(self.args.output_dir / RECORD, content.encode())
+        if self._metrics_file.exists():
+            lines = self._metrics_file.read_text().splitlines(keepends=True)
+            kept = [
+                line
+                for line in lines
+                if line.endswith("\n") and json.loads(line)["step"] <= self.step
+            ]
+            replace_file(self._metrics_file, "".join(kept).encode())
 
     def _load_data(self) -> tuple[PatchDataset, list[BenchmarkDataset]]:
         args = self.args
@@ -893,18 +936,6 @@ class Run:
                 )
             self.print(f"Left out {message}")
         return pictures
-
-    def _cut_metrics(self) -> None:
-        """Removes from metrics.jsonl what an interrupted run logged after its last checkpoint."""
-        path = self._metrics_file
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [
-                line
-                for line in lines
-                if line.endswith("\n") and json.loads(line)["step"] <= self.step
-            ]
-            replace_file(path, "".join(kept).encode())
 
     def _print_banner(self) -> None:
         args, accelerator, pictures = self.args, self.accelerator, self.patches.pictures
@@ -967,6 +998,12 @@ def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, f
         if len(scores) > 1:
             values |= {f"{key}_x{scale}": means[key] for scale, means in scores.items()}
     return values
+
+
+def _checksum(pictures: Pictures) -> str:
+    """Of the names and sizes of pictures."""
+    facts = json.dumps([pictures.names, pictures.sizes.tolist()])
+    return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
 
 def _enumerate(items: list[str]) -> str:

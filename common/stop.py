@@ -1,5 +1,8 @@
 """Stopping between two steps when somebody asks for it: all processes after the same one."""
 
+import atexit
+import multiprocessing
+import multiprocessing.util  # so that its own clean-up comes after ours
 import os
 import signal
 import time
@@ -13,12 +16,19 @@ from torch import distributed
 SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
 ]
+PARENT = os.getppid()  # as early as possible: it could end while we read pictures
 
 
 def ignore_signals(worker: int = 0) -> None:
     """For the loader's processes: a signal to a whole group of processes is for their parent."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def kill_children() -> None:
+    """Ends the loader's processes, which do not heed the SIGTERM of Python at its end."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 class StopRequest:
@@ -33,13 +43,14 @@ class StopRequest:
         self._received = 0  # the number of the signal
         self._received_at = 0.0
         launched = {"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
-        self._launcher = os.getppid() if launched else None
+        self._launcher = PARENT if launched else None
         self._group: Any = None
         self._sent: tuple[Any, torch.Tensor] | None = None  # and its result, once it is there
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             self._group = distributed.new_group(backend="gloo")
         for number in SIGNALS:
             signal.signal(number, self._receive)
+        atexit.register(kill_children)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # torchrun sends on the Ctrl-C that the terminal has sent to everybody.

@@ -46,18 +46,7 @@ def claim_folder(output_dir: Path, wanted: str | None) -> IO[bytes]:
         UserError: The folder holds something that would be overwritten, cannot be written to, or
             is another run's at the moment.
     """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
-    used = _is_used(output_dir)
-    if used and not wanted:
-        raise UserError(
-            f"--output_dir {output_dir} is not empty. Go on with the run in it by "
-            "--resume_from_checkpoint latest, or name another folder."
-        )
-    if used and not (output_dir / RECORD).exists():
-        raise UserError(
-            f"--output_dir {output_dir} is not empty and not that of a run. Name another."
-        )
+    _check_folder(output_dir, wanted)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         lock = open(output_dir / LOCK, "ab")  # noqa: SIM115 (for the caller to keep)
@@ -72,7 +61,23 @@ def claim_folder(output_dir: Path, wanted: str | None) -> IO[bytes]:
             f"Cannot write to --output_dir {output_dir}: {error}. Name another folder, or make "
             "room there and see who may write to it."
         ) from None
+    _check_folder(output_dir, wanted)  # which may have changed while we waited
     return lock
+
+
+def _check_folder(output_dir: Path, wanted: str | None) -> None:
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
+    used = _is_used(output_dir)
+    if used and not wanted:
+        raise UserError(
+            f"--output_dir {output_dir} is not empty. Go on with the run in it by "
+            "--resume_from_checkpoint latest, or name another folder."
+        )
+    if used and not (output_dir / RECORD).exists():
+        raise UserError(
+            f"--output_dir {output_dir} is not empty and not that of a run. Name another."
+        )
 
 
 def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[str]]:

@@ -69,7 +69,8 @@ class StopRequest:
         """The signal to stop for, the same on all processes, which must call this every step.
 
         With several processes it is known one step later: each sends what it received, and reads
-        what all had sent a step before. So none of them waits, neither for others nor for a GPU.
+        what all had sent a step before. So none waits for a GPU, nor for others, unless they are
+        more than a step behind.
         """
         if self._launcher not in (None, os.getppid()):
             self._received = self._received or signal.SIGTERM

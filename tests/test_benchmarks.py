@@ -59,14 +59,15 @@ def test_processes_end_together():
 @pytest.mark.parametrize(
     ("name", "ratios", "options"),
     [
-        ("training_step", 2, ["--lr_size", 12]),
-        ("training", 2, ["--network", "vdsr"]),
-        ("srgan", 8, []),
+        ("training_step", 2, ["--steps", 1, "--lr_size", 12]),
+        ("training", 2, ["--steps", 1, "--network", "vdsr"]),
+        ("srgan", 8, ["--steps", 1]),
+        ("checkpoint", 1, []),
     ],
 )
 def test_benchmark_runs(name, ratios, options, tmp_path):
     output = tmp_path / "result.json"
-    options = [*options, "--rounds", 1, "--steps", 1, "--batch_size", 2, "--output", output]
+    options = [*options, "--rounds", 1, "--batch_size", 2, "--output", output]
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, options)]
     subprocess.run(command, cwd=ROOT, check=True)
     (result,) = tmp_path.glob("*.json")

@@ -238,11 +238,12 @@ def test_no_room_for_anything(train, straight, tmp_path):
 
 
 def test_no_room_at_the_end(train, straight, tmp_path):
-    runner = disturbed(partial(run, check=False), NO_ROOM="12:99:5000000")
-    process = train(SCRIPT, tmp_path / "run", *RECIPE, runner=runner)
+    runner = disturbed(partial(run, check=False), NO_ROOM="12:99:100")
+    process = train(SCRIPT, tmp_path / "run", *RECIPE, "--report_to", "none", runner=runner)
     assert process.returncode == 1
     assert "Warning: checkpoint-20 could not be saved" in process.stdout
     assert "All steps are done, but this could not be saved in" in process.stderr
+    assert f"{tmp_path / 'run'} ([Errno 27] File too large); the checkpoint (" in process.stderr
     assert "Traceback" not in process.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-10"]
     process = train(SCRIPT, tmp_path / "run", *RECIPE, *LATEST)
@@ -407,6 +408,18 @@ def test_other_pictures_need_permission(copy, pictures_dir, tmp_path):
     message = refusal(SCRIPT, *options, *LATEST)
     assert "by another recipe: the number of training pictures was 7 and is 6, the " in message
     assert "the checksum of their names and sizes was" in message
+
+
+def test_other_validation_pictures_choose_anew(copy, train, pictures_dir, tmp_path):
+    (tmp_path / "same").mkdir()
+    for number in range(7):  # those that were trained on
+        shutil.copy(pictures_dir / f"{number}.png", tmp_path / "same")
+    options = (*RECIPE, *LATEST, "--learning_rate", 1e-9, "--allow_recipe_change")
+    options += ("--train_data_dir", tmp_path / "same", "--validation_data_dir", pictures_dir)
+    process = train(SCRIPT, copy, *options, steps=21)
+    assert "Best validation, at step 21, on 8 pictures: " in process.stdout
+    scores = metrics(copy)[-1]
+    assert f"PSNR-Y {scores['psnr_y']:.2f} dB" in (copy / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -371,6 +371,7 @@ class Run:
             UserError: The checkpoint is of other pictures or of another network.
         """
         args = self.args
+        self._stop = StopRequest()
         if self._checkpoint:
             self._load_checkpoint(self._checkpoint)
             self.print(f"Resuming from {self._checkpoint}.")
@@ -384,7 +385,6 @@ class Run:
             )
         if error := self._error_of(self._begin_records):
             self._fail(f"Cannot write to --output_dir {args.output_dir}: {error}.")
-        self._stop = StopRequest()
         if args.report_to == "tensorboard":
             # Hides what an interrupted run logged after the checkpoint.
             options = {"tensorboard": {"purge_step": self.step + 1}}

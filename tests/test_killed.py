@@ -152,14 +152,16 @@ def test_two_processes_asked_to_stop(script, number, straight, train_in_phases, 
     expected, seconds = straight(script, tuple(TWO))
     folder = tmp_path / "run"
     moment = random.Random(f"{script} {number}").uniform(0, seconds)
-    output = ""
-    while "SIGTERM: stopped at step" not in output:
+    for _ in range(9):
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was faster this time
         process = begin(train_in_phases, script, folder, tuple(TWO))
         time.sleep(moment)
         process.terminate()
         output, _ = process.communicate(timeout=60)
+        if stopped := "SIGTERM: stopped at step" in output:
+            break
         moment *= 0.8
+    assert stopped
     assert process.returncode != 0
     train_in_phases(script, folder, *LATEST, runner=run_two)
     assert_as_if_nothing_had_happened(folder, expected)

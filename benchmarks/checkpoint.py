@@ -41,9 +41,9 @@ class TimedRun(Run):
         super().end_step(**values)
         self.before = now()
 
-    def _save_checkpoint(self) -> None:
+    def _save_checkpoint(self, stops: bool) -> None:
         start = now()
-        super()._save_checkpoint()
+        super()._save_checkpoint(stops)
         if self.step > 1:
             self.seconds["checkpoint"].append(now() - start)
 

@@ -116,6 +116,12 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
             f"No checkpoint in {output_dir} is whole ({reasons}). Begin anew in another "
             "--output_dir, if you like with the weights that are here, by --init_from."
         )
+    if not checkpoints and (lost := _steps_without_checkpoint(output_dir)):
+        raise UserError(
+            f"{output_dir} has no checkpoint, though its log goes to step {lost}. To begin anew "
+            "would overwrite what it has. Name another --output_dir, if you like with --init_from "
+            f"{output_dir}, or delete the folder."
+        )
     for path, damage in damaged.items():
         aside = path.with_name(f"{path.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
@@ -124,6 +130,17 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
             f"Passed over {path.name}, which is damaged: {damage}. It is {aside.name} now."
         )
     return checkpoints[-1] if checkpoints else None, notes
+
+
+def _steps_without_checkpoint(output_dir: Path) -> int:
+    """The last step in the log, if there must have been a checkpoint before it; else 0."""
+    log, record = output_dir / "metrics.jsonl", output_dir / RECORD
+    if not log.exists() or not record.exists():
+        return 0
+    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    step = json.loads(lines[-1])["step"] if lines else 0
+    first = json.loads(record.read_text())["args"]["checkpointing_steps"]
+    return step if step > first or any(output_dir.glob("checkpoint-*.damaged")) else 0
 
 
 def _acquire(lock: IO[bytes]) -> None:
@@ -136,16 +153,16 @@ def _acquire(lock: IO[bytes]) -> None:
         return
     import fcntl
 
-    end = time.monotonic() + PATIENCE
-    while True:
+    for attempt in range(10 * PATIENCE):
         try:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
-                raise
+            if not attempt:
+                print(f"Waiting {PATIENCE} seconds for another program that holds {lock.name}.")
             time.sleep(0.1)
         except OSError:
             return None
+    raise BlockingIOError
 
 
 def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> Path:
@@ -214,20 +231,20 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def find_damage(checkpoint: Path) -> str | None:
     """What keeps a checkpoint from being as it was written; None if it is."""
+    name = CHECKSUMS
     try:
-        lines = (checkpoint / CHECKSUMS).read_text().splitlines()
-        written = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        files = {path.name for path in checkpoint.iterdir()} - {CHECKSUMS}
-        for name in sorted(files | written.keys()):
-            if name not in files:
-                return f"{name} is missing"
-            if _sha256(checkpoint / name) != written.get(name):
+        lines = (checkpoint / name).read_text(errors="replace").splitlines()
+        sums = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
+        if not all(sums) or not sums:
+            return f"{name} is not what was written"
+        for digest, name in (line.groups() for line in sums if line):
+            if _sha256(checkpoint / name) != digest:
                 return f"{name} is not what was written"
     except FileNotFoundError:
-        return f"{CHECKSUMS} is missing"
-    except (OSError, UnicodeDecodeError) as error:
-        return str(error)
-    return None if written else f"{CHECKSUMS} is empty"
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error}"
+    return None
 
 
 def seal(partial: Path, record: dict[str, Any]) -> None:

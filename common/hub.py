@@ -79,13 +79,22 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         """For a folder that has no README.md yet."""
         return ModelCard(model_card(self))
 
-    def _save_pretrained(self, save_directory: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """Writes weights and configuration; at any moment the old or the new files are there.
+
+        (`save_pretrained` of the mixin deletes the old configuration first, and so might a full
+        disk then.)
+        """
+        folder.mkdir(parents=True, exist_ok=True)
         arguments = self._hub_mixin_config or {}
         assert isinstance(arguments, dict)  # the mixin would also keep a dataclass; we have none
         config = {"architecture": self.architecture(), **arguments}
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        replace_file(save_directory / WEIGHTS, save(tensors, {"format": "pt"}))
-        replace_file(save_directory / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        replace_file(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+        replace_file(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory)
 
     @classmethod
     def _from_pretrained(

@@ -474,7 +474,7 @@ class Run:
         if validates:
             self._validate()
         if saves:
-            self._save_checkpoint()
+            self._save_checkpoint(stops=bool(stop))
         if stop and self.step < self.total_steps:
             self._end_early(stop)
 
@@ -494,8 +494,13 @@ class Run:
             failures = "; ".join(f"{name} ({error})" for name, error in self._unsaved.items())
             self._fail(
                 f"All steps are done, but this could not be saved in {self.args.output_dir}: "
-                f"{failures}. Make room there and go on from the latest checkpoint by "
+                f"{failures}. Make room there and repeat the command with "
                 "--resume_from_checkpoint latest."
+            )
+        if not (self.args.output_dir / "model.safetensors").exists():
+            self._fail(
+                f"All steps are done, but there is no model.safetensors in {self.args.output_dir}: "
+                "somebody has taken it away. The weights of the last step are in the checkpoint."
             )
         self.print(
             f"{self._result_of_saved()}\nThe model is in {self.args.output_dir}. Evaluate it with"
@@ -517,14 +522,14 @@ class Run:
             "bicubic": self._bicubic,
             "sums": self._sums_of_all,
             "count": self._count,
-            "validation": _checksum(self.validation[0].pictures),
+            "validation": [self.scales, _checksum(self.validation[0].pictures)],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self._count = state["step"], state["count"]
         self._scores, self.best = state["scores"], state["best"]
         self._bicubic = state["bicubic"]
-        if state["validation"] != _checksum(self.validation[0].pictures):
+        if state["validation"] != [self.scales, _checksum(self.validation[0].pictures)]:
             self.best, self._bicubic = {}, {}  # which are of other pictures
         sums = state["sums"]
         if len(sums) == self.accelerator.num_processes:
@@ -648,16 +653,16 @@ class Run:
     def _save_model(self, folder: Path, result: str) -> bool:
         """Writes the model and its card, or says why it could not, and that it could not."""
         error = self._error_of(lambda: self._write_model(folder, result))
-        self._unsaved.pop(f"{folder}", None)
+        self._unsaved.pop(f"the model in {folder}", None)
         if error:
-            self._unsaved[f"{folder}"] = error
+            self._unsaved[f"the model in {folder}"] = error
             self._warn(f"The model of step {self.step} could not be saved: {error}.")
         return not error
 
     def _write_model(self, folder: Path, result: str) -> None:
         if not self.accelerator.is_main_process:
             return
-        self._evaluated.save_pretrained(folder)
+        self._evaluated.save(folder)
         source = self.args.train_data_dir or self.args.dataset_name
         recipe = [
             f"- `{key}`: {value}" for key, value in vars(self.args).items() if value is not None
@@ -693,7 +698,7 @@ class Run:
             )
         return f"{kind}, at step {ours['step']}, on {pictures}: {'; '.join(results)}."
 
-    def _save_checkpoint(self) -> None:
+    def _save_checkpoint(self, stops: bool) -> None:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on."""
         args, folder = self.args, self.args.output_dir / f"checkpoint-{self.step}"
         partial = folder.with_name(f"{folder.name}.partial")
@@ -717,7 +722,7 @@ class Run:
                 f"{folder.name} could not be saved: {error} ({space:.1f} MB are free). The latest "
                 f"checkpoint is {older[-1] if older else 'none'}."
                 + f" Training goes on, to try again at step {again}."
-                * (self.step < again)
+                * (self.step < again and not stops)
             )
 
     def _seal_checkpoint(self, partial: Path) -> None:
@@ -738,14 +743,19 @@ class Run:
             action()
         except Exception as exception:
             error = " ".join(str(exception).split())[:300]
-            if not isinstance(exception, OSError):
+            if "inline_container" in error:  # PyTorch's word for it
+                error = "a file could not be written"
+            elif not isinstance(exception, OSError):
                 error = f"{type(exception).__name__}: {error}"
         return next(filter(None, gather_object([error])), "")
 
     def _end_early(self, stop: signal.Signals) -> NoReturn:
         self._close()
         if error := self._unsaved.get("the checkpoint"):
-            self._fail(f"{stop.name}: stopped at step {self.step}, which is not saved: {error}.")
+            self._fail(
+                f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
+                "--resume_from_checkpoint latest goes on from the latest checkpoint."
+            )
         self.print(
             f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "
             "Go on by the same command with --resume_from_checkpoint latest."
@@ -775,11 +785,11 @@ class Run:
         parts = self.args.gradient_accumulation_steps
         if batch_size % (processes * parts):
             divisor = processes * parts
-            split = f" in --gradient_accumulation_steps {parts} parts" * (parts > 1)
+            share = [f"is that of all {processes} processes together"] * (processes > 1)
+            share += [f"comes in --gradient_accumulation_steps {parts} parts"] * (parts > 1)
             raise UserError(
-                f"--batch_size {batch_size} is that of all {processes} processes together{split} "
-                f"and must be a multiple of {divisor}, for example "
-                f"{-(-batch_size // divisor) * divisor}."
+                f"--batch_size {batch_size} {', '.join(share)} and must be a multiple of "
+                f"{divisor}, for example {-(-batch_size // divisor) * divisor}."
             )
         if self.accelerator.device.type == "cpu" and self.accelerator.mixed_precision == "fp16":
             raise UserError(
@@ -824,11 +834,12 @@ class Run:
         """
         accelerator = self.accelerator
         before = json.loads((checkpoint / RECORD).read_text())["pictures"]
-        pictures = [
-            f"{key} was {before[key]} and is {value}"
-            for key, value in self._fingerprint().items()
-            if before[key] != value
-        ]
+        number, names = self._fingerprint()
+        pictures = []
+        if before != [number, names]:
+            pictures = ["the names or sizes of the training pictures are others"]
+        if before[0] != number:
+            pictures = [f"there were {before[0]} training pictures and are {number}"]
         self._differences += allow_differences(pictures, self.args, checkpoint)
         fresh = [
             [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -844,6 +855,11 @@ class Run:
             )
         if checkpoint.parent.resolve() != self.args.output_dir.resolve():
             self.best = {}  # the weights that scored it are in the other folder
+        if self.step > self.total_steps:
+            self._fail(
+                f"{checkpoint} is later than the {self.total_steps} steps of this command. Give a "
+                "larger --max_train_steps, or go on elsewhere from an earlier one."
+            )
         accelerator.scaler = scaler
         accelerator.step = 0  # of the parts of a batch, which may be others now
         if self._differences:  # the rates and so on of the command, not those of the checkpoint
@@ -855,13 +871,9 @@ class Run:
                 scheduler.last_epoch -= 1
                 scheduler.step()
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def _fingerprint(self) -> tuple[int, str]:
         """What tells the training pictures from others."""
-        pictures = self.patches.pictures
-        return {
-            "the number of training pictures": len(pictures),
-            "the checksum of their names and sizes": _checksum(pictures),
-        }
+        return len(self.patches.pictures), _checksum(self.patches.pictures)
 
     def _begin_records(self) -> None:
         """Writes args.json, and takes out of metrics.jsonl what is later than the checkpoint."""

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import distributed
 
-# SLURM sends the third before a job's time is up, if it is asked to (Windows does not have it).
+# A terminal that is closed sends the third, and SLURM, if it is asked to, the fourth before a job's
+# time is up. (Windows has neither.)
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
 ]
 PARENT = os.getppid()  # as early as possible: it could end while we read pictures
 
@@ -32,7 +35,7 @@ def kill_children() -> None:
 
 
 class StopRequest:
-    """Takes SIGTERM, SIGINT and SIGUSR1 as wishes to stop, and the launcher's death like SIGTERM.
+    """Takes the `SIGNALS` as wishes to stop, and the launcher's death like SIGTERM.
 
     `accelerate launch` and torchrun start the training as a process of its own, which would
     otherwise live on if they are killed. A second Ctrl-C ends the program at once.
@@ -49,12 +52,13 @@ class StopRequest:
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             self._group = distributed.new_group(backend="gloo")
         for number in SIGNALS:
-            signal.signal(number, self._receive)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+                signal.signal(number, self._receive)
         atexit.register(kill_children)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # torchrun sends on the Ctrl-C that the terminal has sent to everybody.
-        echo = time.monotonic() - self._received_at < 1
+        echo = self._launcher is not None and time.monotonic() - self._received_at < 1
         if self._received and number == signal.SIGINT and not echo:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

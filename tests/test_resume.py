@@ -39,6 +39,7 @@ from scripts import (
 import common.checkpoint
 from common.checkpoint import choose_checkpoint, claim_folder, find_damage, list_checkpoints, seal
 from common.errors import UserError
+from common.hub import load_model
 
 SCRIPT = "train_a2n.py"
 A2N_BYTES = 4_163_308  # of its weights; the state of its optimizer has twice as many
@@ -125,7 +126,7 @@ def begin(train):
     return begin
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_a_signal_ends_the_run_after_the_step(name, begin, train, straight, tmp_path):
     number = signal.Signals[name]
     process = begin(tmp_path / "run", "--num_workers", 2, SLOW_STEPS="0.1")
@@ -144,8 +145,7 @@ def test_a_signal_ends_the_run_after_the_step(name, begin, train, straight, tmp_
 def test_a_second_ctrl_c_ends_at_once(begin, tmp_path):
     process = begin(tmp_path / "run", SLOW_STEPS="2.5")
     process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)  # as torchrun sends on the one of the terminal
-    time.sleep(1.2)
+    time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=1)
@@ -243,7 +243,8 @@ def test_no_room_at_the_end(train, straight, tmp_path):
     assert process.returncode == 1
     assert "Warning: checkpoint-20 could not be saved" in process.stdout
     assert "All steps are done, but this could not be saved in" in process.stderr
-    assert f"{tmp_path / 'run'} ([Errno 27] File too large); the checkpoint (" in process.stderr
+    assert f"the model in {tmp_path / 'run'} ([Errno 27] File too large); the " in process.stderr
+    assert load_model(tmp_path / "run").scale == 2  # that of step 10
     assert "Traceback" not in process.stderr
     assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-10"]
     process = train(SCRIPT, tmp_path / "run", *RECIPE, *LATEST)
@@ -324,8 +325,10 @@ def test_every_kind_of_damage_is_found(copy):
             file.write_bytes(content[:-1])
             assert find_damage(checkpoint) == f"{file.name} is not what was written"
         file.write_bytes(content)
-    (checkpoint / "SHA256SUMS").write_text("")
-    assert find_damage(checkpoint)
+    for content in ("", "\0\0\0", "conv_first.weight"):
+        (checkpoint / "SHA256SUMS").write_text(content)
+        assert find_damage(checkpoint) == "SHA256SUMS is not what was written"
+    (copy / "checkpoint-10" / ".DS_Store").touch()
     assert find_damage(copy / "checkpoint-10") is None
 
 
@@ -341,6 +344,15 @@ def test_no_whole_checkpoint_is_no_new_beginning(copy, pictures_dir):
     assert len(list_checkpoints(copy)) == 2
     message = refusal(*base, "--resume_from_checkpoint", copy / "checkpoint-20")
     assert "checkpoint-20 is damaged: model.safetensors is not what was written" in message
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_overwritten(copy, pictures_dir):
+    for checkpoint in list_checkpoints(copy):
+        shutil.rmtree(checkpoint)
+    base = (SCRIPT, *SMALL, *RECIPE, "--train_data_dir", pictures_dir, "--output_dir", copy)
+    message = refusal(*base, *LATEST)
+    assert f"{copy} has no checkpoint, though its log goes to step 20" in message
+    assert (copy / "model.safetensors").exists()
 
 
 def test_another_networks_checkpoint_is_refused(copy, train, pictures_dir, tmp_path):
@@ -361,7 +373,7 @@ def test_another_networks_checkpoint_is_refused(copy, train, pictures_dir, tmp_p
 
 
 def test_two_runs_cannot_share_a_folder(copy, pictures_dir, monkeypatch):
-    monkeypatch.setattr(common.checkpoint, "PATIENCE", 0.1)
+    monkeypatch.setattr(common.checkpoint, "PATIENCE", 1)
     lock = claim_folder(copy, "latest")
     options = (*SMALL, *RECIPE, "--train_data_dir", pictures_dir, "--output_dir", copy)
     message = refusal(SCRIPT, *options, *LATEST)
@@ -401,13 +413,24 @@ def test_another_recipe_needs_permission(copy, train, pictures_dir, tmp_path):
     assert optimizer["param_groups"][0]["initial_lr"] == 1e-6
 
 
+def test_fewer_steps_than_there_are(copy, pictures_dir):
+    base = (SCRIPT, *SMALL, *RECIPE, "--train_data_dir", pictures_dir, "--output_dir", copy)
+    message = refusal(*base, *LATEST, "--max_train_steps", 19)
+    assert f"{copy / 'checkpoint-20'} is later than the 19 steps of this command" in message
+    (copy / "model.safetensors").unlink()
+    message = refusal(*base, *LATEST, "--max_train_steps", 20)
+    assert f"there is no model.safetensors in {copy}: somebody has taken it away" in message
+
+
 def test_other_pictures_need_permission(copy, pictures_dir, tmp_path):
     shutil.copytree(pictures_dir, tmp_path / "fewer")
     (tmp_path / "fewer" / "0.png").unlink()
     options = (*SMALL, *RECIPE, "--train_data_dir", tmp_path / "fewer", "--output_dir", copy)
     message = refusal(SCRIPT, *options, *LATEST)
-    assert "by another recipe: the number of training pictures was 7 and is 6, the " in message
-    assert "the checksum of their names and sizes was" in message
+    assert "by another recipe: there were 7 training pictures and are 6. Give the sam" in message
+    (tmp_path / "fewer" / "00.png").write_bytes((pictures_dir / "0.png").read_bytes())
+    message = refusal(SCRIPT, *options, *LATEST)
+    assert "the names or sizes of the training pictures are others" in message
 
 
 def test_other_validation_pictures_choose_anew(copy, train, pictures_dir, tmp_path):

@@ -34,6 +34,7 @@ from common.data import (
 )
 from common.errors import UserError
 from common.hub import SuperResolutionModel, load_model, replace_file
+from common.hub_data import hub_benchmark
 from common.metrics import (
     PROTOCOL,
     Metric,
@@ -57,7 +58,10 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", help="folder that a training script wrote, or `bicubic`")
+    what.add_argument(
+        "--model",
+        help="folder that a training script wrote, user/name on the Hub, or `bicubic`",
+    )
     what.add_argument(
         "--sr_dir",
         type=Path,
@@ -68,15 +72,16 @@ def parse_args() -> argparse.Namespace:
         "--benchmarks",
         nargs="+",
         default=["Set5", "Set14"],
-        help="folders in --benchmark_dir, or `sample`: astronaut and coffee of the scikit-image "
-        "package (default: Set5 Set14)",
+        help="Set5, Set14, BSD100 and Urban100, which the Hub has, folders in --benchmark_dir, or "
+        "`sample`: astronaut and coffee of the scikit-image package (default: Set5 Set14)",
     )
     parser.add_argument(
         "--benchmark_dir",
         type=Path,
         help="holds SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be made "
-        "from HR",
+        "from HR (default: the sets are downloaded from the Hub)",
     )
+    parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
     parser.add_argument(
         "--scale",
         type=int,
@@ -117,13 +122,15 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load(name: str, scale: int | None, device: torch.device) -> Bicubic | SuperResolutionModel:
-    """The model of a folder, or `bicubic`, for the scale or, without one, its smallest."""
+def load(
+    name: str, scale: int | None, device: torch.device, revision: str | None = None
+) -> Bicubic | SuperResolutionModel:
+    """The model of that name, or `bicubic`, for the scale or, without one, its smallest."""
     if name == "bicubic":
         if scale is None:
             raise UserError("bicubic needs a --scale, for example 2.")
         return Bicubic(scale)
-    model = load_model(name)
+    model = load_model(name, revision)
     if scale and scale not in model.scales:
         scales = " or ".join(map(str, model.scales))
         raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
@@ -138,10 +145,7 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
     elif args.benchmark_dir:
         sources = find_pictures(args.benchmark_dir / name, [scale])
     else:
-        raise UserError(
-            f"{name} needs --benchmark_dir DIR, with its pictures in DIR/{name}/HR. "
-            "The set that needs none is --benchmarks sample."
-        )
+        sources = find_pictures(hub_benchmark(name), [scale])
     pictures, errors = decode_pictures(sources, [scale])
     errors |= dict.fromkeys(too_small_to_score(pictures, [scale]), "too small for SSIM")
     if errors:
@@ -235,7 +239,7 @@ def main() -> None:
     set_up_cpu()
     if args.sr_dir and args.scale is None:
         raise UserError("--sr_dir needs a --scale, for example 2.")
-    model = load(args.model, args.scale, state.device) if args.model else None
+    model = load(args.model, args.scale, state.device, args.revision) if args.model else None
     scale = model.scale if model else args.scale
     beside = load(args.beside, scale, state.device) if args.beside else None
     benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}

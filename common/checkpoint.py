@@ -24,7 +24,9 @@ PATIENCE = 15  # seconds, since the loader's processes outlive a killed run by s
 # What may change when a run is resumed. Everything else is its recipe.
 _NOT_RECIPE = {
     *("max_train_steps", "output_dir", "init_from", "resume_from_checkpoint", "report_to"),
-    *("dataset_name", "dataset_config_name", "image_column", "train_data_dir"),
+    *("dataset_name", "dataset_config_name", "image_column", "train_data_dir", "data_files"),
+    *("dataset_revision", "train_split", "validation_split", "max_train_images", "revision"),
+    *("push_to_hub", "hub_model_id", "hub_private"),
     *("validation_data_dir", "mixed_precision", "compile", "num_workers", "cpu_threads"),
     *("logging_steps", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
     *("gradient_accumulation_steps", "allow_recipe_change"),

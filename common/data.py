@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
+import fsspec
 import numpy as np
 import torch
 from filelock import FileLock
@@ -183,71 +183,6 @@ def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path.resolve()), "bytes": None}
 
 
-def hub_pictures(
-    name: str, scales: Sequence[int], config: str | None = None, column: str | None = None
-) -> datasets.Dataset:
-    """The training split of a data set on the Hugging Face Hub, downloaded but not decoded.
-
-    Args:
-        name: `user/name`, or a folder in the layout of such a data set.
-        scales: Wanted. A column of pictures `lr`, beside HR, is taken for the LR of the only one.
-        config: Its configuration, where it has several.
-        column: The column of the HR pictures. Default: `hr`, or the only column of pictures.
-
-    Raises:
-        UserError: The Hub or the data set cannot be had, or a column is not clear.
-    """
-    ways_out = (
-        "Without the Hub, use --train_data_dir FOLDER for your own pictures or --dataset_name "
-        "sample for the embedded ones; HF_HUB_OFFLINE=1 uses what was downloaded before."
-    )
-    if not (huggingface_hub.constants.HF_HUB_OFFLINE or Path(name).is_dir()):
-        # One quick question, because `load_dataset` retries a dead Hub for half a minute.
-        try:
-            huggingface_hub.HfApi().dataset_info(name, timeout=3)
-        except huggingface_hub.errors.HFValidationError:
-            raise UserError(
-                f"--dataset_name {name} is neither a folder nor a data set of the Hub, user/name."
-            ) from None
-        except huggingface_hub.errors.HfHubHTTPError as error:
-            raise UserError(f"The Hub does not give out the data set {name}: {error}") from None
-        except (
-            Exception
-        ) as error:  # the HTTP client's own, which differs between versions of the hub
-            endpoint = huggingface_hub.constants.ENDPOINT
-            raise UserError(
-                f"Cannot reach {endpoint} for the data set {name} ({error}). {ways_out}"
-            ) from None
-    try:
-        table = datasets.load_dataset(name, config, split="train")
-    except Exception as error:  # any of the many ways in which a repository can be no data set
-        raise UserError(f"Cannot load the data set {name}: {error}. {ways_out}") from None
-
-    image_columns = [
-        key for key, kind in table.features.items() if isinstance(kind, datasets.Image)
-    ]
-    hr = column or (
-        "hr" if "hr" in image_columns else image_columns[0] if image_columns else "none"
-    )
-    if hr not in image_columns or (column is None and hr != "hr" and len(image_columns) > 1):
-        raise UserError(
-            f"The columns of pictures in {name} are {image_columns}. Name one with --image_column."
-        )
-    columns = {"hr": hr}
-    if "lr" in image_columns and hr != "lr":
-        if len(scales) > 1:
-            raise UserError(
-                f"The column lr of {name} is of one scale, not of {scales}. Name it with --scale."
-            )
-        columns[f"lr_x{scales[0]}"] = "lr"
-    table = table.select_columns(list(columns.values())).rename_columns(
-        {old: new for new, old in columns.items() if new != old}
-    )
-    for key in columns:
-        table = table.cast_column(key, datasets.Image(decode=False))
-    return table
-
-
 # ------------------------------------------------------------------------------- decoding, caching
 
 
@@ -383,13 +318,17 @@ def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[s
 
 
 def _read_file(file: dict[str, Any]) -> np.ndarray:
-    return read_picture(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"]))
+    if file["bytes"] is not None:
+        return read_picture(io.BytesIO(file["bytes"]))
+    with fsspec.open(file["path"]) as opened:  # also inside of an archive: zip://a.png::b.zip
+        return read_picture(opened)
 
 
 def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str, Any]:
     """One row of the table. A picture that cannot be used is a row with the reason."""
     file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
-    name = source.get("name") or f"row {number} ({Path(file['path'] or '').name})"
+    path = (file["path"] or "").partition("::")[0]  # in an archive: zip://a.png::b.zip
+    name = source.get("name") or f"row {number} ({Path(path).name})"
     row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
     row |= {f"lr_x{scale}": b"" for scale in scales}
     try:

@@ -1,20 +1,37 @@
 """Networks as folders: `config.json`, `model.safetensors`, `README.md`, as on the Hugging Face Hub.
 
-    model = load_model("out/a2n")
+    model = load_model("out/a2n")  # or "user/name", of the Hub
     sr = model(lr)
+    push_model("out/a2n", "user/name")
 
 Nothing but JSON and safetensors is read, and `config.json` can name nothing but a `train_*.py`.
 """
 
+import argparse
 import importlib
 import inspect
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
+import huggingface_hub
+from huggingface_hub import (
+    EvalResult,
+    ModelCard,
+    ModelCardData,
+    PyTorchModelHubMixin,
+    hf_hub_download,
+)
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -128,21 +145,99 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         return model.eval()
 
 
-def load_model(folder: str | Path) -> SuperResolutionModel:
-    """Loads the network in a folder that `save_pretrained` or a training script wrote.
+def ask_hub(kind: str, name: str, revision: str | None = None) -> list[str] | None:
+    """Asks the Hub for a repository: one quick question, before anything retries a dead network.
+
+    Args:
+        kind: "dataset" or "model".
+        name: `user/name`.
+        revision: Branch, tag or commit. Default: the main branch.
+
+    Returns:
+        The names of its files; None with `HF_HUB_OFFLINE=1`, which allows no questions.
+
+    Raises:
+        UserError: It cannot be had.
+    """
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return None
+    endpoint = huggingface_hub.constants.ENDPOINT
+    kind_of = {"dataset": "data set"}.get(kind, kind)
+    what = f"{kind_of} {name}" + f" at revision {revision}" * (revision is not None)
+    try:
+        api = huggingface_hub.HfApi()
+        if kind == "dataset":
+            files = api.dataset_info(name, revision=revision, timeout=3).siblings
+        else:
+            files = api.model_info(name, revision=revision, timeout=3).siblings
+    except HFValidationError:
+        raise UserError(
+            f"{name} is neither a folder nor a {kind_of} of the Hub, user/name."
+        ) from None
+    except GatedRepoError:
+        raise UserError(
+            f"The {what} asks for your consent. Give it at {endpoint}, and log in by `hf auth "
+            "login` or HF_TOKEN."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"There is no {what} on {endpoint}. Check the revision.") from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"There is no {what} on {endpoint}, or it is private. Check the name, or log in by "
+            "`hf auth login` or HF_TOKEN."
+        ) from None
+    except HfHubHTTPError as error:
+        raise UserError(f"The Hub does not give out the {what}: {error}") from None
+    except Exception as error:  # the HTTP client's own, which differs between versions
+        raise UserError(
+            f"Cannot reach {endpoint} for the {what} ({error}). HF_HUB_OFFLINE=1 uses what was "
+            "downloaded before."
+        ) from None
+    return [file.rfilename for file in files or []]
+
+
+def find_model(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: that folder itself, or the files of the Hub's `user/name`, downloaded.
+
+    Raises:
+        UserError: There is no such folder, and no such model on the Hub.
+    """
+    folder = Path(name)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
+        return folder
+    try:
+        files = ask_hub("model", f"{name}", revision)
+    except UserError as error:
+        raise UserError(f"There is no folder {name}. {error}") from None
+    missing = [file for file in (CONFIG, WEIGHTS) if files is not None and file not in files]
+    if missing:
+        raise UserError(f"The model {name} on the Hub has no {' and no '.join(missing)}.")
+    try:
+        paths = [hf_hub_download(f"{name}", file, revision=revision) for file in (CONFIG, WEIGHTS)]
+    except Exception as error:  # of the network or the disk, of many kinds
+        raise UserError(f"Cannot download the model {name}: {error}") from None
+    return Path(paths[0]).parent
+
+
+def load_model(name: str | Path, revision: str | None = None) -> SuperResolutionModel:
+    """Loads a network that `save_pretrained` or a training script wrote.
+
+    Args:
+        name: Its folder, or `user/name` on the Hub.
+        revision: Of the Hub's; default: the latest.
 
     Returns:
         The network on the CPU, in evaluation mode.
 
     Raises:
-        UserError: The folder holds no network of this repository, or weights of another one.
+        UserError: There is no network of this repository, or it has weights of another one.
     """
-    folder = Path(folder)
+    folder = find_model(name, revision)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder} is no model: it has no {' and no '.join(missing)}. "
-            "A model is the folder that a training script wrote, or `bicubic`."
+            f"{folder} is no model: it has no {' and no '.join(missing)}. A model is the folder "
+            "that a training script wrote, `user/name` on the Hub, or `bicubic`."
         )
     try:
         architecture = json.loads((folder / CONFIG).read_text())["architecture"]
@@ -183,10 +278,17 @@ def find_network(architecture: str) -> type[SuperResolutionModel]:
     return network
 
 
-def load_matching(model: nn.Module, path: str | Path) -> tuple[bool, str]:
-    """Copies those tensors of a model folder or a `.safetensors` file that fit, by name and shape.
+def load_matching(
+    model: nn.Module, name: str | Path, revision: str | None = None
+) -> tuple[bool, str]:
+    """Copies those tensors of a saved model that fit, by name and shape.
 
     So a x4 network starts from the weights of a x2 one, with its last stage fresh.
+
+    Args:
+        model: Gets them.
+        name: A model folder, a `.safetensors` file, or `user/name` on the Hub.
+        revision: Of the Hub's.
 
     Returns:
         Whether the model is as it was saved, no tensor fresh or left over, and a line that tells
@@ -195,10 +297,13 @@ def load_matching(model: nn.Module, path: str | Path) -> tuple[bool, str]:
     Raises:
         UserError: There are no such weights, or none of them fits.
     """
-    path = Path(path)
+    path = find_model(name, revision)
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
-        raise UserError(f"{path} is neither a folder with {WEIGHTS} nor a .safetensors file.")
+        raise UserError(
+            f"{path} is neither a folder with {WEIGHTS}, nor a .safetensors file, nor a model of "
+            "the Hub, user/name."
+        )
     try:
         tensors = load_file(file)
     except SafetensorError as error:
@@ -224,19 +329,93 @@ def load_matching(model: nn.Module, path: str | Path) -> tuple[bool, str]:
     )
 
 
-def model_card(model: SuperResolutionModel, training: str = "") -> str:
+def push_model(folder: str | Path, name: str, private: bool = False) -> str:
+    """Uploads a model folder to the Hub: its weights, configuration and card.
+
+    Args:
+        folder: That a training script wrote.
+        name: `user/name`, or a name alone for the user of the token. Is made if it is not there.
+        private: Whether a repository that is made is for its owner only.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UserError: It could not be uploaded. The folder stays as it is.
+    """
+    load_model(folder)  # nobody needs what cannot be loaded
+    api = huggingface_hub.HfApi()
+    try:
+        repository = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository.repo_id,
+            folder_path=folder,
+            allow_patterns=[CONFIG, WEIGHTS, "README.md"],
+            commit_message="Upload a super-resolution model",
+        )
+    except Exception as error:  # of the network, the token, the name
+        raise UserError(
+            f"Could not push {folder} to {name} on the Hub: {error}. The model is still in "
+            f"{folder}; try again by\n    python -m common.hub {folder} {name}"
+            + " --private"
+            * private
+        ) from None
+    return str(repository)
+
+
+def check_token() -> None:
+    """To be called before long work whose result is to be pushed.
+
+    Raises:
+        UserError: There is no token, or the Hub does not know it.
+    """
+    if huggingface_hub.get_token() is None:
+        raise UserError("--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN.")
+    try:
+        huggingface_hub.HfApi().whoami()
+    except Exception as error:
+        raise UserError(
+            f"--push_to_hub: {huggingface_hub.constants.ENDPOINT} does not accept the token, or "
+            f"cannot be reached ({error}). Log in by `hf auth login`, or push later by "
+            "`python -m common.hub`."
+        ) from None
+
+
+def model_card(
+    model: SuperResolutionModel,
+    training: str = "",
+    scores: Mapping[str, float] | None = None,
+    dataset: str | None = None,
+) -> str:
     """The README.md of a model folder.
 
     Args:
         model: The network.
         training: Markdown on its training and results.
+        scores: On the validation pictures, for the Hub to show: `psnr_y`, `ssim_y` and so on.
+        dataset: `user/name` of the training set, if it is on the Hub.
     """
+    scales = model.scales
     metadata = ModelCardData(
         license="apache-2.0",
+        library_name="pytorch",
         pipeline_tag="image-to-image",
-        tags=["super-resolution", model.architecture()],
+        tags=["super-resolution", *(f"x{scale}" for scale in scales), model.architecture()],
+        datasets=[dataset] if dataset else None,
+        metrics=["psnr", "ssim"],
+        model_name=f"{type(model).__name__} {' '.join(f'x{scale}' for scale in scales)}",
+        eval_results=[
+            EvalResult(
+                task_type="image-to-image",
+                dataset_type=dataset or "images",
+                dataset_name="validation pictures",
+                metric_type=key.partition("_")[0],
+                metric_name=key,
+                metric_value=round(value, 4),
+            )
+            for key, value in (scores or {}).items()
+        ],
     )
-    scales = model.scales
     call = "model(lr)" if len(scales) == 1 else f"model(lr, scale={scales[0]})"
     return f"""---
 {metadata.to_yaml()}
@@ -252,10 +431,20 @@ In a clone of the repository that has `train_{model.architecture()}.py`:
 ```python
 from common.hub import load_model
 
-model = load_model("path/of/this/folder")
+model = load_model("path/of/this/folder")  # or "user/name", its name on the Hub
 sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]} * w), not clamped
 ```
 {training}"""
+
+
+def main() -> None:
+    """Pushes a model folder to the Hub."""
+    parser = argparse.ArgumentParser(description="Pushes a model folder to the Hugging Face Hub.")
+    parser.add_argument("folder", help="that a training script wrote")
+    parser.add_argument("name", help="on the Hub: user/name, or the name alone")
+    parser.add_argument("--private", action="store_true", help="for its owner only")
+    args = parser.parse_args()
+    print(push_model(args.folder, args.name, args.private))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -270,3 +459,9 @@ def replace_file(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)  # a full disk needs the room
         raise
     os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    from common import hub  # under the name by which the networks know it
+
+    hub.main()

@@ -31,6 +31,7 @@ from math import cos, isfinite, lcm, pi
 from pathlib import Path
 from typing import Any, NoReturn
 
+import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -69,13 +70,21 @@ from common.data import (
     count_cores,
     decode_pictures,
     find_pictures,
-    hub_pictures,
     sample_pictures,
     to_float,
     too_small_to_score,
 )
 from common.errors import UserError
-from common.hub import ROOT, SuperResolutionModel, load_matching, model_card, replace_file
+from common.hub import (
+    ROOT,
+    SuperResolutionModel,
+    check_token,
+    load_matching,
+    model_card,
+    push_model,
+    replace_file,
+)
+from common.hub_data import hub_pictures
 from common.metrics import PROTOCOL, evaluate, mean_scores
 from common.resize import Bicubic
 from common.stop import StopRequest, ignore_signals
@@ -166,7 +175,25 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         "package (default: %(default)s)",
     )
     run.add_argument("--dataset_config_name", help="configuration of the data set")
+    run.add_argument("--dataset_revision", help="its branch, tag or commit")
+    run.add_argument("--train_split", default="train", help="to train on (default: %(default)s)")
+    run.add_argument(
+        "--validation_split",
+        help="to choose the best weights by (default: as of --validation_data_dir)",
+    )
+    run.add_argument(
+        "--data_files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="files of the data set to train on, if not all; may have wildcards",
+    )
     run.add_argument("--image_column", help="its column of HR pictures (default: the only one)")
+    run.add_argument(
+        "--max_train_images",
+        type=positive_int,
+        help="train on the first so many pictures, for a trial",
+    )
     run.add_argument(
         "--train_data_dir",
         type=Path,
@@ -183,8 +210,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         "--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s"
     )
     run.add_argument(
-        "--init_from", type=Path, help="model folder or .safetensors file to start from"
+        "--init_from",
+        help="model folder, .safetensors file, or user/name on the Hub, to start from",
     )
+    run.add_argument("--revision", help="of --init_from on the Hub: branch, tag or commit")
     run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     run.add_argument(
         "--ema_decay",
@@ -236,6 +265,13 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         help="resume even if options differ that make the weights, and go on with the new ones",
     )
     run.add_argument("--report_to", choices=["tensorboard", "none"], default="tensorboard")
+    run.add_argument(
+        "--push_to_hub", action="store_true", help="upload the model when all steps are done"
+    )
+    run.add_argument(
+        "--hub_model_id", help="its name there, user/name (default: that of --output_dir)"
+    )
+    run.add_argument("--hub_private", action="store_true", help="make it for yourself only")
 
 
 def set_up_cpu(threads: int | None = None) -> None:
@@ -315,6 +351,8 @@ class Run:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._check_processes()
+        if args.push_to_hub and self.accelerator.is_main_process:
+            check_token()
         self._checkpoint, self._differences = self._claim_output()
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
@@ -346,7 +384,9 @@ class Run:
         """
         self.trained_before = False
         if self.args.init_from:
-            self.trained_before, message = load_matching(model, self.args.init_from)
+            self.trained_before, message = load_matching(
+                model, self.args.init_from, self.args.revision
+            )
             self.print(message)
         self.patches, self.validation = self._load_data()
         self._model = model
@@ -505,7 +545,11 @@ class Run:
         self.print(
             f"{self._result_of_saved()}\nThe model is in {self.args.output_dir}. Evaluate it with"
         )
-        self.print(f"    python evaluate.py --model {self.args.output_dir} --benchmarks sample")
+        self.print(f"    python evaluate.py --model {self.args.output_dir}")
+        if self.args.push_to_hub and self.accelerator.is_main_process:
+            name = self.args.hub_model_id or self.args.output_dir.resolve().name
+            url = push_model(self.args.output_dir, name, self.args.hub_private)
+            self.print(f"It is on the Hub now: {url}")
 
     def print(self, text: str) -> None:
         """Prints once, above the progress bar."""
@@ -674,6 +718,8 @@ class Run:
             f"on {len(self.patches.pictures)} pictures of {source}, with\n\n"
             + "\n".join(recipe)
             + "\n",
+            {key: value for key, value in self._scores.items() if key != "step"},
+            self.args.dataset_name if self.args.dataset_name != "sample" else None,
         )
         replace_file(folder / "README.md", card.encode())
 
@@ -906,13 +952,19 @@ class Run:
         elif args.dataset_name == "sample":
             sources = sample_pictures(SAMPLE_TRAIN)
         else:
-            sources = hub_pictures(
-                args.dataset_name, self.scales, args.dataset_config_name, args.image_column
-            )
+            sources = self._hub_pictures(args.train_split, args.data_files)
+        if args.max_train_images and len(sources) > args.max_train_images:
+            first = range(args.max_train_images)
+            if isinstance(sources, datasets.Dataset):
+                sources = sources.select(first)
+            else:
+                sources = sources[: len(first)]
+        pictures = self._decode(sources)
         if validation_dir:
             validation = self._decode(find_pictures(validation_dir, self.scales))
-        pictures = self._decode(sources)
-        if not validation_dir:
+        elif args.validation_split:
+            validation = self._decode(self._hub_pictures(args.validation_split))
+        else:
             if len(pictures) < 2:
                 raise UserError(
                     "One training picture leaves none to validate on. Add more, or name others "
@@ -935,6 +987,13 @@ class Run:
                 f"{_enumerate(patches.too_small)}"
             )
         return patches, [BenchmarkDataset(validation, scale) for scale in self.scales]
+
+    def _hub_pictures(self, split: str, files: Sequence[str] = ()) -> Sequence[Source]:
+        args = self.args
+        return hub_pictures(
+            *(args.dataset_name, self.scales, args.dataset_config_name, args.image_column),
+            *(split, files, args.dataset_revision),
+        )
 
     def _decode(self, sources: Sequence[Source]) -> Pictures:
         pictures, errors = decode_pictures(sources, self.scales)
@@ -991,9 +1050,6 @@ def _check_arguments(args: argparse.Namespace, scales: Sequence[int]) -> None:
         f"--learning_rate {args.learning_rate} is not above 0.": args.learning_rate > 0,
         f"--lr_warmup_steps {args.lr_warmup_steps} is below 0.": args.lr_warmup_steps >= 0,
         f"--num_workers {args.num_workers} is below 0.": args.num_workers >= 0,
-        f"--init_from {args.init_from}: there is no such file or folder.": (
-            args.init_from is None or args.init_from.exists()
-        ),
         f"--seed {args.seed} is not in [0, 2^32).": 0 <= args.seed < 2**32,
     }
     for message, kept in rules.items():

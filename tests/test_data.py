@@ -19,13 +19,13 @@ from common.data import (
     PatchDataset,
     decode_pictures,
     find_pictures,
-    hub_pictures,
     read_picture,
     sample_pictures,
     to_float,
     to_tensor,
 )
 from common.errors import UserError
+from common.hub_data import hub_pictures
 from common.resize import imresize
 
 GRADIENT = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)

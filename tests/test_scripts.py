@@ -991,7 +991,11 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     assert "bicubic needs a --scale" in refusal(*bicubic)
     message = refusal(*bicubic, "--scale", 2, "--lpips", TORCH_HOME=str(tmp_path))
     assert "--lpips needs the weights of AlexNet, which torchvision cannot download" in message
-    assert "Set5 needs --benchmark_dir DIR" in refusal("evaluate.py", "--model", folder)
+    message = refusal("evaluate.py", "--model", folder)
+    assert "Set5 (eugenesiow/Set5 on the Hub) cannot be had: Cannot reach http://127" in message
+    assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in message
+    message = refusal("evaluate.py", "--model", "out/nothing", *tiny)
+    assert "There is no folder out/nothing. Cannot reach http://127.0.0.1:9" in message
     message = refusal("evaluate.py", "--model", folder, *tiny[:2])
     assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)

@@ -1,0 +1,183 @@
+"""Pictures from the Hugging Face Hub: data sets by name, and the benchmark sets of the papers.
+
+    sources = hub_pictures("yangtao9009/DIV2K", [2])
+    folder = hub_benchmark("Set5")
+
+Nothing from there is run as code, and no archive can write outside of its folder.
+"""
+
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+from filelock import FileLock
+
+from common.data import picture_files
+from common.errors import UserError
+from common.hub import ask_hub
+
+# The benchmark sets under the names of the papers, and how many pictures they have.
+BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
+ALIASES = {"B100": "BSD100"}
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+WAYS_OUT = (
+    "Without the Hub, use --train_data_dir FOLDER for your own pictures, or --dataset_name sample "
+    "for the embedded ones."
+)
+
+
+def hub_pictures(
+    name: str,
+    scales: Sequence[int],
+    config: str | None = None,
+    column: str | None = None,
+    split: str = "train",
+    data_files: Sequence[str] = (),
+    revision: str | None = None,
+) -> datasets.Dataset:
+    """A split of a data set on the Hub, downloaded but not decoded.
+
+    Of archives that hold HR and LR, as DIV2K's, those of HR are taken.
+
+    Args:
+        name: `user/name`, or a folder in the layout of such a data set.
+        scales: Wanted. Columns of pictures `lr_x2` and so on, beside HR, are taken for their LR,
+            and `lr` for that of the only one.
+        config: Its configuration, where it has several.
+        column: The column of the HR pictures. Default: `hr`, or the only column of pictures.
+        split: Its name.
+        data_files: Of the repository, for this split; may have wildcards.
+        revision: Branch, tag or commit. Default: the main branch.
+
+    Raises:
+        UserError: The Hub or the data set cannot be had, or a column is not clear.
+    """
+    if not Path(name).is_dir():
+        files = _ask_for_data(name, revision)
+        data_files = data_files or _hr_archives(files, split)
+    try:
+        table = datasets.load_dataset(
+            name,
+            config,
+            data_files={split: list(data_files)} if data_files else None,
+            split=split,
+            revision=None if Path(name).is_dir() else revision,
+        )
+    except Exception as error:  # any of the many ways in which a repository can be no data set
+        cause = error.__cause__ or error
+        raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
+    return _choose_columns(table, name, scales, column)
+
+
+def _ask_for_data(name: str, revision: str | None) -> list[str]:
+    """The names of the files of a data set, none if it may not be asked for.
+
+    Raises:
+        UserError: There is none, or it is a script.
+    """
+    try:
+        files = ask_hub("dataset", name, revision) or []
+    except UserError as error:
+        raise UserError(f"--dataset_name {name}: {error} {WAYS_OUT}") from None
+    if f"{name.partition('/')[2]}.py" in files:
+        raise UserError(
+            f"The data set {name} is a loading script, and `datasets` no longer runs code from the "
+            "Hub. Use one of plain files, as yangtao9009/DIV2K or yangtao9009/Flickr2K, and for "
+            "benchmarks `evaluate.py --benchmarks`; or download its archives, and give the "
+            "unpacked folder as --train_data_dir."
+        )
+    return files
+
+
+def _hr_archives(files: Sequence[str], split: str) -> list[str]:
+    """The archives of HR pictures of a split, where a repository has archives of LR as well."""
+    archives = [file for file in files if file.endswith(ARCHIVES)]
+    hr, lr = (
+        [file for file in archives if re.search(rf"(?<![a-z]){kind}(?![a-z])", file, re.I)]
+        for kind in ("hr", "lr")
+    )
+    if not hr or not lr:
+        return []
+    is_validation = [bool(re.search("val|test", file, re.I)) for file in hr]
+    wanted = split != "train"
+    return [file for file, other in zip(hr, is_validation, strict=True) if other == wanted]
+
+
+def _choose_columns(
+    table: datasets.Dataset, name: str, scales: Sequence[int], column: str | None
+) -> datasets.Dataset:
+    image_columns = [
+        key for key, kind in table.features.items() if isinstance(kind, datasets.Image)
+    ]
+    hr = column or (
+        "hr" if "hr" in image_columns else image_columns[0] if image_columns else "none"
+    )
+    if hr not in image_columns or (column is None and hr != "hr" and len(image_columns) > 1):
+        raise UserError(
+            f"The columns of pictures in {name} are {image_columns}. Name one with --image_column."
+        )
+    columns = {"hr": hr}
+    columns |= {key: key for key in (f"lr_x{scale}" for scale in scales) if key in image_columns}
+    if "lr" in image_columns and hr != "lr":
+        if len(scales) > 1:
+            raise UserError(
+                f"The column lr of {name} is of one scale, not of {scales}. Name it with --scale."
+            )
+        columns[f"lr_x{scales[0]}"] = "lr"
+    table = table.select_columns(list(columns.values())).rename_columns(
+        {old: new for new, old in columns.items() if new != old}
+    )
+    for key in columns:
+        table = table.cast_column(key, datasets.Image(decode=False))
+    return table
+
+
+def hub_benchmark(name: str) -> Path:
+    """The folder of a benchmark set's HR pictures, downloaded and unpacked once.
+
+    Args:
+        name: One of `BENCHMARKS` or `ALIASES`.
+
+    Raises:
+        UserError: There is no such benchmark, or it cannot be had.
+    """
+    known = ALIASES.get(name, name)
+    if known not in BENCHMARKS:
+        names = ", ".join(BENCHMARKS)
+        raise UserError(
+            f"{name} is none of the benchmarks that are on the Hub ({names}), and not `sample`. "
+            "Name the folder that it is in by --benchmark_dir."
+        )
+    folder = huggingface_hub.cached_assets_path("super-resolution", "benchmarks", known)
+    with FileLock(folder.with_name(f"{known}.lock")):
+        if not (folder / "HR").is_dir():
+            _unpack_benchmark(known, folder)
+    return folder
+
+
+def _unpack_benchmark(name: str, folder: Path) -> None:
+    repository, file = f"eugenesiow/{name}", f"data/{name}_HR.tar.gz"
+    try:
+        ask_hub("dataset", repository)
+        archive = huggingface_hub.hf_hub_download(repository, file, repo_type="dataset")
+        with tempfile.TemporaryDirectory(dir=folder) as unpacked:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+            pictures = picture_files(Path(unpacked))
+            if len(pictures) != BENCHMARKS[name]:
+                raise ValueError(f"it has {len(pictures)} pictures, not {BENCHMARKS[name]}")
+            flat = Path(unpacked, "HR")
+            flat.mkdir(exist_ok=True)
+            for picture in pictures:
+                picture.rename(flat / picture.name)
+            shutil.move(flat, folder / "HR")
+    except (UserError, Exception) as error:  # of the network, the archive, the disk
+        raise UserError(
+            f"The benchmark {name} ({repository} on the Hub) cannot be had: {error} With its "
+            f"pictures in DIR/{name}/HR, use --benchmark_dir DIR."
+        ) from None

@@ -1,0 +1,134 @@
+"""Makes a data set of HR pictures and their LR: parquet, for --dataset_name, kept or pushed.
+
+    python prepare_dataset.py photos --output_dir photos-sr
+    python prepare_dataset.py photos --output_dir photos-sr --patch_size 480 --patch_step 240
+    python prepare_dataset.py photos --output_dir photos-sr --push_to_hub user/photos-sr
+    accelerate launch train_a2n.py --dataset_name photos-sr        # or user/photos-sr
+
+Columns: `hr`, and by MATLAB's bicubic `lr_x2`, `lr_x3`, `lr_x4`, all PNG. Training makes the same
+LR by itself; a prepared set saves others that, and goes to the Hub as one.
+"""
+
+import argparse
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import huggingface_hub
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.data import find_pictures, read_picture, to_tensor
+from common.errors import UserError
+from common.hub import check_token
+from common.resize import crop_to_multiple, imresize
+from common.run import positive_int
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="of HR pictures, searched with its subfolders")
+    parser.add_argument("--output_dir", type=Path, required=True, help="must be new or empty")
+    parser.add_argument(
+        "--scales", type=int, nargs="+", default=[2, 3, 4], help="of HR to LR (default: 2 3 4)"
+    )
+    parser.add_argument(
+        "--patch_size",
+        type=positive_int,
+        help="cut the pictures into squares of this side (default: keep them whole)",
+    )
+    parser.add_argument(
+        "--patch_step",
+        type=positive_int,
+        help="pixels from one square to the next (default: half of --patch_size)",
+    )
+    parser.add_argument("--push_to_hub", metavar="NAME", help="upload it there: user/name")
+    parser.add_argument("--hub_private", action="store_true", help="make it for yourself only")
+    return parser.parse_args()
+
+
+def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:
+    """A picture (H, W, 3), or the squares of a grid in it; the last ones end at its borders."""
+    if size is None:
+        yield pixels
+        return
+    height, width = pixels.shape[:2]
+    step = step or max(1, size // 2)
+    for top in sorted({*range(0, height - size, step), height - size}):
+        for left in sorted({*range(0, width - size, step), width - size}):
+            yield pixels[top : top + size, left : left + size]
+
+
+def png(pixels: np.ndarray) -> dict[str, Any]:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "png")
+    return {"bytes": content.getvalue(), "path": None}
+
+
+def rows(
+    files: Sequence[str], scales: Sequence[int], size: int | None, step: int | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of the data set."""
+    for file in tqdm(files, unit=" pictures"):
+        try:
+            picture = read_picture(file)
+        except (OSError, ValueError) as error:
+            tqdm.write(f"Left out {file}: {error}")
+            continue
+        if min(picture.shape[:2]) < (size or max(scales)):
+            tqdm.write(f"Left out {file}, which is smaller than {size or max(scales)} pixels.")
+            continue
+        for hr in squares(picture, size, step):
+            row = {"hr": png(hr)}
+            for scale in scales:
+                lr = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
+                row[f"lr_x{scale}"] = png(lr.movedim(0, -1).contiguous().numpy())
+            yield row
+
+
+def main() -> None:
+    args = parse_args()
+    if min(args.scales) < 2:
+        raise UserError(f"--scales {min(args.scales)} is not at least 2.")
+    if args.patch_step and not args.patch_size:
+        raise UserError("--patch_step is of --patch_size; leave it out, or add that.")
+    if args.output_dir.exists() and (args.output_dir.is_file() or any(args.output_dir.iterdir())):
+        raise UserError(f"--output_dir {args.output_dir} is not empty. Name another.")
+    if args.push_to_hub:
+        check_token()
+    files = [source["hr"]["path"] for source in find_pictures(args.folder, [])]
+    columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
+    table = datasets.Dataset.from_generator(
+        rows,
+        gen_kwargs={
+            "files": tuple(files),
+            **{"scales": tuple(args.scales), "size": args.patch_size, "step": args.patch_step},
+        },
+        features=datasets.Features(dict.fromkeys(columns, datasets.Image())),
+        writer_batch_size=8,
+    )
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
+    print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
+    if args.push_to_hub:
+        try:
+            api = huggingface_hub.HfApi()
+            url = api.create_repo(
+                args.push_to_hub, repo_type="dataset", private=args.hub_private, exist_ok=True
+            )
+            api.upload_folder(repo_id=url.repo_id, repo_type="dataset", folder_path=args.output_dir)
+        except Exception as error:  # of the network, the token, the name
+            raise UserError(
+                f"Could not push to {args.push_to_hub}: {error}. The data set is in "
+                f"{args.output_dir}; `hf upload` takes it from there."
+            ) from None
+        print(f"It is on the Hub now: {url}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""A Hugging Face Hub on the loopback device, of the standard library, for the tests.
+
+    with HubServer(folder) as hub:
+        hub.url          # for HF_ENDPOINT
+        hub.requests     # ("GET", "/api/datasets/user/name/revision/main", None), ...: the range
+
+Repositories are folders: `folder/datasets/user/name/...` and `folder/models/user/name/...`. One
+with `private` in its name is given to those only who have the token `hf_test`. What is pushed is
+written there. `hub.cut` tells how many times the file of a name is to break off in its middle.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer()
+
+    def do_GET(self):
+        self.answer()
+
+    def do_POST(self):
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.answer()
+
+    def reply(self, status, content=b"", kind="application/json", **headers):
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        for key, value in headers.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def fail(self, status, code, message):
+        self.reply(status, {"error": message}, X_Error_Code=code, X_Error_Message=message)
+
+    def answer(self):
+        hub, path = self.server.hub, unquote(urlsplit(self.path).path)
+        hub.requests.append((self.command, path, self.headers.get("Range")))
+        if path == "/api/whoami-v2":
+            return self.reply(200, {"name": "user", "type": "user", "orgs": []})
+        if path == "/api/repos/create":
+            body = json.loads(self.body)
+            kind = f"{body.get('type', 'model')}s"
+            name = body["name"] if "/" in body["name"] else f"user/{body['name']}"
+            (hub.folder / kind / name).mkdir(parents=True, exist_ok=True)
+            return self.reply(200, {"url": f"{hub.url}/{name}", "name": name})
+        if path == "/api/validate-yaml":
+            return self.reply(200, {"errors": [], "warnings": []})
+        api = re.fullmatch(
+            r"/api/(datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit)/([^/]+)/?(.*))?",
+            path,
+        )
+        file = re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if not api and not file:
+            return self.fail(404, "RepoNotFound", "Repository not found")
+        kind, name = (api or file).group(1, 2)
+        repository = hub.folder / (kind or "models").strip("/") / name
+        allowed = self.headers.get("Authorization") == "Bearer hf_test"
+        if not repository.is_dir() or ("private" in name and not allowed):
+            return self.fail(401, "RepoNotFound", "Repository not found")
+        revision = (api or file).group(4 if api else 3)
+        if revision not in (None, "main", COMMIT):
+            return self.fail(404, "RevisionNotFound", "Revision not found")
+        if file:
+            return self.send_file(repository / file[4])
+        verb, rest = api.group(3, 5)
+        if verb == "tree":
+            return self.send_tree(repository, rest)
+        if verb == "preupload":
+            files = json.loads(self.body)["files"]
+            modes = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files
+            ]
+            return self.reply(200, {"files": modes})
+        if verb == "commit":
+            return self.commit(repository, name)
+        siblings = [{"rfilename": str(path)} for path in files_of(repository)]
+        return self.reply(
+            200,
+            {
+                **{"id": name, "sha": COMMIT, "private": "private" in name, "siblings": siblings},
+                **{"tags": [], "downloads": 0, "likes": 0, "gated": False, "disabled": False},
+            },
+        )
+
+    def send_tree(self, repository, rest):
+        folder = repository / rest
+        if not folder.is_dir():
+            return self.fail(404, "EntryNotFound", "Entry not found")
+        entries = []
+        for path in sorted(folder.rglob("*") if "recursive=" in self.path else folder.iterdir()):
+            entry = {"path": str(path.relative_to(repository)), "oid": COMMIT, "size": 0}
+            entry["type"] = "directory" if path.is_dir() else "file"
+            if path.is_file():
+                entry["size"] = path.stat().st_size
+            entries.append(entry)
+        return self.reply(200, entries)
+
+    def send_file(self, path):
+        if not path.is_file():
+            return self.fail(404, "EntryNotFound", "Entry not found")
+        content = path.read_bytes()
+        headers = {
+            "ETag": f'"{hashlib.sha256(content).hexdigest()[:40]}"',
+            "X-Repo-Commit": COMMIT,
+            "Accept-Ranges": "bytes",
+        }
+        status, asked = 200, re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        whole = len(content)
+        if asked:
+            start, end = int(asked[1]), int(asked[2] or whole - 1)
+            content, status = content[start : end + 1], 206
+            headers["Content-Range"] = f"bytes {start}-{min(end, whole - 1)}/{whole}"
+        if self.command == "GET" and self.server.hub.cut.get(path.name, 0):
+            self.server.hub.cut[path.name] -= 1
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+            return None
+        return self.reply(status, content, "application/octet-stream", **headers)
+
+    def commit(self, repository, name):
+        for line in self.body.splitlines():
+            item = json.loads(line)
+            if item["key"] == "file":
+                path = repository / item["value"]["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(base64.b64decode(item["value"]["content"]))
+        hub = self.server.hub
+        return self.reply(
+            200, {"commitUrl": f"{hub.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
+        )
+
+
+def files_of(repository):
+    return sorted(path.relative_to(repository) for path in repository.rglob("*") if path.is_file())
+
+
+class HubServer:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.requests, self.cut = folder, [], {}
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.hub = self
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()

@@ -1,0 +1,313 @@
+"""From the Hub and to the Hub, with the real clients, against a Hub on the loopback device."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from hub_server import HubServer
+from PIL import Image
+from safetensors.torch import load_file
+from scripts import SMALL, environment, metrics, python, run
+
+from common.data import read_picture, to_tensor
+from common.resize import imresize
+
+SCRIPT = "train_a2n.py"
+pytestmark = pytest.mark.xdist_group("hub")
+
+
+def write_zip(path: Path, files: list[Path]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, f"{path.stem}/{file.name}")
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture(scope="module")
+def repositories(pictures_dir, tmp_path_factory):
+    """Data sets in all the layouts that super-resolution has on the Hub."""
+    root = tmp_path_factory.mktemp("hub")
+    sets = root / "datasets"
+    files = sorted(pictures_dir.glob("*.png"))
+    small = []
+    for file in files:
+        small.append(tmp_path_factory.mktemp("lr") / file.name)
+        Image.open(file).resize((48, 40)).save(small[-1])
+    # As yangtao9009/DIV2K: the default.
+    write_zip(sets / "yangtao9009" / "DIV2K" / "DIV2K_train_HR.zip", files)
+    # As goodfellowliu/DIV2K.
+    for name, pictures in (
+        *(("train_HR", files), ("train_LR_bicubic_X2", small)),
+        *(("valid_HR", files[:2]), ("valid_LR_bicubic_X2", small[:2])),
+    ):
+        write_zip(sets / "user" / "mixed" / f"DIV2K_{name}.zip", pictures)
+    for split, pictures in (("train", files[:6]), ("validation", files[6:])):
+        (sets / "user" / "folder" / split).mkdir(parents=True)
+        for picture in pictures:
+            shutil.copy(picture, sets / "user" / "folder" / split)
+    table = datasets.Dataset.from_dict(
+        {"hr": list(map(str, files)), "lr": list(map(str, small)), "label": [0] * len(files)}
+    )
+    for column in ("hr", "lr"):
+        table = table.cast_column(column, datasets.Image())
+    (sets / "user" / "private-pairs").mkdir()
+    table.to_parquet(sets / "user" / "private-pairs" / "train.parquet")
+    (sets / "user" / "script").mkdir()
+    (sets / "user" / "script" / "script.py").write_text("raise SystemExit('run')")
+    for name, number in (("Set5", 5), ("Set14", 14)):
+        content = {f"{name}_HR/{n}.png": files[n % 8].read_bytes() for n in range(number)}
+        write_tar(sets / "eugenesiow" / name / "data" / f"{name}_HR.tar.gz", content)
+    few = {"BSD100_HR/1.png": files[0].read_bytes()}
+    write_tar(sets / "eugenesiow" / "BSD100" / "data" / "BSD100_HR.tar.gz", few)
+    evil = {"../../evil.png": files[0].read_bytes()}
+    write_tar(sets / "eugenesiow" / "Urban100" / "data" / "Urban100_HR.tar.gz", evil)
+    (root / "models").mkdir()
+    with HubServer(root) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(repositories, tmp_path):
+    """The Hub, with a cache that is empty, and what the scripts need in their environment."""
+    repositories.requests.clear()
+    repositories.cut.clear()
+    repositories.variables = {
+        "HF_ENDPOINT": repositories.url,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    return repositories
+
+
+def downloads(hub: HubServer, name: str) -> int:
+    """How many times all of a file was asked for. (`datasets` also looks at the list of a zip.)"""
+    return sum(
+        (kind, part) == ("GET", None) and path.endswith(name) for kind, path, part in hub.requests
+    )
+
+
+def train(hub, output_dir, *options, check=True, **variables):
+    base = (SCRIPT, *SMALL, "--max_train_steps", 2, "--output_dir", output_dir)
+    return run(*base, *options, check=check, **(hub.variables | variables))
+
+
+@pytest.mark.parametrize(
+    ("options", "train_on", "validate_on"),
+    [
+        ((), 7, 1),
+        (("--dataset_name", "user/mixed"), 7, 1),
+        (("--dataset_name", "user/mixed", "--validation_split", "validation"), 8, 2),
+        (("--dataset_name", "user/mixed", "--data_files", "*valid_HR.zip"), 1, 1),
+        (("--dataset_name", "user/folder", "--validation_split", "validation"), 6, 2),
+        (("--dataset_name", "user/folder", "--train_split", "validation"), 1, 1),
+        (("--dataset_name", "user/folder", "--max_train_images", 3), 2, 1),
+    ],
+)
+def test_layouts(options, train_on, validate_on, hub, tmp_path):
+    process = train(hub, tmp_path / "run", *options)
+    assert f"Pictures: {train_on} to train on" in process.stdout
+    assert f"{validate_on} to validate on" in process.stdout
+    assert downloads(hub, "X2.zip") == 0
+
+
+def test_private_pairs(hub, tmp_path):
+    options = ("--dataset_name", "user/private-pairs", "--dataset_revision", "main")
+    process = train(hub, tmp_path / "run", *options, check=False)
+    assert process.returncode == 1
+    assert "There is no data set user/private-pairs" in process.stderr
+    assert "or it is private. Check the name, or log in by `hf auth login`" in process.stderr
+    process = train(hub, tmp_path / "run", *options, HF_TOKEN="hf_test")
+    assert "Pictures: 7 to train on" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--dataset_name", "user/script"),
+            "user/script is a loading script, and `datasets` no lo",
+        ),
+        (("--dataset_name", "user/none"), "There is no data set user/none on http://127.0.0.1:"),
+        (
+            ("--dataset_name", "user/mixed", "--dataset_revision", "v9"),
+            "There is no data set user/mixed at revision v9 on http",
+        ),
+        (
+            ("--dataset_name", "user/mixed", "--data_files", "nothing.zip"),
+            "Cannot load the data set",
+        ),
+        (("--dataset_name", "user/folder", "--train_split", "test"), 'Unknown split "test"'),
+        (("--dataset_name", "a/b/c"), "a/b/c is neither a folder nor a data set of the Hub"),
+        (("--init_from", "user/none"), "There is no model user/none on http://127.0.0.1:"),
+    ],
+)
+def test_what_cannot_be_had(options, message, hub, tmp_path):
+    process = train(hub, tmp_path / "run", *options, check=False)
+    assert process.returncode == 1
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_second_start_downloads_nothing(hub, tmp_path):
+    train(hub, tmp_path / "first")
+    assert downloads(hub, "DIV2K_train_HR.zip") == 1
+    hub.requests.clear()
+    train(hub, tmp_path / "second")
+    assert downloads(hub, "DIV2K_train_HR.zip") == 0
+    hub.requests.clear()
+    train(hub, tmp_path / "offline", HF_HUB_OFFLINE="1")
+    assert not hub.requests
+
+
+def test_two_processes_download_once(hub, tmp_path):
+    command = (SCRIPT, *SMALL, "--max_train_steps", 2, "--dataset_name", "yangtao9009/DIV2K")
+    processes = [
+        subprocess.Popen(
+            python(*command, "--output_dir", tmp_path / f"{number}"),
+            env=environment(**hub.variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    ends = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ends
+    assert downloads(hub, "DIV2K_train_HR.zip") == 1
+    assert metrics(tmp_path / "0") == metrics(tmp_path / "1")
+
+
+def test_a_connection_that_breaks(hub, tmp_path):
+    hub.cut["DIV2K_train_HR.zip"] = 1
+    process = train(hub, tmp_path / "run")
+    assert "Pictures: 7 to train on" in process.stdout
+    assert hub.cut["DIV2K_train_HR.zip"] == 0
+
+
+def test_benchmarks_by_name(hub, tmp_path):
+    bicubic = ("evaluate.py", "--model", "bicubic", "--scale", 2)
+    process = run(*bicubic, **hub.variables)
+    assert [line.split()[:2] for line in process.stdout.splitlines()[-2:]] == [
+        ["Set5", "5"],
+        ["Set14", "14"],
+    ]
+    assert downloads(hub, "Set5_HR.tar.gz") == 1
+    assert downloads(hub, "Set14_HR.tar.gz") == 1
+    hub.requests.clear()
+    run(*bicubic, **hub.variables)
+    assert not hub.requests
+    for name, message in (
+        ("BSD100", "it has 1 pictures, not 100"),
+        ("Urban100", "is outside the destination"),
+        ("Set6", "Set6 is none of the benchmarks that are on the Hub (Set5, Set14, BSD100, Urban"),
+    ):
+        process = run(*bicubic, "--benchmarks", name, check=False, **hub.variables)
+        assert process.returncode == 1
+        assert message in process.stderr
+        assert "Traceback" not in process.stderr
+    assert not list(tmp_path.rglob("evil.png"))
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
+    folder = tmp_path / "tiny"
+    options = ("--max_train_images", 4, "--push_to_hub", "--hub_private")
+    process = train(hub, folder, *options, check=False)
+    assert (
+        "--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN." in process.stderr
+    )
+    process = train(hub, folder, *options, HF_TOKEN="hf_test")
+    assert f"It is on the Hub now: {hub.url}/user/tiny" in process.stdout
+    pushed = hub.folder / "models" / "user" / "tiny"
+    assert {path.name for path in pushed.iterdir()} == {
+        *("README.md", "config.json", "model.safetensors")
+    }
+    for path in pushed.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    card = (pushed / "README.md").read_text()
+    psnr = next(row["psnr_y"] for row in metrics(folder) if "psnr_y" in row)
+    for text in (
+        *("library_name: pytorch", "pipeline_tag: image-to-image", "license: apache-2.0"),
+        *("- yangtao9009/DIV2K", "model-index:", "type: psnr", f"value: {psnr:.4f}"),
+        *("Protocol: output rounded to 8 bits", "load_model(", "--max_train_images 4"),
+    ):
+        assert text in card
+
+    options = ("--model", "user/tiny", "--benchmarks", "Set5")
+    assert "A2N x2 (user/tiny)" in run("evaluate.py", *options, **hub.variables).stdout
+    hub.requests.clear()
+    offline = hub.variables | {"HF_HUB_OFFLINE": "1"}
+    assert "A2N x2 (user/tiny)" in run("evaluate.py", *options, **offline).stdout
+    assert not hub.requests
+    process = train(hub, tmp_path / "next", "--init_from", "user/tiny", "--revision", "main")
+    assert "172 of 172 tensors copied from" in process.stdout
+    process = run("evaluate.py", *options, "--revision", "v9", check=False, **hub.variables)
+    assert "There is no model user/tiny at revision v9 on" in process.stderr
+
+
+def test_a_push_that_fails_loses_nothing(hub, tmp_path):
+    options = ("--max_train_images", 4, "--push_to_hub", "--hub_model_id", "no/such/name")
+    process = train(hub, tmp_path / "run", *options, check=False, HF_TOKEN="hf_test")
+    assert process.returncode == 1
+    folder = tmp_path / "run"
+    assert f"Could not push {folder} to no/such/name on the Hub: " in process.stderr
+    assert f"try again by\n    python -m common.hub {folder} no/such/name" in process.stderr
+    assert "Traceback" not in process.stderr
+    process = run("-m", "common.hub", folder, "again", **hub.variables, HF_TOKEN="hf_test")
+    assert process.stdout == f"{hub.url}/user/again\n"
+    pushed = load_file(hub.folder / "models" / "user" / "again" / "model.safetensors")
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        assert torch.equal(pushed[name], tensor)
+
+
+def test_without_a_network_it_ends_soon(tmp_path):
+    # The endpoint of conftest.py, where nobody listens.
+    start = time.monotonic()
+    process = run("-c", "from common.hub import load_model; load_model('user/tiny')", check=False)
+    assert "Cannot reach http://127.0.0.1:9 for the model user/tiny" in process.stderr
+    assert "HF_HUB_OFFLINE=1 uses what was downloaded before" in process.stderr
+    assert time.monotonic() - start < 30  # of which most is the start of Python
+
+
+def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
+    shutil.copytree(pictures_dir, tmp_path / "photos")
+    (tmp_path / "photos" / "text.png").write_text("no picture")
+    Image.new("RGB", (30, 90)).save(tmp_path / "photos" / "narrow.png")
+    command = ("prepare_dataset.py", tmp_path / "photos", "--output_dir", tmp_path / "set")
+    options = ("--patch_size", 48, "--patch_step", 32, "--push_to_hub", "user/prepared")
+    process = run(*command, *options, **hub.variables, HF_TOKEN="hf_test")
+    assert "text.png: cannot identify image file" in process.stdout
+    assert "narrow.png, which is smaller than 48 pixels" in process.stdout
+    # Of 96x80, at 0, 32, 48 and at 0, 32.
+    assert f"48 rows are in {tmp_path / 'set'}" in process.stdout
+    assert f"It is on the Hub now: {hub.url}/datasets/user/prepared" in process.stdout
+    table = datasets.Dataset.from_parquet(str(tmp_path / "set" / "train.parquet"))
+    assert table.column_names == ["hr", "lr_x2", "lr_x3", "lr_x4"]
+    picture = read_picture(pictures_dir / "0.png")
+    expected = picture[32:80, 48:96]
+    assert np.array_equal(np.asarray(table[5]["hr"]), expected)
+    for scale in (2, 3, 4):
+        lr = imresize(to_tensor(expected.copy()), 1 / scale).movedim(0, -1).numpy()
+        assert np.array_equal(np.asarray(table[5][f"lr_x{scale}"]), lr)
+    process = run(*command, check=False, **hub.variables)
+    assert f"--output_dir {tmp_path / 'set'} is not empty. Name another." in process.stderr
+    for name in (tmp_path / "set", "user/prepared"):
+        run_dir = tmp_path / f"run-{Path(name).name}"
+        assert "43 to train on" in train(hub, run_dir, "--dataset_name", name, "--scale", 3).stdout

@@ -62,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             kind = f"{body.get('type', 'model')}s"
             name = body["name"] if "/" in body["name"] else f"user/{body['name']}"
             (hub.folder / kind / name).mkdir(parents=True, exist_ok=True)
-            return self.reply(200, {"url": f"{hub.url}/{name}", "name": name})
+            prefix = "datasets/" if kind == "datasets" else ""
+            return self.reply(200, {"url": f"{hub.url}/{prefix}{name}", "name": name})
         if path == "/api/validate-yaml":
             return self.reply(200, {"errors": [], "warnings": []})
         api = re.fullmatch(

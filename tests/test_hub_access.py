@@ -113,12 +113,14 @@ def train(hub, output_dir, *options, check=True, **variables):
     ("options", "train_on", "validate_on"),
     [
         ((), 7, 1),
-        (("--dataset_name", "user/mixed"), 7, 1),
+        pytest.param(("--dataset_name", "user/mixed"), 7, 1, marks=pytest.mark.slow),
         (("--dataset_name", "user/mixed", "--validation_split", "validation"), 8, 2),
         (("--dataset_name", "user/mixed", "--data_files", "*valid_HR.zip"), 1, 1),
         (("--dataset_name", "user/folder", "--validation_split", "validation"), 6, 2),
         (("--dataset_name", "user/folder", "--train_split", "validation"), 1, 1),
-        (("--dataset_name", "user/folder", "--max_train_images", 3), 2, 1),
+        pytest.param(
+            ("--dataset_name", "user/folder", "--max_train_images", 3), 2, 1, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_layouts(options, train_on, validate_on, hub, tmp_path):
@@ -310,4 +312,4 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     assert f"--output_dir {tmp_path / 'set'} is not empty. Name another." in process.stderr
     for name in (tmp_path / "set", "user/prepared"):
         run_dir = tmp_path / f"run-{Path(name).name}"
-        assert "43 to train on" in train(hub, run_dir, "--dataset_name", name, "--scale", 3).stdout
+        assert "44 to train on" in train(hub, run_dir, "--dataset_name", name, "--scale", 3).stdout

@@ -158,9 +158,11 @@ def test_a_second_ctrl_c_ends_at_once(begin, tmp_path):
     ("launcher", "number"),
     [
         (("-m", "accelerate.commands.launch", "--cpu"), signal.SIGTERM),
-        (("-m", "accelerate.commands.launch", "--cpu"), signal.SIGINT),
         (TWO, signal.SIGTERM),
-        (TWO, signal.SIGINT),
+        *(
+            pytest.param(launcher, signal.SIGINT, marks=pytest.mark.slow)
+            for launcher in (("-m", "accelerate.commands.launch", "--cpu"), TWO)
+        ),
         (TWO, signal.SIGKILL),
     ],
 )

@@ -67,7 +67,7 @@ def test_output_folder(trained):
     assert record["args"]["ema_decay"] == 0.9
     assert record["torch"] == torch.__version__.split("+")[0]
     card = (folder / "README.md").read_text()
-    assert card.startswith("---\nlicense: apache-2.0\npipeline_tag: image-to-image\n")
+    assert card.startswith("---\nlibrary_name: pytorch\nlicense: apache-2.0\n")
     assert f"python {script} --batch_size 4" in card
     assert "load_model(" in card
     assert re.search(r"PSNR-Y \d+\.\d\d dB", card)

@@ -77,6 +77,7 @@ from common.data import (
 from common.errors import UserError
 from common.hub import (
     ROOT,
+    WEIGHTS,
     SuperResolutionModel,
     check_token,
     load_matching,
@@ -351,8 +352,6 @@ class Run:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self._check_processes()
-        if args.push_to_hub and self.accelerator.is_main_process:
-            check_token()
         self._checkpoint, self._differences = self._claim_output()
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
@@ -537,9 +536,9 @@ class Run:
                 f"{failures}. Make room there and repeat the command with "
                 "--resume_from_checkpoint latest."
             )
-        if not (self.args.output_dir / "model.safetensors").exists():
+        if not (self.args.output_dir / WEIGHTS).exists():
             self._fail(
-                f"All steps are done, but there is no model.safetensors in {self.args.output_dir}: "
+                f"All steps are done, but there is no {WEIGHTS} in {self.args.output_dir}: "
                 "somebody has taken it away. The weights of the last step are in the checkpoint."
             )
         self.print(
@@ -852,6 +851,8 @@ class Run:
         found: list[Any] = [None, [], ""]
         if self.accelerator.is_main_process:
             try:
+                if args.push_to_hub:
+                    check_token()
                 self._lock = claim_folder(args.output_dir, wanted)
                 if wanted:
                     found[0], notes = choose_checkpoint(args.output_dir, wanted)

@@ -547,7 +547,8 @@ def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precisio
 def test_srgan_on_a_gpu(train, with_content, tmp_path):
     launcher = "-m torch.distributed.run --standalone --nproc_per_node 1".split()  # DDP by nccl
     options = ("--pretrain_steps", 2, "--mixed_precision", "bf16", "--logging_steps", 1)
-    train(SRGAN, tmp_path / "run", *with_content, *options, steps=2, runner=partial(run, *launcher))
+    runner = partial(run, *launcher, ACCELERATE_USE_CPU="false")
+    train(SRGAN, tmp_path / "run", *with_content, *options, steps=2, runner=runner)
     assert [row["step"] for row in metrics(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4]
 
 

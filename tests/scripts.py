@@ -115,7 +115,9 @@ def refusal(script: str, *options, **variables: str) -> str:
 
 
 def metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The whole lines of metrics.jsonl, to which a running training may be writing."""
+    lines = (folder / "metrics.jsonl").read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def assert_same_run(first: Path, second: Path) -> None:

@@ -27,7 +27,14 @@ _NOT_RECIPE = {
     *("dataset_name", "dataset_config_name", "image_column", "train_data_dir", "data_files"),
     *("dataset_revision", "train_split", "validation_split", "max_train_images", "revision"),
     *("push_to_hub", "hub_model_id", "hub_private"),
-    *("validation_data_dir", "mixed_precision", "compile", "num_workers", "cpu_threads"),
+    *(
+        "validation_data_dir",
+        "validation_data_files",
+        "mixed_precision",
+        "compile",
+        "num_workers",
+        "cpu_threads",
+    ),
     *("logging_steps", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
     *("gradient_accumulation_steps", "allow_recipe_change"),
     "vgg_weights",  # a path, which says nothing of what is in the file

@@ -13,9 +13,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -232,13 +233,21 @@ class Pictures:
 
 
 def decode_pictures(
-    sources: Sequence[Source], scales: Sequence[int]
+    sources: Iterable[Source],
+    scales: Sequence[int],
+    identity: Any = None,
+    folder: Path | None = None,
 ) -> tuple[Pictures, dict[str, str]]:
     """Decodes pictures and makes their LR, or finds the result of an earlier start in the cache.
 
-    The cache is that of `datasets` (`HF_DATASETS_CACHE`). It is found again by the paths, sizes and
-    times of the files, or by the fingerprint of the data set. Processes that start together wait
-    for the one that decodes.
+    Processes that start together wait for the one that decodes.
+
+    Args:
+        sources: The pictures.
+        scales: Of HR to LR.
+        identity: What the result is found again by: JSON values. Default: the paths, sizes and
+            times of the files, or the fingerprint of the data set.
+        folder: For the cache. Default: that of `datasets` (`HF_DATASETS_CACHE`).
 
     Returns:
         The pictures, and for each that could not be read its name and the reason.
@@ -246,17 +255,21 @@ def decode_pictures(
     Raises:
         UserError: The cache cannot be written.
     """
-    identity: Any = getattr(sources, "_fingerprint", None) or [
-        [key, value if key == "name" else _state(value)]
-        for source in sources
-        for key, value in source.items()
-    ]
+    identity = (
+        identity
+        or getattr(sources, "_fingerprint", None)
+        or [
+            [key, value if key == "name" else _state(value)]
+            for source in sources
+            for key, value in source.items()
+        ]
+    )
     layout = 1  # of the table: another number where `_decode` or MATLAB's bicubic changes
     key = json.dumps([layout, identity, list(scales)])
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
     columns = {"name": "string", "error": "string", "height": "int32", "width": "int32"}
     columns |= dict.fromkeys(("hr", *(f"lr_x{scale}" for scale in scales)), "large_binary")
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache = folder or Path(datasets.config.HF_DATASETS_CACHE)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         datasets.disable_progress_bars()  # its bar knows no total; ours does
@@ -272,6 +285,7 @@ def decode_pictures(
                     {key: datasets.Value(kind) for key, kind in columns.items()}
                 ),
                 fingerprint=fingerprint,
+                cache_dir=str(cache),
                 writer_batch_size=4,  # pictures in memory; the default of 1000 takes gigabytes
             )
     except (OSError, datasets.exceptions.DatasetGenerationError) as error:
@@ -297,24 +311,39 @@ def _state(file: dict[str, Any]) -> list[Any]:
     return [file["path"], status.st_size, status.st_mtime_ns]
 
 
-def _decode(sources: Sequence[Source], scales: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _decode(sources: Iterable[Source], scales: Sequence[int]) -> Iterator[dict[str, Any]]:
     workers = min(16, count_cores())  # threads: Pillow and PyTorch let go of the interpreter
+    decode = partial(_decode_one, scales)
+    numbered = enumerate(sources)
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(
-            total=len(sources), desc="Decoding", unit=" pictures", leave=False, disable=None
+            total=len(sources) if isinstance(sources, Sized) else None,
+            desc="Decoding",
+            unit=" pictures",
+            leave=False,
+            disable=None,
         ) as bar,
     ):
-        for start in range(0, len(sources), 2 * workers):
-            numbers = range(start, min(start + 2 * workers, len(sources)))
-            for row in pool.map(
-                _decode_one,
-                numbers,
-                [sources[number] for number in numbers],
-                [scales] * len(numbers),
-            ):
+        while some := list(islice(numbered, 2 * workers)):
+            for row in pool.map(decode, *zip(*some, strict=True)):
                 yield row
                 bar.update()
+
+
+def _fetch(file: dict[str, Any]) -> dict[str, Any]:
+    """A file that is on the Hub, with its bytes; any other as it is.
+
+    Raises:
+        UserError: It cannot be had, which says nothing of the picture.
+    """
+    if file["bytes"] is None and "hf://" in file["path"]:
+        try:
+            with fsspec.open(file["path"]) as opened:
+                return file | {"bytes": opened.read()}
+        except Exception as error:
+            raise UserError(f"Cannot read {file['path']}: {error}") from None
+    return file
 
 
 def _read_file(file: dict[str, Any]) -> np.ndarray:
@@ -324,8 +353,9 @@ def _read_file(file: dict[str, Any]) -> np.ndarray:
         return read_picture(opened)
 
 
-def _decode_one(number: int, source: Source, scales: Sequence[int]) -> dict[str, Any]:
+def _decode_one(scales: Sequence[int], number: int, source: Source) -> dict[str, Any]:
     """One row of the table. A picture that cannot be used is a row with the reason."""
+    source = source | {key: _fetch(source[key]) for key in source if key != "name" and source[key]}
     file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
     path = (file["path"] or "").partition("::")[0]  # in an archive: zip://a.png::b.zip
     name = source.get("name") or f"row {number} ({Path(path).name})"

@@ -145,7 +145,7 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         return model.eval()
 
 
-def ask_hub(kind: str, name: str, revision: str | None = None) -> list[str] | None:
+def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, list[str]] | None:
     """Asks the Hub for a repository: one quick question, before anything retries a dead network.
 
     Args:
@@ -154,7 +154,7 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> list[str] | No
         revision: Branch, tag or commit. Default: the main branch.
 
     Returns:
-        The names of its files; None with `HF_HUB_OFFLINE=1`, which allows no questions.
+        Its commit and the names of its files; None with `HF_HUB_OFFLINE=1`: no questions then.
 
     Raises:
         UserError: It cannot be had.
@@ -166,10 +166,8 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> list[str] | No
     what = f"{kind_of} {name}" + f" at revision {revision}" * (revision is not None)
     try:
         api = huggingface_hub.HfApi()
-        if kind == "dataset":
-            files = api.dataset_info(name, revision=revision, timeout=3).siblings
-        else:
-            files = api.model_info(name, revision=revision, timeout=3).siblings
+        ask: Any = api.dataset_info if kind == "dataset" else api.model_info
+        found = ask(name, revision=revision, timeout=3)
     except HFValidationError:
         raise UserError(
             f"{name} is neither a folder nor a {kind_of} of the Hub, user/name."
@@ -193,7 +191,7 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> list[str] | No
             f"Cannot reach {endpoint} for the {what} ({error}). HF_HUB_OFFLINE=1 uses what was "
             "downloaded before."
         ) from None
-    return [file.rfilename for file in files or []]
+    return found.sha or "", [file.rfilename for file in found.siblings or []]
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
@@ -206,10 +204,10 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
         return folder
     try:
-        files = ask_hub("model", f"{name}", revision)
+        found = ask_hub("model", f"{name}", revision)
     except UserError as error:
         raise UserError(f"There is no folder {name}. {error}") from None
-    missing = [file for file in (CONFIG, WEIGHTS) if files is not None and file not in files]
+    missing = [file for file in (CONFIG, WEIGHTS) if found and file not in found[1]]
     if missing:
         raise UserError(f"The model {name} on the Hub has no {' and no '.join(missing)}.")
     try:

@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
@@ -39,7 +40,8 @@ def hub_pictures(
     split: str = "train",
     data_files: Sequence[str] = (),
     revision: str | None = None,
-) -> datasets.Dataset:
+    streaming: bool = False,
+) -> tuple[datasets.Dataset | datasets.IterableDataset, list[Any]]:
     """A split of a data set on the Hub, downloaded but not decoded.
 
     Of archives that hold HR and LR, as DIV2K's, those of HR are taken.
@@ -53,35 +55,55 @@ def hub_pictures(
         split: Its name.
         data_files: Of the repository, for this split; may have wildcards.
         revision: Branch, tag or commit. Default: the main branch.
+        streaming: Whether to read it over the network and keep nothing, instead of a download.
+
+    Returns:
+        The pictures, and what tells them from others (JSON values).
 
     Raises:
         UserError: The Hub or the data set cannot be had, or a column is not clear.
     """
-    if not Path(name).is_dir():
-        files = _ask_for_data(name, revision)
-        data_files = data_files or _hr_archives(files, split)
+    folder = Path(name)
     try:
+        if folder.is_dir():
+            revision = None
+            version = f"{max(path.stat().st_mtime_ns for path in folder.rglob('*'))}"
+        else:
+            version, files = _ask_for_data(name, revision)
+            data_files = data_files or _hr_archives(files, split)
+            if streaming:
+                revision = version  # else the branch might move on in the middle
         table = datasets.load_dataset(
             name,
             config,
             data_files={split: list(data_files)} if data_files else None,
             split=split,
-            revision=None if Path(name).is_dir() else revision,
+            revision=revision,
+            streaming=streaming,
         )
+        if streaming:
+            table = table.decode(
+                False
+            )  # here, else its pictures would be decoded and encoded again
+        table = _choose_columns(table, name, scales, column)
+    except UserError:
+        raise
     except Exception as error:  # any of the many ways in which a repository can be no data set
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
-    return _choose_columns(table, name, scales, column)
+    if not streaming:
+        version = table._fingerprint
+    return table, [name, config, column, split, list(data_files), version]
 
 
-def _ask_for_data(name: str, revision: str | None) -> list[str]:
-    """The names of the files of a data set, none if it may not be asked for.
+def _ask_for_data(name: str, revision: str | None) -> tuple[str, list[str]]:
+    """The commit of a data set and the names of its files, neither if it may not be asked for.
 
     Raises:
         UserError: There is none, or it is a script.
     """
     try:
-        files = ask_hub("dataset", name, revision) or []
+        commit, files = ask_hub("dataset", name, revision) or ("", [])
     except UserError as error:
         raise UserError(f"--dataset_name {name}: {error} {WAYS_OUT}") from None
     if f"{name.partition('/')[2]}.py" in files:
@@ -91,7 +113,7 @@ def _ask_for_data(name: str, revision: str | None) -> list[str]:
             "benchmarks `evaluate.py --benchmarks`; or download its archives, and give the "
             "unpacked folder as --train_data_dir."
         )
-    return files
+    return commit, files
 
 
 def _hr_archives(files: Sequence[str], split: str) -> list[str]:
@@ -109,8 +131,11 @@ def _hr_archives(files: Sequence[str], split: str) -> list[str]:
 
 
 def _choose_columns(
-    table: datasets.Dataset, name: str, scales: Sequence[int], column: str | None
-) -> datasets.Dataset:
+    table: datasets.Dataset | datasets.IterableDataset,
+    name: str,
+    scales: Sequence[int],
+    column: str | None,
+) -> datasets.Dataset | datasets.IterableDataset:
     image_columns = [
         key for key, kind in table.features.items() if isinstance(kind, datasets.Image)
     ]

@@ -24,7 +24,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from math import cos, isfinite, lcm, pi
@@ -89,6 +89,7 @@ from common.hub_data import hub_pictures
 from common.metrics import PROTOCOL, evaluate, mean_scores
 from common.resize import Bicubic
 from common.stop import StopRequest, ignore_signals
+from common.stream import Part, PictureStream, Position
 
 
 def positive_int(text: str) -> int:
@@ -189,11 +190,38 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         metavar="FILE",
         help="files of the data set to train on, if not all; may have wildcards",
     )
+    run.add_argument(
+        "--validation_data_files",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="files of the data set to validate on",
+    )
     run.add_argument("--image_column", help="its column of HR pictures (default: the only one)")
     run.add_argument(
         "--max_train_images",
         type=positive_int,
         help="train on the first so many pictures, for a trial",
+    )
+    run.add_argument(
+        "--streaming",
+        action="store_true",
+        help="for data sets larger than the disk: read the pictures over the network while "
+        "training, and keep only some of them; wants a validation split or folder",
+    )
+    run.add_argument(
+        "--streaming_images",
+        type=positive_int,
+        default=500,
+        help="pictures of a stream to train on at a time; twice as many are on the disk (default: "
+        "%(default)s)",
+    )
+    run.add_argument(
+        "--patches_per_image",
+        type=positive_int,
+        default=64,
+        help="of a stream: how many patches its pictures give on average before the next ones take "
+        "their place (default: %(default)s)",
     )
     run.add_argument(
         "--train_data_dir",
@@ -313,7 +341,7 @@ class Run:
         total_steps: Optimizer steps of the whole run.
         scales: That the network is trained for.
         keeps_best: Whether `model.safetensors` is the best on validation, or the latest.
-        patches: The training patches.
+        patches: The training patches, or the stream that they come from.
         validation: The validation pictures, at each scale.
         trained_before: Whether `--init_from` holds just this network, so that all of it is trained.
     """
@@ -366,6 +394,7 @@ class Run:
         self._count = 0  # of the terms in each
         self._metrics_file = args.output_dir / "metrics.jsonl"
         self._unwritten: list[str] = []  # lines of metrics.jsonl that found no room
+        self._positions: dict[int, Position] = {}  # of the parts of a stream, this and the next
         self._unsaved: dict[str, str] = {}  # what could not be saved when last tried, and why
         self.accelerator.register_for_checkpointing(self)
 
@@ -453,24 +482,58 @@ class Run:
         batch_size, index = self.args.batch_size, self.accelerator.process_index
         parts = self.args.gradient_accumulation_steps
         share = batch_size // parts // self.accelerator.num_processes
-        starts = (
-            part * (batch_size // parts) + index * share
-            for part in range(self.step * parts, self._end * parts)
-        )
-        # Any: PyTorch asks for lists here, but takes ranges as well.
-        numbers: Iterator[Any] = (range(start, start + share) for start in starts)
-        loader = DataLoader(
-            self.patches,
-            batch_sampler=numbers,
-            num_workers=self.args.num_workers,
-            collate_fn=default_convert,  # the data set makes whole batches
-            generator=torch.Generator(),  # else it would draw from the one that resuming restores
-            pin_memory=self.accelerator.device.type == "cuda",
-            worker_init_fn=ignore_signals,
-        )
         self._model.train()
-        for lr, hr in loader:
-            yield to_float(lr, self.accelerator.device), to_float(hr, self.accelerator.device)
+        for patches, steps in self._patches_of_steps():
+            starts = (
+                part * (batch_size // parts) + index * share
+                for part in range(steps.start * parts, steps.stop * parts)
+            )
+            # Any: PyTorch asks for lists here, but takes ranges as well.
+            numbers: Iterator[Any] = (range(start, start + share) for start in starts)
+            loader = DataLoader(
+                patches,
+                batch_sampler=numbers,
+                num_workers=self.args.num_workers,
+                collate_fn=default_convert,  # the data set makes whole batches
+                generator=torch.Generator(),  # else it would draw from the one resuming restores
+                pin_memory=self.accelerator.device.type == "cuda",
+                worker_init_fn=ignore_signals,
+            )
+            for lr, hr in loader:
+                yield to_float(lr, self.accelerator.device), to_float(hr, self.accelerator.device)
+
+    def _patches_of_steps(self) -> Iterator[tuple[PatchDataset, range]]:
+        """What to train on in which of the steps that are left: of a stream, part by part."""
+        stream, args = self.patches, self.args
+        if isinstance(stream, PatchDataset):
+            yield stream, range(self.step, self._end)
+            return
+        steps_of_part = max(1, args.streaming_images * args.patches_per_image // args.batch_size)
+        first, last = self.step // steps_of_part, (self._end - 1) // steps_of_part
+        stream.begin = self._positions.get(first, stream.begin)
+        stream.count = last - first + 1
+        position = stream.begin
+        for number, part in enumerate(stream.parts(), first):
+            # All processes have the part; so none still has to open the one before it.
+            error = ""
+            if isinstance(part, str):
+                error = part
+            elif not len(part.pictures):
+                error = _errors_in_words(part.errors, 0)
+            if error := next(filter(None, gather_object([error])), ""):
+                self._fail(
+                    f"Cannot read on in the stream of {args.dataset_name} at step {self.step}: "
+                    f"{error}. Go on later with --resume_from_checkpoint latest."
+                )
+            assert isinstance(part, Part)
+            if number - 1 in self._positions and self.accelerator.is_local_main_process:
+                stream.delete(self._positions[number - 1])
+            self._positions = {number: position, number + 1: part.end}
+            position = part.end
+            if part.errors:
+                self.print(f"Left out {_errors_in_words(part.errors, len(part.pictures))}")
+            end = min((number + 1) * steps_of_part, self._end)
+            yield self._patches_of(part.pictures), range(self.step, end)
 
     def end_step(self, **values: Tensor | float) -> None:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
@@ -536,6 +599,8 @@ class Run:
                 f"{failures}. Make room there and repeat the command with "
                 "--resume_from_checkpoint latest."
             )
+        if isinstance(self.patches, PictureStream):
+            shutil.rmtree(self.patches.folder, ignore_errors=True)
         if not (self.args.output_dir / WEIGHTS).exists():
             self._fail(
                 f"All steps are done, but there is no {WEIGHTS} in {self.args.output_dir}: "
@@ -566,12 +631,13 @@ class Run:
             "sums": self._sums_of_all,
             "count": self._count,
             "validation": [self.scales, _checksum(self.validation[0].pictures)],
+            "positions": self._positions,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self._count = state["step"], state["count"]
         self._scores, self.best = state["scores"], state["best"]
-        self._bicubic = state["bicubic"]
+        self._bicubic, self._positions = state["bicubic"], state["positions"]
         if state["validation"] != [self.scales, _checksum(self.validation[0].pictures)]:
             self.best, self._bicubic = {}, {}  # which are of other pictures
         sums = state["sums"]
@@ -706,7 +772,6 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         self._evaluated.save(folder)
-        source = self.args.train_data_dir or self.args.dataset_name
         recipe = [
             f"- `{key}`: {value}" for key, value in vars(self.args).items() if value is not None
         ]
@@ -714,9 +779,7 @@ class Run:
             self._evaluated,
             f"\n## Results\n\n{result}\n\nProtocol: {PROTOCOL}.\n\n"
             f"## Training\n\n    {_command()}\n\n"
-            f"on {len(self.patches.pictures)} pictures of {source}, with\n\n"
-            + "\n".join(recipe)
-            + "\n",
+            f"on {self._pictures_in_words()}, with\n\n" + "\n".join(recipe) + "\n",
             {key: value for key, value in self._scores.items() if key != "step"},
             self.args.dataset_name if self.args.dataset_name != "sample" else None,
         )
@@ -883,10 +946,12 @@ class Run:
         before = json.loads((checkpoint / RECORD).read_text())["pictures"]
         number, names = self._fingerprint()
         pictures = []
-        if before != [number, names]:
-            pictures = ["the names or sizes of the training pictures are others"]
         if before[0] != number:
             pictures = [f"there were {before[0]} training pictures and are {number}"]
+        elif before[1] != names and isinstance(self.patches, PictureStream):
+            pictures = ["the data set is another, or its --dataset_revision"]
+        elif before[1] != names:
+            pictures = ["the names or sizes of the training pictures are others"]
         self._differences += allow_differences(pictures, self.args, checkpoint)
         fresh = [
             [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -920,6 +985,8 @@ class Run:
 
     def _fingerprint(self) -> tuple[int, str]:
         """What tells the training pictures from others."""
+        if isinstance(self.patches, PictureStream):
+            return self.patches.part_size, _sha256(self.patches.identity)
         return len(self.patches.pictures), _checksum(self.patches.pictures)
 
     def _begin_records(self) -> None:
@@ -940,9 +1007,10 @@ class Run:
             ]
             replace_file(self._metrics_file, "".join(kept).encode())
 
-    def _load_data(self) -> tuple[PatchDataset, list[BenchmarkDataset]]:
+    def _load_data(self) -> tuple[PatchDataset | PictureStream, list[BenchmarkDataset]]:
         args = self.args
-        sources: Sequence[Source]
+        sources: Any
+        identity = None
         validation_dir = args.validation_data_dir
         if args.train_data_dir:
             train_dir = args.train_data_dir
@@ -953,18 +1021,21 @@ class Run:
         elif args.dataset_name == "sample":
             sources = sample_pictures(SAMPLE_TRAIN)
         else:
-            sources = self._hub_pictures(args.train_split, args.data_files)
-        if args.max_train_images and len(sources) > args.max_train_images:
-            first = range(args.max_train_images)
-            if isinstance(sources, datasets.Dataset):
-                sources = sources.select(first)
-            else:
-                sources = sources[: len(first)]
-        pictures = self._decode(sources)
+            sources, identity = self._hub_pictures(args.train_split, args.data_files)
+        is_stream = args.streaming and not args.max_train_images
+        if args.max_train_images:
+            count = args.max_train_images
+            if isinstance(sources, Sized):
+                count = min(count, len(sources))
+            sources = sources[:count] if isinstance(sources, list) else sources.take(count)
+            identity = identity and [*identity, count]
+        if not is_stream:
+            pictures = self._decode(sources, identity)
         if validation_dir:
             validation = self._decode(find_pictures(validation_dir, self.scales))
         elif args.validation_split:
-            validation = self._decode(self._hub_pictures(args.validation_split))
+            files = args.validation_data_files
+            validation = self._decode(*self._hub_pictures(args.validation_split, files))
         else:
             if len(pictures) < 2:
                 raise UserError(
@@ -980,6 +1051,20 @@ class Run:
                 f"Too small to validate on: {_enumerate(too_small)}. Remove them, or name larger "
                 "pictures with --validation_data_dir."
             )
+        benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
+        if is_stream:
+            return self._stream_of(sources, identity), benchmarks
+        return self._patches_of(pictures), benchmarks
+
+    def _stream_of(self, table: datasets.IterableDataset, identity: Any) -> PictureStream:
+        args = self.args
+        size = args.streaming_images
+        facts = [identity, self.scales, size, args.seed, str(args.output_dir.resolve())]
+        folder = Path(datasets.config.HF_DATASETS_CACHE) / f"stream-{_sha256(facts)}"
+        return PictureStream(table, self.scales, size, args.seed, identity, folder)
+
+    def _patches_of(self, pictures: Pictures) -> PatchDataset:
+        args = self.args
         patches = PatchDataset(pictures, self.scales, args.patch_size, args.batch_size, args.seed)
         if patches.too_small:
             self.print(
@@ -987,21 +1072,20 @@ class Run:
                 f"than a patch of {args.patch_size}x{args.patch_size}: "
                 f"{_enumerate(patches.too_small)}"
             )
-        return patches, [BenchmarkDataset(validation, scale) for scale in self.scales]
+        return patches
 
-    def _hub_pictures(self, split: str, files: Sequence[str] = ()) -> Sequence[Source]:
+    def _hub_pictures(self, split: str, files: Sequence[str]) -> tuple[Iterable[Source], list[Any]]:
         args = self.args
         return hub_pictures(
             *(args.dataset_name, self.scales, args.dataset_config_name, args.image_column),
-            *(split, files, args.dataset_revision),
+            *(split, files, args.dataset_revision, args.streaming),
         )
 
-    def _decode(self, sources: Sequence[Source]) -> Pictures:
-        pictures, errors = decode_pictures(sources, self.scales)
+    def _decode(self, sources: Iterable[Source], identity: list[Any] | None = None) -> Pictures:
+        pictures, errors = decode_pictures(sources, self.scales, identity)
         if errors:
-            reasons = [f"{name} ({error})" for name, error in errors.items()]
-            message = f"{len(errors)} of {len(sources)} pictures: {_enumerate(reasons)}"
-            if not len(pictures) or len(errors) > max(3, len(sources) / 100):
+            message = _errors_in_words(errors, len(pictures))
+            if not len(pictures) or len(errors) > max(3, (len(pictures) + len(errors)) / 100):
                 raise UserError(
                     f"Cannot read {message}. Up to three, or 1 %, would be left out. "
                     "Mend or remove them."
@@ -1009,8 +1093,19 @@ class Run:
             self.print(f"Left out {message}")
         return pictures
 
+    def _pictures_in_words(self) -> str:
+        source = self.args.train_data_dir or self.args.dataset_name
+        if isinstance(self.patches, PictureStream):
+            return f"the stream of {source}, {self.patches.part_size} pictures at a time"
+        return f"{len(self.patches.pictures)} pictures of {source}"
+
     def _print_banner(self) -> None:
-        args, accelerator, pictures = self.args, self.accelerator, self.patches.pictures
+        args, accelerator = self.args, self.accelerator
+        if isinstance(self.patches, PictureStream):
+            pictures = f"a stream, {self.patches.part_size} to train on at a time"
+        else:
+            megapixels = self.patches.pictures.sizes.prod(axis=1).sum() / 1e6
+            pictures = f"{len(self.patches.pictures)} to train on ({megapixels:.1f} megapixels)"
         device = accelerator.device.type
         if device == "cuda":
             device = torch.cuda.get_device_name(accelerator.device)
@@ -1024,9 +1119,7 @@ class Run:
         rows = {
             "Network": f"{type(self._model).__name__} {' '.join(f'x{s}' for s in self.scales)}, "
             f"{sum(parameter.numel() for parameter in self._model.parameters()):,} parameters",
-            "Pictures": f"{len(pictures)} to train on "
-            f"({pictures.sizes.prod(axis=1).sum() / 1e6:.1f} megapixels), "
-            f"{len(self.validation[0])} to validate on",
+            "Pictures": f"{pictures}, {len(self.validation[0])} to validate on",
             "Patches": f"LR {' or '.join(lr_sizes)}, HR {args.patch_size}x{args.patch_size}",
             "Batch": f"{args.batch_size} patches"
             + f" in {args.gradient_accumulation_steps} parts"
@@ -1052,6 +1145,17 @@ def _check_arguments(args: argparse.Namespace, scales: Sequence[int]) -> None:
         f"--lr_warmup_steps {args.lr_warmup_steps} is below 0.": args.lr_warmup_steps >= 0,
         f"--num_workers {args.num_workers} is below 0.": args.num_workers >= 0,
         f"--seed {args.seed} is not in [0, 2^32).": 0 <= args.seed < 2**32,
+        "--streaming reads from the Hub. Leave it out for pictures that are here.": (
+            not args.streaming or args.dataset_name not in (None, "sample")
+        ),
+        "--streaming cannot keep the last pictures for validation. Name a --validation_split or "
+        "--validation_data_dir (or, for a trial, --max_train_images).": (
+            not args.streaming
+            or bool(args.validation_split or args.validation_data_dir or args.max_train_images)
+        ),
+        "--validation_data_files are of a --validation_split. Name it, as you like.": (
+            not args.validation_data_files or args.validation_split is not None
+        ),
     }
     for message, kept in rules.items():
         if not kept:
@@ -1071,8 +1175,17 @@ def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, f
 
 def _checksum(pictures: Pictures) -> str:
     """Of the names and sizes of pictures."""
-    facts = json.dumps([pictures.names, pictures.sizes.tolist()])
-    return hashlib.sha256(facts.encode()).hexdigest()[:8]
+    return _sha256([pictures.names, pictures.sizes.tolist()])
+
+
+def _sha256(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+
+
+def _errors_in_words(errors: dict[str, str], read: int) -> str:
+    """The pictures that could not be read, beside so many that could."""
+    reasons = [f"{name} ({error})" for name, error in errors.items()]
+    return f"{len(errors)} of {read + len(errors)} pictures: {_enumerate(reasons)}"
 
 
 def _enumerate(items: list[str]) -> str:

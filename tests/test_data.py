@@ -332,7 +332,7 @@ def test_second_start_decodes_nothing_until_a_file_changes(pictures_dir, tmp_pat
     decoded = []
     original = common.data._decode_one
     monkeypatch.setattr(
-        common.data, "_decode_one", lambda *args: decoded.append(args[0]) or original(*args)
+        common.data, "_decode_one", lambda *args: decoded.append(args[1]) or original(*args)
     )
     decode_pictures(find_pictures(folder, [2]), [2])
     assert sorted(decoded) == list(range(8))

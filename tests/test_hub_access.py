@@ -130,6 +130,19 @@ def test_layouts(options, train_on, validate_on, hub, tmp_path):
     assert downloads(hub, "X2.zip") == 0
 
 
+def test_a_stream_is_not_kept(hub, tmp_path):
+    stream = "--streaming --validation_split validation --streaming_images 6 --patches_per_image 2"
+    process = train(hub, tmp_path / "run", "--dataset_name", "user/mixed", *stream.split())
+    assert "Pictures: a stream, 6 to train on at a time, 2 to validate on" in process.stdout
+    assert {path for _, path, _ in hub.requests if "_LR_" in path} == set()
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+    assert not list((tmp_path / "cache").rglob("stream-*"))
+    options = ("--dataset_name", "user/mixed", "--streaming", "--max_train_images", 3)
+    process = train(hub, tmp_path / "trial", *options)
+    assert "Pictures: 2 to train on" in process.stdout
+    assert "Task was destroyed" not in process.stderr
+
+
 def test_private_pairs(hub, tmp_path):
     options = ("--dataset_name", "user/private-pairs", "--dataset_revision", "main")
     process = train(hub, tmp_path / "run", *options, check=False)

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
 
+from common.card import CARD, add_to_card
 from common.comparison import comparison
 from common.data import (
     EXTENSIONS,
@@ -33,7 +34,8 @@ from common.data import (
     too_small_to_score,
 )
 from common.errors import UserError
-from common.hub import SuperResolutionModel, load_model, replace_file
+from common.files import replace_file
+from common.hub import SuperResolutionModel, load_model
 from common.hub_data import hub_benchmark
 from common.metrics import (
     PROTOCOL,
@@ -97,6 +99,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--per_image", action="store_true", help="also print each picture")
     parser.add_argument("--output", type=Path, help="write all figures to this JSON file")
     parser.add_argument(
+        "--add_to_card",
+        action="store_true",
+        help="write the table into the README.md of --model, for the Hub to show when it is pushed",
+    )
+    parser.add_argument(
         "--save_images", type=Path, help="write the SR pictures to DIR/SET/NAME.png"
     )
     parser.add_argument(
@@ -113,6 +120,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.sr_dir and (args.save_images or args.comparison):
         parser.error("--save_images and --comparison need a --model to make pictures")
+    if args.add_to_card and not Path(args.model or "", CARD).is_file():
+        parser.error("--add_to_card needs a --model folder that has a README.md to write to")
     if args.beside and not args.comparison:
         parser.error("--beside needs a --comparison FILE to show the other model in")
     if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
@@ -285,6 +294,14 @@ def main() -> None:
     if state.is_main_process:
         print(f"{title}\nProtocol: {PROTOCOL}.\n")
         print_table(rows)
+        if args.add_to_card:
+            means = {
+                name: {
+                    key: value for key, value in scores.items() if key not in ("images", "seconds")
+                }
+                for name, scores in report["benchmarks"].items()
+            }
+            add_to_card(Path(args.model), scale, means, PROTOCOL)
         if args.output:
             args.output.parent.mkdir(parents=True, exist_ok=True)
             # JSON knows no infinity, which is the PSNR of equal pictures.

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from common.data import find_pictures, read_picture, to_tensor
 from common.errors import UserError
-from common.hub import check_token
+from common.hub import check_token, push_folder
 from common.resize import crop_to_multiple, imresize
 from common.run import positive_int
 
@@ -116,17 +115,8 @@ def main() -> None:
     table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
     print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:
-        try:
-            api = huggingface_hub.HfApi()
-            url = api.create_repo(
-                args.push_to_hub, repo_type="dataset", private=args.hub_private, exist_ok=True
-            )
-            api.upload_folder(repo_id=url.repo_id, repo_type="dataset", folder_path=args.output_dir)
-        except Exception as error:  # of the network, the token, the name
-            raise UserError(
-                f"Could not push to {args.push_to_hub}: {error}. The data set is in "
-                f"{args.output_dir}; `hf upload` takes it from there."
-            ) from None
+        again = f"hf upload {args.push_to_hub} {args.output_dir} --repo-type dataset"
+        url = push_folder(args.output_dir, args.push_to_hub, "dataset", args.hub_private, again)
         print(f"It is on the Hub now: {url}")
 
 

@@ -11,17 +11,15 @@ import argparse
 import importlib
 import inspect
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 from huggingface_hub import (
-    EvalResult,
     ModelCard,
-    ModelCardData,
     PyTorchModelHubMixin,
     hf_hub_download,
 )
@@ -36,7 +34,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from common.card import CARD, model_card
 from common.errors import UserError
+from common.files import replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -167,7 +167,7 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, lis
     try:
         api = huggingface_hub.HfApi()
         ask: Any = api.dataset_info if kind == "dataset" else api.model_info
-        found = ask(name, revision=revision, timeout=3)
+        found = _answer_within(4, lambda: ask(name, revision=revision, timeout=3))
     except HFValidationError:
         raise UserError(
             f"{name} is neither a folder nor a {kind_of} of the Hub, user/name."
@@ -192,6 +192,30 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, lis
             "downloaded before."
         ) from None
     return found.sha or "", [file.rfilename for file in found.siblings or []]
+
+
+def _answer_within(seconds: float, question: Callable[[], Any]) -> Any:
+    """The answer, or the exception, of a question that may also hang, as one to a name server.
+
+    Raises:
+        TimeoutError: There is none.
+    """
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(question())
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise TimeoutError(f"no answer within {seconds:g} seconds")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
@@ -342,21 +366,48 @@ def push_model(folder: str | Path, name: str, private: bool = False) -> str:
         UserError: It could not be uploaded. The folder stays as it is.
     """
     load_model(folder)  # nobody needs what cannot be loaded
+    again = f"python -m common.hub {folder} {name}" + " --private" * private
+    return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD])
+
+
+def push_folder(
+    folder: str | Path,
+    name: str,
+    kind: str,
+    private: bool,
+    again: str,
+    files: list[str] | None = None,
+) -> str:
+    """Uploads a folder to the Hub.
+
+    Args:
+        folder: With the files.
+        name: `user/name`, or a name alone for the user of the token. Is made if it is not there.
+        kind: "dataset" or "model".
+        private: Whether a repository that is made is for its owner only.
+        again: The command by which the user tries again.
+        files: Which of them, if not all.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UserError: It could not be uploaded. The folder stays as it is.
+    """
     api = huggingface_hub.HfApi()
     try:
-        repository = api.create_repo(name, private=private, exist_ok=True)
+        repository = api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository.repo_id,
+            repo_type=kind,
             folder_path=folder,
-            allow_patterns=[CONFIG, WEIGHTS, "README.md"],
-            commit_message="Upload a super-resolution model",
+            allow_patterns=files,
+            commit_message=f"Upload a super-resolution {kind}",
         )
     except Exception as error:  # of the network, the token, the name
         raise UserError(
-            f"Could not push {folder} to {name} on the Hub: {error}. The model is still in "
-            f"{folder}; try again by\n    python -m common.hub {folder} {name}"
-            + " --private"
-            * private
+            f"Could not push {folder} to {name} on the Hub: {error}. It is all still in {folder}; "
+            f"try again by\n    {again}"
         ) from None
     return str(repository)
 
@@ -370,69 +421,13 @@ def check_token() -> None:
     if huggingface_hub.get_token() is None:
         raise UserError("--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN.")
     try:
-        huggingface_hub.HfApi().whoami()
+        _answer_within(4, huggingface_hub.HfApi().whoami)
     except Exception as error:
         raise UserError(
             f"--push_to_hub: {huggingface_hub.constants.ENDPOINT} does not accept the token, or "
             f"cannot be reached ({error}). Log in by `hf auth login`, or push later by "
             "`python -m common.hub`."
         ) from None
-
-
-def model_card(
-    model: SuperResolutionModel,
-    training: str = "",
-    scores: Mapping[str, float] | None = None,
-    dataset: str | None = None,
-) -> str:
-    """The README.md of a model folder.
-
-    Args:
-        model: The network.
-        training: Markdown on its training and results.
-        scores: On the validation pictures, for the Hub to show: `psnr_y`, `ssim_y` and so on.
-        dataset: `user/name` of the training set, if it is on the Hub.
-    """
-    scales = model.scales
-    metadata = ModelCardData(
-        license="apache-2.0",
-        library_name="pytorch",
-        pipeline_tag="image-to-image",
-        tags=["super-resolution", *(f"x{scale}" for scale in scales), model.architecture()],
-        datasets=[dataset] if dataset else None,
-        metrics=["psnr", "ssim"],
-        model_name=f"{type(model).__name__} {' '.join(f'x{scale}' for scale in scales)}",
-        eval_results=[
-            EvalResult(
-                task_type="image-to-image",
-                dataset_type=dataset or "images",
-                dataset_name="validation pictures",
-                metric_type=key.partition("_")[0],
-                metric_name=key,
-                metric_value=round(value, 4),
-            )
-            for key, value in (scores or {}).items()
-        ],
-    )
-    call = "model(lr)" if len(scales) == 1 else f"model(lr, scale={scales[0]})"
-    return f"""---
-{metadata.to_yaml()}
----
-# {type(model).__name__} {" ".join(f"x{scale}" for scale in scales)}
-
-Single-image super-resolution by a factor of {" or ".join(map(str, scales))}.
-
-## Use
-
-In a clone of the repository that has `train_{model.architecture()}.py`:
-
-```python
-from common.hub import load_model
-
-model = load_model("path/of/this/folder")  # or "user/name", its name on the Hub
-sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]} * w), not clamped
-```
-{training}"""
 
 
 def main() -> None:
@@ -443,20 +438,6 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="for its owner only")
     args = parser.parse_args()
     print(push_model(args.folder, args.name, args.private))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file such that at any moment either the old or the new one is there, whole."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        partial.unlink(missing_ok=True)  # a full disk needs the room
-        raise
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

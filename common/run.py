@@ -49,6 +49,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_convert
 from tqdm import tqdm
 
+from common.card import CARD, model_card
 from common.checkpoint import (
     RECORD,
     allow_differences,
@@ -75,15 +76,14 @@ from common.data import (
     too_small_to_score,
 )
 from common.errors import UserError
+from common.files import replace_file
 from common.hub import (
     ROOT,
     WEIGHTS,
     SuperResolutionModel,
     check_token,
     load_matching,
-    model_card,
     push_model,
-    replace_file,
 )
 from common.hub_data import hub_pictures
 from common.metrics import PROTOCOL, evaluate, mean_scores
@@ -772,18 +772,23 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         self._evaluated.save(folder)
+        name = self.args.dataset_name
+        # A card is for strangers: paths of this machine by their last name alone.
         recipe = [
-            f"- `{key}`: {value}" for key, value in vars(self.args).items() if value is not None
+            f"- `{key}`: {_last_name(f'{value}')}"
+            for key, value in vars(self.args).items()
+            if value is not None
         ]
+        command = shlex.join(map(_last_name, shlex.split(_command())))
         card = model_card(
             self._evaluated,
             f"\n## Results\n\n{result}\n\nProtocol: {PROTOCOL}.\n\n"
-            f"## Training\n\n    {_command()}\n\n"
+            f"## Training\n\n    {command}\n\n"
             f"on {self._pictures_in_words()}, with\n\n" + "\n".join(recipe) + "\n",
             {key: value for key, value in self._scores.items() if key != "step"},
-            self.args.dataset_name if self.args.dataset_name != "sample" else None,
+            name if name and name != "sample" and not Path(name).is_dir() else None,
         )
-        replace_file(folder / "README.md", card.encode())
+        replace_file(folder / CARD, card.encode())
 
     def _result_of_saved(self) -> str:
         if not self.best:
@@ -1094,7 +1099,7 @@ class Run:
         return pictures
 
     def _pictures_in_words(self) -> str:
-        source = self.args.train_data_dir or self.args.dataset_name
+        source = _last_name(f"{self.args.train_data_dir or self.args.dataset_name}")
         if isinstance(self.patches, PictureStream):
             return f"the stream of {source}, {self.patches.part_size} pictures at a time"
         return f"{len(self.patches.pictures)} pictures of {source}"
@@ -1191,6 +1196,12 @@ def _errors_in_words(errors: dict[str, str], read: int) -> str:
 def _enumerate(items: list[str]) -> str:
     """The first ten of them."""
     return ", ".join(items[:10]) + f" and {len(items) - 10} more" * (len(items) > 10)
+
+
+def _last_name(word: str) -> str:
+    """A word without the folders of a path in it."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def _command() -> str:

@@ -1,6 +1,7 @@
 """Fixtures of all tests. No test reaches a network or leaves anything in the user's cache."""
 
 import os
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
 os.environ.pop("HF_DATASETS_CACHE", None)
 os.environ.pop("HF_HUB_OFFLINE", None)
-os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # nobody listens there
+with socket.create_server(("127.0.0.1", 0)) as free:  # nobody listens there but the tests' own Hub
+    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{free.getsockname()[1]}"
+os.environ["HF_HUB_DISABLE_XET"] = "1"  # which the tests' Hub does not have
 os.environ |= dict.fromkeys(
-    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), os.environ["HF_ENDPOINT"]
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
 )
 os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")
 

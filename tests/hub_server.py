@@ -1,7 +1,6 @@
 """A Hugging Face Hub on the loopback device, of the standard library, for the tests.
 
-    with HubServer(folder) as hub:
-        hub.url          # for HF_ENDPOINT
+    with HubServer(folder, "http://127.0.0.1:1234") as hub:  # HF_ENDPOINT
         hub.requests     # ("GET", "/api/datasets/user/name/revision/main", None), ...: the range
 
 Repositories are folders: `folder/datasets/user/name/...` and `folder/models/user/name/...`. One
@@ -161,11 +160,10 @@ def files_of(repository):
 
 
 class HubServer:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.requests, self.cut = folder, [], {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url, self.requests, self.cut = folder, url, [], {}
+        self.server = ThreadingHTTPServer(("127.0.0.1", urlsplit(url).port), Handler)
         self.server.hub = self
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -2,10 +2,13 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
+from scripts import refusal, run_here
 
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
+from common.metrics import PROTOCOL
 from train_a2n import A2N
 
 
@@ -50,6 +53,39 @@ def test_compiled_network_is_saved_under_plain_names(folder, tmp_path):
     torch.compile(load_model(folder)).save_pretrained(tmp_path / "compiled")
     tensors = load_file(tmp_path / "compiled" / "model.safetensors")
     assert list(tensors) == list(load_file(folder / "model.safetensors"))
+
+
+def test_results_on_benchmarks_go_into_the_card(folder, tiny_benchmark_dir):
+    figures = folder.parent / "figures.json"
+    options = ("--model", folder, "--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+    for extra in (("--rgb",), ()):  # the second time in place of the first
+        run_here("evaluate.py", *options, "--add_to_card", "--output", figures, *extra)
+    run_here("evaluate.py", *("--model", folder, "--benchmarks", "sample", "--add_to_card"))
+    tiny = json.loads(figures.read_text())["benchmarks"]["Tiny"]
+    card = ModelCard.load(folder / "README.md")
+    results = [
+        (result.dataset_name, result.metric_name, result.metric_type, result.metric_value)
+        for result in card.data.eval_results
+    ]
+    assert results[:2] == [
+        ("Tiny x2", "psnr_y", "psnr", round(tiny["psnr_y"], 4)),
+        ("Tiny x2", "ssim_y", "ssim", round(tiny["ssim_y"], 4)),
+    ]
+    assert [result[:2] for result in results[2:]] == [
+        ("sample x2", "psnr_y"),
+        ("sample x2", "ssim_y"),
+    ]
+    row = f"| Tiny x2 | {tiny['psnr_y']:.2f} | {tiny['ssim_y']:.4f} |\n"
+    assert f"\n\n## Benchmarks\n\n|  | PSNR-Y | SSIM-Y |\n| --- | --- | --- |\n{row}" in card.text
+    assert card.text.count("## Benchmarks") == card.text.count("## Use") == 1
+    assert f"\n\nProtocol: {PROTOCOL}.\n\n## Use\n\nIn a clone" in card.text
+    assert load_model(folder).scales == [2]
+
+
+@pytest.mark.parametrize("name", ["bicubic", "user/name"])
+def test_results_need_a_card(name):
+    message = refusal("evaluate.py", "--model", name, "--scale", 2, "--add_to_card")
+    assert "--add_to_card needs a --model folder that has a README.md" in message
 
 
 def test_loading_is_strict(folder):

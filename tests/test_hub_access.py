@@ -1,7 +1,9 @@
 """From the Hub and to the Hub, with the real clients, against a Hub on the loopback device."""
 
 import io
+import os
 import shutil
+import socket
 import subprocess
 import tarfile
 import time
@@ -9,19 +11,22 @@ import zipfile
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from hub_server import HubServer
 from PIL import Image
 from safetensors.torch import load_file
-from scripts import SMALL, environment, metrics, python, run
+from scripts import SMALL, environment, metrics, python, refusal, run, run_here
 
 from common.data import read_picture, to_tensor
+from common.errors import UserError
+from common.hub import load_model
+from common.hub_data import hub_benchmark, hub_pictures
 from common.resize import imresize
 
 SCRIPT = "train_a2n.py"
-pytestmark = pytest.mark.xdist_group("hub")
 
 
 def write_zip(path: Path, files: list[Path]) -> None:
@@ -79,21 +84,18 @@ def repositories(pictures_dir, tmp_path_factory):
     evil = {"../../evil.png": files[0].read_bytes()}
     write_tar(sets / "eugenesiow" / "Urban100" / "data" / "Urban100_HR.tar.gz", evil)
     (root / "models").mkdir()
-    with HubServer(root) as hub:
+    with HubServer(root, os.environ["HF_ENDPOINT"]) as hub:
         yield hub
 
 
 @pytest.fixture
-def hub(repositories, tmp_path):
-    """The Hub, with a cache that is empty, and what the scripts need in their environment."""
+def hub(repositories):
+    """The Hub, with a cache that is empty."""
     repositories.requests.clear()
     repositories.cut.clear()
-    repositories.variables = {
-        "HF_ENDPOINT": repositories.url,
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
+    home = Path(os.environ["HF_HOME"])
+    for folder in (home / "hub", home / "assets", home / "datasets"):
+        shutil.rmtree(folder, ignore_errors=True)
     return repositories
 
 
@@ -104,9 +106,9 @@ def downloads(hub: HubServer, name: str) -> int:
     )
 
 
-def train(hub, output_dir, *options, check=True, **variables):
+def train(output_dir, *options, runner=run_here, **variables):
     base = (SCRIPT, *SMALL, "--max_train_steps", 2, "--output_dir", output_dir)
-    return run(*base, *options, check=check, **(hub.variables | variables))
+    return runner(*base, *options, **variables)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,13 @@ def train(hub, output_dir, *options, check=True, **variables):
         ((), 7, 1),
         pytest.param(("--dataset_name", "user/mixed"), 7, 1, marks=pytest.mark.slow),
         (("--dataset_name", "user/mixed", "--validation_split", "validation"), 8, 2),
-        (("--dataset_name", "user/mixed", "--data_files", "*valid_HR.zip"), 1, 1),
+        (
+            (
+                *("--dataset_name", "user/mixed", "--data_files", "*valid_HR.zip"),
+                *("--validation_split", "some", "--validation_data_files", "*train_HR.zip"),
+            ),
+            *(2, 8),
+        ),
         (("--dataset_name", "user/folder", "--validation_split", "validation"), 6, 2),
         (("--dataset_name", "user/folder", "--train_split", "validation"), 1, 1),
         pytest.param(
@@ -124,7 +132,7 @@ def train(hub, output_dir, *options, check=True, **variables):
     ],
 )
 def test_layouts(options, train_on, validate_on, hub, tmp_path):
-    process = train(hub, tmp_path / "run", *options)
+    process = train(tmp_path / "run", *options)
     assert f"Pictures: {train_on} to train on" in process.stdout
     assert f"{validate_on} to validate on" in process.stdout
     assert downloads(hub, "X2.zip") == 0
@@ -132,24 +140,23 @@ def test_layouts(options, train_on, validate_on, hub, tmp_path):
 
 def test_a_stream_is_not_kept(hub, tmp_path):
     stream = "--streaming --validation_split validation --streaming_images 6 --patches_per_image 2"
-    process = train(hub, tmp_path / "run", "--dataset_name", "user/mixed", *stream.split())
+    process = train(tmp_path / "run", "--dataset_name", "user/mixed", *stream.split())
     assert "Pictures: a stream, 6 to train on at a time, 2 to validate on" in process.stdout
     assert {path for _, path, _ in hub.requests if "_LR_" in path} == set()
-    assert not list((tmp_path / "cache").rglob("*.zip"))
-    assert not list((tmp_path / "cache").rglob("stream-*"))
+    assert downloads(hub, ".zip") == 0
+    assert not list(Path(os.environ["HF_HOME"]).rglob("stream-*"))
     options = ("--dataset_name", "user/mixed", "--streaming", "--max_train_images", 3)
-    process = train(hub, tmp_path / "trial", *options)
+    process = train(tmp_path / "trial", *options)
     assert "Pictures: 2 to train on" in process.stdout
     assert "Task was destroyed" not in process.stderr
 
 
 def test_private_pairs(hub, tmp_path):
     options = ("--dataset_name", "user/private-pairs", "--dataset_revision", "main")
-    process = train(hub, tmp_path / "run", *options, check=False)
-    assert process.returncode == 1
-    assert "There is no data set user/private-pairs" in process.stderr
-    assert "or it is private. Check the name, or log in by `hf auth login`" in process.stderr
-    process = train(hub, tmp_path / "run", *options, HF_TOKEN="hf_test")
+    message = train(tmp_path / "run", *options, runner=refusal)
+    assert "There is no data set user/private-pairs" in message
+    assert "or it is private. Check the name, or log in by `hf auth login`" in message
+    process = train(tmp_path / "run", *options, HF_TOKEN="hf_test")
     assert "Pictures: 7 to train on" in process.stdout
 
 
@@ -175,20 +182,17 @@ def test_private_pairs(hub, tmp_path):
     ],
 )
 def test_what_cannot_be_had(options, message, hub, tmp_path):
-    process = train(hub, tmp_path / "run", *options, check=False)
-    assert process.returncode == 1
-    assert message in process.stderr
-    assert "Traceback" not in process.stderr
+    assert message in train(tmp_path / "run", *options, runner=refusal)
 
 
 def test_a_second_start_downloads_nothing(hub, tmp_path):
-    train(hub, tmp_path / "first")
+    train(tmp_path / "first")
     assert downloads(hub, "DIV2K_train_HR.zip") == 1
     hub.requests.clear()
-    train(hub, tmp_path / "second")
+    train(tmp_path / "second")
     assert downloads(hub, "DIV2K_train_HR.zip") == 0
     hub.requests.clear()
-    train(hub, tmp_path / "offline", HF_HUB_OFFLINE="1")
+    train(tmp_path / "offline", runner=run, HF_HUB_OFFLINE="1")
     assert not hub.requests
 
 
@@ -197,7 +201,7 @@ def test_two_processes_download_once(hub, tmp_path):
     processes = [
         subprocess.Popen(
             python(*command, "--output_dir", tmp_path / f"{number}"),
-            env=environment(**hub.variables),
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -212,14 +216,25 @@ def test_two_processes_download_once(hub, tmp_path):
 
 def test_a_connection_that_breaks(hub, tmp_path):
     hub.cut["DIV2K_train_HR.zip"] = 1
-    process = train(hub, tmp_path / "run")
+    process = train(tmp_path / "run")
     assert "Pictures: 7 to train on" in process.stdout
     assert hub.cut["DIV2K_train_HR.zip"] == 0
 
 
+def test_a_connection_that_always_breaks(hub):
+    hub.cut["Set5_HR.tar.gz"] = 99
+    with pytest.raises(UserError) as error:
+        hub_benchmark("Set5")
+    assert "The benchmark Set5 (eugenesiow/Set5 on the Hub) cannot be had: " in str(error.value)
+    assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in str(error.value)
+    assert not list(Path(os.environ["HF_HOME"]).rglob("*.png"))
+    hub.cut.clear()
+    assert len(list((hub_benchmark("Set5") / "HR").iterdir())) == 5
+
+
 def test_benchmarks_by_name(hub, tmp_path):
     bicubic = ("evaluate.py", "--model", "bicubic", "--scale", 2)
-    process = run(*bicubic, **hub.variables)
+    process = run_here(*bicubic)
     assert [line.split()[:2] for line in process.stdout.splitlines()[-2:]] == [
         ["Set5", "5"],
         ["Set14", "14"],
@@ -227,28 +242,23 @@ def test_benchmarks_by_name(hub, tmp_path):
     assert downloads(hub, "Set5_HR.tar.gz") == 1
     assert downloads(hub, "Set14_HR.tar.gz") == 1
     hub.requests.clear()
-    run(*bicubic, **hub.variables)
+    run_here(*bicubic)
     assert not hub.requests
     for name, message in (
         ("BSD100", "it has 1 pictures, not 100"),
         ("Urban100", "is outside the destination"),
         ("Set6", "Set6 is none of the benchmarks that are on the Hub (Set5, Set14, BSD100, Urban"),
     ):
-        process = run(*bicubic, "--benchmarks", name, check=False, **hub.variables)
-        assert process.returncode == 1
-        assert message in process.stderr
-        assert "Traceback" not in process.stderr
+        assert message in refusal(*bicubic, "--benchmarks", name)
     assert not list(tmp_path.rglob("evil.png"))
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
     folder = tmp_path / "tiny"
     options = ("--max_train_images", 4, "--push_to_hub", "--hub_private")
-    process = train(hub, folder, *options, check=False)
-    assert (
-        "--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN." in process.stderr
-    )
-    process = train(hub, folder, *options, HF_TOKEN="hf_test")
+    message = train(folder, *options, runner=refusal)
+    assert "--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN." in message
+    process = train(folder, *options, HF_TOKEN="hf_test")
     assert f"It is on the Hub now: {hub.url}/user/tiny" in process.stdout
     pushed = hub.folder / "models" / "user" / "tiny"
     assert {path.name for path in pushed.iterdir()} == {
@@ -266,39 +276,55 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
         assert text in card
 
     options = ("--model", "user/tiny", "--benchmarks", "Set5")
-    assert "A2N x2 (user/tiny)" in run("evaluate.py", *options, **hub.variables).stdout
+    assert "A2N x2 (user/tiny)" in run_here("evaluate.py", *options).stdout
     hub.requests.clear()
-    offline = hub.variables | {"HF_HUB_OFFLINE": "1"}
-    assert "A2N x2 (user/tiny)" in run("evaluate.py", *options, **offline).stdout
+    process = run("evaluate.py", *options, HF_HUB_OFFLINE="1")
+    assert "A2N x2 (user/tiny)" in process.stdout
     assert not hub.requests
-    process = train(hub, tmp_path / "next", "--init_from", "user/tiny", "--revision", "main")
+    process = train(tmp_path / "next", "--init_from", "user/tiny", "--revision", "main")
     assert "172 of 172 tensors copied from" in process.stdout
-    process = run("evaluate.py", *options, "--revision", "v9", check=False, **hub.variables)
-    assert "There is no model user/tiny at revision v9 on" in process.stderr
+    message = refusal("evaluate.py", *options, "--revision", "v9")
+    assert "There is no model user/tiny at revision v9 on" in message
 
 
 def test_a_push_that_fails_loses_nothing(hub, tmp_path):
     options = ("--max_train_images", 4, "--push_to_hub", "--hub_model_id", "no/such/name")
-    process = train(hub, tmp_path / "run", *options, check=False, HF_TOKEN="hf_test")
-    assert process.returncode == 1
+    message = train(tmp_path / "run", *options, runner=refusal, HF_TOKEN="hf_test")
     folder = tmp_path / "run"
-    assert f"Could not push {folder} to no/such/name on the Hub: " in process.stderr
-    assert f"try again by\n    python -m common.hub {folder} no/such/name" in process.stderr
-    assert "Traceback" not in process.stderr
-    process = run("-m", "common.hub", folder, "again", **hub.variables, HF_TOKEN="hf_test")
+    assert f"Could not push {folder} to no/such/name on the Hub: " in message
+    assert f"try again by\n    python -m common.hub {folder} no/such/name" in message
+    process = run("-m", "common.hub", folder, "again", HF_TOKEN="hf_test")
     assert process.stdout == f"{hub.url}/user/again\n"
     pushed = load_file(hub.folder / "models" / "user" / "again" / "model.safetensors")
     for name, tensor in load_file(folder / "model.safetensors").items():
         assert torch.equal(pushed[name], tensor)
 
 
-def test_without_a_network_it_ends_soon(tmp_path):
-    # The endpoint of conftest.py, where nobody listens.
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: load_model("user/tiny"), "for the model user/tiny"),
+        (lambda: hub_pictures("user/set", [2]), "for the data set user/set"),
+        (lambda: hub_benchmark("Set5"), "for the data set eugenesiow/Set5"),
+    ],
+)
+def test_without_a_network_it_ends_soon(ask, message, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
-    process = run("-c", "from common.hub import load_model; load_model('user/tiny')", check=False)
-    assert "Cannot reach http://127.0.0.1:9 for the model user/tiny" in process.stderr
-    assert "HF_HUB_OFFLINE=1 uses what was downloaded before" in process.stderr
-    assert time.monotonic() - start < 30  # of which most is the start of Python
+    with pytest.raises(UserError, match=f"Cannot reach http://127.0.0.1:9 {message}") as error:
+        ask()
+    assert "HF_HUB_OFFLINE=1 uses what was downloaded before" in str(error.value)
+    assert time.monotonic() - start < 5
+
+
+def test_a_network_that_does_not_answer(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        start = time.monotonic()
+        with pytest.raises(UserError, match=f"Cannot reach {endpoint} for the model user/tiny"):
+            load_model("user/tiny")
+        assert time.monotonic() - start < 5
 
 
 def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
@@ -307,7 +333,7 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     Image.new("RGB", (30, 90)).save(tmp_path / "photos" / "narrow.png")
     command = ("prepare_dataset.py", tmp_path / "photos", "--output_dir", tmp_path / "set")
     options = ("--patch_size", 48, "--patch_step", 32, "--push_to_hub", "user/prepared")
-    process = run(*command, *options, **hub.variables, HF_TOKEN="hf_test")
+    process = run_here(*command, *options, HF_TOKEN="hf_test")
     assert "text.png: cannot identify image file" in process.stdout
     assert "narrow.png, which is smaller than 48 pixels" in process.stdout
     # Of 96x80, at 0, 32, 48 and at 0, 32.
@@ -321,8 +347,8 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     for scale in (2, 3, 4):
         lr = imresize(to_tensor(expected.copy()), 1 / scale).movedim(0, -1).numpy()
         assert np.array_equal(np.asarray(table[5][f"lr_x{scale}"]), lr)
-    process = run(*command, check=False, **hub.variables)
-    assert f"--output_dir {tmp_path / 'set'} is not empty. Name another." in process.stderr
+    message = refusal(*command)
+    assert f"--output_dir {tmp_path / 'set'} is not empty. Name another." in message
     for name in (tmp_path / "set", "user/prepared"):
         run_dir = tmp_path / f"run-{Path(name).name}"
-        assert "44 to train on" in train(hub, run_dir, "--dataset_name", name, "--scale", 3).stdout
+        assert "44 to train on" in train(run_dir, "--dataset_name", name, "--scale", 3).stdout

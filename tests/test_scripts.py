@@ -70,6 +70,7 @@ def test_output_folder(trained):
     assert card.startswith("---\nlibrary_name: pytorch\nlicense: apache-2.0\n")
     assert f"python {script} --batch_size 4" in card
     assert "load_model(" in card
+    assert str(folder.parent) not in card  # nobody needs to know where it was
     assert re.search(r"PSNR-Y \d+\.\d\d dB", card)
 
 
@@ -972,7 +973,8 @@ def test_bad_pictures_are_named(script, train, pictures_dir, tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_hub(script, tmp_path):
     message = refusal(script, "--output_dir", tmp_path / "run", *OWN.get(script, ()))
-    assert "Cannot reach http://127.0.0.1:9 for the data set yangtao9009/DIV2K" in message
+    assert "Cannot reach http://127.0.0.1:" in message
+    assert " for the data set yangtao9009/DIV2K (" in message
     assert "--train_data_dir FOLDER" in message
     assert "--dataset_name sample" in message
 
@@ -996,7 +998,7 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     assert "Set5 (eugenesiow/Set5 on the Hub) cannot be had: Cannot reach http://127" in message
     assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in message
     message = refusal("evaluate.py", "--model", "out/nothing", *tiny)
-    assert "There is no folder out/nothing. Cannot reach http://127.0.0.1:9" in message
+    assert "There is no folder out/nothing. Cannot reach http://127.0.0.1:" in message
     message = refusal("evaluate.py", "--model", folder, *tiny[:2])
     assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)

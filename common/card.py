@@ -1,0 +1,115 @@
+"""The model card: the README.md of a model folder, for people and for the Hugging Face Hub."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from common.files import replace_file
+
+if TYPE_CHECKING:
+    from common.hub import SuperResolutionModel
+
+CARD = "README.md"
+VALIDATION = "validation pictures"  # as a data set among the results
+
+
+def model_card(
+    model: "SuperResolutionModel",
+    training: str = "",
+    scores: Mapping[str, float] | None = None,
+    dataset: str | None = None,
+) -> str:
+    """The README.md of a model folder.
+
+    Args:
+        model: The network.
+        training: Markdown on its training and results.
+        scores: On the validation pictures, for the Hub to show: `psnr_y`, `ssim_y` and so on.
+        dataset: `user/name` of the training set, if it is on the Hub.
+    """
+    scales = model.scales
+    metadata = ModelCardData(
+        license="apache-2.0",
+        library_name="pytorch",
+        pipeline_tag="image-to-image",
+        tags=["super-resolution", *(f"x{scale}" for scale in scales), model.architecture()],
+        datasets=[dataset] if dataset else None,
+        metrics=["psnr", "ssim"],
+        model_name=f"{type(model).__name__} {' '.join(f'x{scale}' for scale in scales)}",
+        eval_results=_results(VALIDATION, dataset or "images", scores or {}),
+    )
+    call = "model(lr)" if len(scales) == 1 else f"model(lr, scale={scales[0]})"
+    return f"""---
+{metadata.to_yaml()}
+---
+# {type(model).__name__} {" ".join(f"x{scale}" for scale in scales)}
+
+Single-image super-resolution by a factor of {" or ".join(map(str, scales))}.
+
+## Use
+
+In a clone of the repository that has `train_{model.architecture()}.py`:
+
+```python
+from common.hub import load_model
+
+model = load_model("path/of/this/folder")  # or "user/name", its name on the Hub
+sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]} * w), not clamped
+```
+{training}"""
+
+
+def add_to_card(
+    folder: Path, scale: int, results: Mapping[str, Mapping[str, float]], protocol: str
+) -> None:
+    """Writes results on benchmarks into a model's card, for its readers and for the Hub to show.
+
+    Those of the same benchmark and scale that it has are replaced.
+
+    Args:
+        folder: Of the model.
+        scale: That was evaluated.
+        results: For each benchmark the values of `psnr_y` and so on.
+        protocol: By which, in words.
+    """
+    card = ModelCard.load(folder / CARD)
+    named = {f"{name} x{scale}": (name.lower(), scores) for name, scores in results.items()}
+    all_results = [r for r in card.data.eval_results or [] if r.dataset_name not in named]
+    for name, (kind, scores) in named.items():
+        all_results += _results(name, kind, scores)
+    card.data.eval_results = all_results
+
+    rows: dict[str, dict[str, float]] = {}
+    for result in all_results:
+        if result.dataset_name != VALIDATION:
+            rows.setdefault(result.dataset_name, {})[result.metric_name] = result.metric_value
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    lines = [["", *(key.replace("_", "-").upper() for key in keys)], ["---"] * (len(keys) + 1)]
+    for name, row in sorted(rows.items()):
+        cells = [f"{row[key]:.{2 if 'psnr' in key else 4}f}" if key in row else "" for key in keys]
+        lines.append([name, *cells])
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    section = f"## Benchmarks\n\n{table}\n\nProtocol: {protocol}.\n\n"
+    text = re.sub(r"## Benchmarks\n.*?(?=^## |\Z)", "", card.text, flags=re.DOTALL | re.MULTILINE)
+    before, use, after = text.partition("## Use\n")
+    replace_file(
+        folder / CARD, f"---\n{card.data.to_yaml()}\n---\n{before}{section}{use}{after}".encode()
+    )
+
+
+def _results(name: str, kind: str, scores: Mapping[str, float]) -> list[EvalResult]:
+    """Of one data set, as the Hub wants them."""
+    return [
+        EvalResult(
+            task_type="image-to-image",
+            dataset_type=kind,
+            dataset_name=name,
+            metric_type=key.partition("_")[0],
+            metric_name=key,
+            metric_value=round(value, 4),
+        )
+        for key, value in scores.items()
+    ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor, nn
 
@@ -37,6 +38,7 @@ from common.errors import UserError
 from common.files import replace_file
 from common.hub import SuperResolutionModel, load_model
 from common.hub_data import hub_benchmark
+from common.inference import SelfEnsemble
 from common.metrics import (
     PROTOCOL,
     Metric,
@@ -53,6 +55,8 @@ from common.metrics import (
 )
 from common.resize import Bicubic
 from common.run import set_up_cpu, versions
+
+SHEET_LENGTH = 20  # pictures
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,6 +94,18 @@ def parse_args() -> argparse.Namespace:
         choices=range(2, 9),
         help="for `bicubic`, --sr_dir, and models of several (default: the model's smallest)",
     )
+    parser.add_argument(
+        "--self_ensemble",
+        action="store_true",
+        help="the mean over 8 flips and rotations: a little better, 8 times as slow",
+    )
+    parser.add_argument(
+        "--attention_window",
+        type=int,
+        default=0,
+        help="of A2N: pixels of LR of a side over which its attention takes means, as upscale.py "
+        "does in tiles (default: the whole picture)",
+    )
     parser.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
     parser.add_argument(
         "--lpips",
@@ -104,7 +120,10 @@ def parse_args() -> argparse.Namespace:
         help="write the table into the README.md of --model, for the Hub to show when it is pushed",
     )
     parser.add_argument(
-        "--save_images", type=Path, help="write the SR pictures to DIR/SET/NAME.png"
+        "--save_images",
+        type=Path,
+        help="write the SR pictures to DIR/SET/NAME.png, and the --comparison strips of the first "
+        "20 to DIR/SET.png",
     )
     parser.add_argument(
         "--comparison",
@@ -122,6 +141,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--save_images and --comparison need a --model to make pictures")
     if args.add_to_card and not Path(args.model or "", CARD).is_file():
         parser.error("--add_to_card needs a --model folder that has a README.md to write to")
+    if args.add_to_card and (args.self_ensemble or args.attention_window):
+        parser.error("--add_to_card is for the model as it is, without ensemble and window")
     if args.beside and not args.comparison:
         parser.error("--beside needs a --comparison FILE to show the other model in")
     if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
@@ -139,12 +160,8 @@ def load(
         if scale is None:
             raise UserError("bicubic needs a --scale, for example 2.")
         return Bicubic(scale)
-    model = load_model(name, revision)
-    if scale and scale not in model.scales:
-        scales = " or ".join(map(str, model.scales))
-        raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
-    model.scale = scale or model.scale
-    return model.eval().to(device).to(memory_format=torch.channels_last)
+    model = load_model(name, revision, scale)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> BenchmarkDataset:
@@ -167,27 +184,47 @@ def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> Benchmark
 
 def write_pictures(
     args: argparse.Namespace,
-    model: nn.Module,
+    label: str,
     beside: nn.Module | None,
     name: str,
     benchmark: BenchmarkDataset,
+    strips: dict[int, Image.Image],
     index: int,
     sr: Tensor,
 ) -> None:
-    """Writes the pictures that the command line asks for, while the benchmark is evaluated."""
+    """Writes the pictures that the command line asks for, while the benchmark is evaluated.
+
+    The strips for its sheet are kept in `strips`.
+    """
     picture, lr, hr = benchmark[index]
     if args.save_images:
         path = (args.save_images / name / picture).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
+        if index < SHEET_LENGTH:
+            strips[index] = comparison(lr, [(label, sr.cpu())], hr)
     if args.comparison and index == 0 and name == args.benchmarks[0]:
-        results = [(type(model).__name__, sr.cpu())]
+        results = [(label, sr.cpu())]
         if beside:
             other = to_uint8(beside(to_float(lr, sr.device)[None])[0])
             names = [Path(folder).resolve().name for folder in (args.beside, args.model)]
             results = list(zip(names, (other.cpu(), sr.cpu()), strict=True))
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
         comparison(lr, results, hr).save(args.comparison)
+
+
+def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
+    """Writes the strips of all processes below one another."""
+    found = {index: strip for part in gather_object([strips]) for index, strip in part.items()}
+    if PartialState().is_main_process:
+        rows = [found[index] for index in sorted(found)]
+        size = max(row.width for row in rows), sum(row.height for row in rows)
+        sheet = Image.new("RGB", size, "white")
+        top = 0
+        for row in rows:
+            sheet.paste(row, (0, top))
+            top += row.height
+        sheet.save(path)
 
 
 def score_pictures(
@@ -248,8 +285,15 @@ def main() -> None:
     set_up_cpu()
     if args.sr_dir and args.scale is None:
         raise UserError("--sr_dir needs a --scale, for example 2.")
-    model = load(args.model, args.scale, state.device, args.revision) if args.model else None
-    scale = model.scale if model else args.scale
+    network = load(args.model, args.scale, state.device, args.revision) if args.model else None
+    if args.attention_window:
+        if not isinstance(network, SuperResolutionModel) or network.attention_window is None:
+            raise UserError(
+                f"--attention_window is for networks that take means of the whole picture, which "
+                f"{args.model or args.sr_dir} is not. Leave it out."
+            )
+        network.attention_window = args.attention_window
+    scale = network.scale if network else args.scale
     beside = load(args.beside, scale, state.device) if args.beside else None
     benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}
     metrics: list[Metric] = [psnr_y, ssim_y]
@@ -261,17 +305,22 @@ def main() -> None:
     report: dict[str, Any] = {
         "model": args.model or str(args.sr_dir),
         "scale": scale,
+        "self_ensemble": args.self_ensemble,
+        "attention_window": args.attention_window,
         "protocol": PROTOCOL,
         "versions": versions(),
         "benchmarks": {},
     }
     title = f"{report['model']}, x{scale}"
-    if isinstance(model, SuperResolutionModel):
-        report["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-        report["multiply_adds"] = count_multiply_adds(model)
+    if isinstance(network, SuperResolutionModel):
+        report["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+        report["multiply_adds"] = count_multiply_adds(network)
         title = (
-            f"{type(model).__name__} x{scale} ({args.model}): {report['parameters']:,} parameters, "
-            f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of 1280x720"
+            f"{type(network).__name__} x{scale} ({args.model}): {report['parameters']:,} "
+            f"parameters, {report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of "
+            "1280x720"
+            + ", 8 times over for the self-ensemble" * args.self_ensemble
+            + ", 8 times for the self-ensemble" * args.self_ensemble
         )
 
     rows = []
@@ -280,9 +329,14 @@ def main() -> None:
             folder = args.sr_dir / name
             results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
         else:
-            assert model is not None  # as only --sr_dir has none
-            on_image = partial(write_pictures, args, model, beside, name, benchmark)
+            assert network is not None  # as only --sr_dir has none
+            strips: dict[int, Image.Image] = {}
+            label = type(network).__name__
+            on_image = partial(write_pictures, args, label, beside, name, benchmark, strips)
+            model = SelfEnsemble(network) if args.self_ensemble else network
             results = evaluate(model, benchmark, state.device, metrics, on_image)
+            if args.save_images:
+                write_sheet(args.save_images / f"{name}.png", strips)
         baseline = evaluate(Bicubic(scale), benchmark, state.device, [psnr_y])
         if args.per_image:
             for picture, scores in results.items():

@@ -8,6 +8,7 @@ minutes on one CPU core and reaches 32.54 dB on Set5 x3; the paper's is 32.39.
 
 import argparse
 from collections.abc import Sequence
+from math import ceil
 from typing import Literal
 
 import torch
@@ -50,7 +51,7 @@ class SRCNN(SuperResolutionModel):
         mean: float = 0.5,
     ) -> None:
         super().__init__([scale])
-        self.mean = mean
+        self.mean, self.kernel_sizes = mean, kernel_sizes
         first, second, third = (int(size) for size in kernel_sizes.split("-"))
         self.layers = nn.Sequential(
             nn.Conv2d(1, 64, first, padding=first // 2, padding_mode=padding_mode),
@@ -61,6 +62,11 @@ class SRCNN(SuperResolutionModel):
         )
         for name, parameter in self.named_parameters():
             nn.init.normal_(parameter, std=0.001 if name.endswith("weight") else 0)
+
+    @property
+    def margin(self) -> int:
+        """In pixels of LR: 2 for the enlargement, and what the convolutions see of SR."""
+        return 2 + ceil(padding_border(self.kernel_sizes) / self.scale)
 
     def forward(self, lr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""

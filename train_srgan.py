@@ -11,6 +11,7 @@ steps that one has 32.05 dB on Set5 x4; 8,700 steps of 8 patches, 84 minutes on 
 import argparse
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -91,6 +92,11 @@ class SRGAN(SuperResolutionModel):
         )
         self.upsamplers = nn.Sequential(*(Upsampler(num_features, factor) for factor in factors))
         self.tail = nn.Conv2d(num_features, 3, kernel_size=9, padding=4)
+
+    @property
+    def margin(self) -> int:
+        """In pixels of LR: what each of the convolutions sees."""
+        return 4 + 2 * len(self.blocks) + 1 + len(self.upsamplers) + ceil(4 / self.scale)
 
     def forward(self, lr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""

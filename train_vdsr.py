@@ -10,6 +10,7 @@ validate on, and writes out/vdsr. The paper's Set5 is 37.53, 33.66 and 31.35 dB;
 import argparse
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -60,6 +61,12 @@ class VDSR(SuperResolutionModel):
                 nn.init.zeros_(convolution.bias)
             layers += [convolution, nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])  # none after the last convolution
+
+    @property
+    def margin(self) -> int:
+        """In pixels of LR: 2 for the enlargement, and 1 of SR for each convolution."""
+        convolutions = sum(isinstance(layer, nn.Conv2d) for layer in self.layers)
+        return 2 + ceil(convolutions / self.scale)
 
     def forward(self, lr: Tensor, scale: int | None = None) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped.

@@ -8,24 +8,30 @@ from common.resize import imresize
 
 
 def comparison(
-    lr: Tensor, results: list[tuple[str, Tensor]], hr: Tensor, size: int = 96, zoom: int = 3
+    lr: Tensor,
+    results: list[tuple[str, Tensor]],
+    hr: Tensor | None = None,
+    size: int = 96,
+    zoom: int = 3,
 ) -> Image.Image:
-    """A labelled strip of one crop: LR, bicubic, each SR, original.
+    """A labelled strip of one crop: LR, bicubic, each SR, and the original where there is one.
 
-    The crop is the one where bicubic is farthest from HR, whatever SR looks like there.
+    The crop is the one where bicubic is farthest from HR, whatever SR looks like there; without HR,
+    from the last SR.
 
     Args:
         lr: uint8, (3, h, w), on the CPU like the others.
         results: Pairs of what made an SR, for its label, and that SR, uint8,
             (3, h * scale, w * scale).
-        hr: uint8, same shape as SR.
+        hr: uint8, same shape as SR, or None.
         size: Side of the crop in HR pixels.
         zoom: Pixels of the strip to a pixel of HR.
     """
-    scale = hr.shape[-1] // lr.shape[-1]
+    aim = results[-1][1] if hr is None else hr
+    scale = aim.shape[-1] // lr.shape[-1]
     bicubic = imresize(lr, scale)
-    size = min(size, *hr.shape[-2:]) // scale * scale
-    error = (bicubic.float() - hr.float()).square().mean(dim=0)
+    size = min(size, *aim.shape[-2:]) // scale * scale
+    error = (bicubic.float() - aim.float()).square().mean(dim=0)
     means = F.avg_pool2d(error[None], size, stride=scale)[0]
     top, left = (number * scale for number in divmod(int(means.argmax()), means.shape[1]))
 
@@ -33,6 +39,7 @@ def comparison(
     panels = [("LR", small)] + [
         (label, image[:, top : top + size, left : left + size])
         for label, image in [("Bicubic", bicubic), *results, ("Original", hr)]
+        if image is not None
     ]
     side, gap, caption = size * zoom, 8, 28
     strip = Image.new("RGB", (len(panels) * (side + gap) - gap, side + caption), "white")

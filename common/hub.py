@@ -53,7 +53,11 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
     Attributes:
         scales: What it is trained to enlarge by.
         scale: Which of them `forward(lr)` enlarges by, at first the smallest.
+        attention_window: Of a network that takes means of the whole picture: side of the part of
+            it, in pixels of LR, to take them of instead; 0 for the whole. None for the others.
     """
+
+    attention_window: int | None = None
 
     def __init__(self, scales: Sequence[int]) -> None:
         super().__init__()
@@ -61,6 +65,18 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
             raise ValueError(f"scales must be 2 or more, not {', '.join(map(str, scales)) or None}")
         self.scales = sorted(set(scales))
         self.scale = self.scales[0]
+
+    @property
+    def margin(self) -> int:
+        """How many pixels of LR around a tile have a part in what it becomes.
+
+        Raises:
+            UserError: The network does not say, so it cannot be applied in tiles.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot be applied in tiles, since it has no `margin`. Give "
+            "--tile 0, or add that property to its class."
+        )
 
     @classmethod
     def architecture(cls) -> str:
@@ -241,18 +257,22 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     return Path(paths[0]).parent
 
 
-def load_model(name: str | Path, revision: str | None = None) -> SuperResolutionModel:
+def load_model(
+    name: str | Path, revision: str | None = None, scale: int | None = None
+) -> SuperResolutionModel:
     """Loads a network that `save_pretrained` or a training script wrote.
 
     Args:
         name: Its folder, or `user/name` on the Hub.
         revision: Of the Hub's; default: the latest.
+        scale: By which it is to enlarge; default: the smallest that it is for.
 
     Returns:
         The network on the CPU, in evaluation mode.
 
     Raises:
-        UserError: There is no network of this repository, or it has weights of another one.
+        UserError: There is no network of this repository, it has weights of another one, or it is
+            not for that scale.
     """
     folder = find_model(name, revision)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -269,13 +289,18 @@ def load_model(name: str | Path, revision: str | None = None) -> SuperResolution
         ) from None
     network = find_network(architecture)
     try:
-        return network.from_pretrained(folder)
+        model = network.from_pretrained(folder)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
         others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
         raise UserError(
             f"{folder} does not fit the network {architecture}: {' '.join(lines[:2])}{others}"
         ) from None
+    if scale and scale not in model.scales:
+        scales = " or ".join(map(str, model.scales))
+        raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
+    model.scale = scale or model.scale
+    return model
 
 
 def find_network(architecture: str) -> type[SuperResolutionModel]:

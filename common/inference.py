@@ -1,0 +1,167 @@
+"""Enlarging pictures of any size: in tiles, and by the mean over flips and rotations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.hub import SuperResolutionModel
+
+# A2N takes means over cells of this side when it is tiled, so that tiles begin where cells do.
+ALIGNMENT = 8
+# Side of what is made at once, in pixels of SR, if nobody says otherwise: 2 to 4 GB of memory.
+AUTO_SIDE = 2048
+SMALLEST_TILE = 64
+
+
+class SelfEnsemble(nn.Module):
+    """The mean of what a network makes of the 8 flips and rotations of its input, turned back.
+
+    Timofte et al., "Seven ways to improve example-based single image super resolution" (2016).
+    `forward(lr)`: (N, 3, h, w) -> (N, 3, h * scale, w * scale), as the network's.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, lr: Tensor) -> Tensor:
+        results = []
+        for turns in range(4):
+            for flip in (False, True):
+                turned = torch.rot90(lr.flip(-1) if flip else lr, turns, (-2, -1))
+                sr = torch.rot90(self.model(turned.contiguous()), -turns, (-2, -1))
+                results.append(sr.flip(-1) if flip else sr)
+        return torch.stack(results).mean(dim=0)
+
+
+class Enlarger:
+    """Enlarges pictures by a network, in tiles where they are large.
+
+    A tile is enlarged together with so much around it, the network's `margin`, that its part of the
+    result is as of the whole picture.
+
+    Attributes:
+        tile: Side of a tile in LR pixels; 0 for whole pictures, None to choose by their size.
+    """
+
+    def __init__(
+        self,
+        network: SuperResolutionModel,
+        device: torch.device,
+        *,
+        tile: int | None = None,
+        attention_window: int | None = None,
+        self_ensemble: bool = False,
+        compiled: bool = False,
+        dtype: torch.dtype | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        """
+        Args:
+            network: On the device, in evaluation mode, at the scale that is wanted.
+            device: Where it computes.
+            tile: See above.
+            attention_window: Side in LR pixels over which an attention that else takes the mean of
+                the whole picture takes it; 0 for the whole. Default: 64 where there are tiles.
+            self_ensemble: See `SelfEnsemble`.
+            compiled: Whether to compile the network by torch.compile.
+            dtype: bfloat16 or float16, for autocast. Default: float32.
+            say: Gets a line when the memory is too small for a tile.
+
+        Raises:
+            UserError: The network has no such attention, or cannot be tiled.
+        """
+        self.network, self.device, self.dtype, self.say = network, device, dtype, say
+        self.tile, self.attention_window = tile, attention_window
+        if attention_window is not None and network.attention_window is None:
+            raise UserError(
+                f"--attention_window is for networks that take the mean of the whole picture; "
+                f"{type(network).__name__} does not. Leave it out."
+            )
+        if tile and attention_window == 0:
+            raise UserError(
+                f"--tile {tile} with --attention_window 0: a tile does not know the mean of the "
+                "whole picture. Give a window, for example 64, or --tile 0."
+            )
+        model: Any = torch.compile(network, dynamic=True) if compiled else network
+        self.model = SelfEnsemble(model) if self_ensemble else model
+
+    def tile_of(self, height: int, width: int) -> int:
+        """The side of the tiles of a picture of so many pixels, or 0 for the whole of it."""
+        tile = self.tile
+        if tile is None:
+            side = AUTO_SIDE // self.network.scale
+            tile = max(SMALLEST_TILE, side - 2 * self._margin()) if height * width > side**2 else 0
+        return tile if tile < max(height, width) else 0
+
+    @torch.inference_mode()
+    def __call__(
+        self, pixels: np.ndarray, on_pixels: Callable[[int], object] = lambda count: None
+    ) -> np.ndarray:
+        """Enlarges a picture.
+
+        Args:
+            pixels: RGB, uint8 or uint16, (h, w, 3).
+            on_pixels: Is told how many pixels of it were enlarged since it was last told.
+
+        Returns:
+            RGB of the same type, (h * scale, w * scale, 3), rounded.
+
+        Raises:
+            torch.OutOfMemoryError: Not even the smallest tiles fit.
+        """
+        height, width = pixels.shape[:2]
+        while True:
+            tile, done = self.tile_of(height, width), 0
+            try:
+                scale = self.network.scale
+                sr = np.empty((height * scale, width * scale, 3), pixels.dtype)
+                for count in self._enlarge(pixels, sr, tile):
+                    on_pixels(count)
+                    done += count
+                return sr
+            except torch.OutOfMemoryError:
+                tile = tile or max(height, width)
+                if tile <= SMALLEST_TILE:
+                    raise
+                on_pixels(-done)
+                self.tile = max(SMALLEST_TILE, tile // 2 // ALIGNMENT * ALIGNMENT)
+                self.say(f"Out of memory; going on with --tile {self.tile}.")
+
+    def _enlarge(self, pixels: np.ndarray, sr: np.ndarray, tile: int) -> Any:
+        """Fills `sr` tile by tile, and yields the pixels of each."""
+        (height, width), scale = pixels.shape[:2], self.network.scale
+        if self.network.attention_window is not None:
+            window = self.attention_window
+            self.network.attention_window = (64 if tile else 0) if window is None else window
+        margin = self._margin() if tile else 0
+        tile = tile or max(height, width)
+        for top in range(0, height, tile):
+            for left in range(0, width, tile):
+                bottom, right = min(top + tile, height), min(left + tile, width)
+                first_row, first_column = max(0, top - margin), max(0, left - margin)
+                lr = pixels[first_row : bottom + margin, first_column : right + margin]
+                rows = slice((top - first_row) * scale, (bottom - first_row) * scale)
+                columns = slice((left - first_column) * scale, (right - first_column) * scale)
+                sr[top * scale : bottom * scale, left * scale : right * scale] = self._pixels(
+                    lr, rows, columns
+                )
+                yield (bottom - top) * (right - left)
+
+    def _margin(self) -> int:
+        return -(-self.network.margin // ALIGNMENT) * ALIGNMENT
+
+    def _pixels(self, lr: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        """A part of what the network makes of these pixels."""
+        maximum = np.iinfo(lr.dtype).max
+        # uint16 has hardly any operations in PyTorch.
+        images = torch.from_numpy(lr.astype(np.float32)).movedim(-1, 0)[None] / maximum
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            part = self.model(images)[0, :, rows, columns].float()
+        part = part.mul_(maximum).round_().clamp_(0, maximum)
+        return part.movedim(0, -1).cpu().numpy().astype(lr.dtype)

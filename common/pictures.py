@@ -1,0 +1,193 @@
+"""Pictures as their owners know them: gray or color, transparent or not, of 8 or 16 bits.
+
+    picture = read(Path("photo.png"))
+    write(picture._replace(pixels=larger), Path("larger.png"))
+
+(For training, `common.data.read_picture` makes all of them 8-bit RGB.)
+"""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image
+
+from common.files import replace_file
+
+FORMATS = {
+    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP"},
+    **{".tif": "TIFF", ".tiff": "TIFF"},
+}
+ORIENTATION, ICC_PROFILE = 0x0112, 0x8773  # tags of EXIF and TIFF
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # its first bytes
+
+
+class Picture(NamedTuple):
+    """A decoded picture, upright.
+
+    Attributes:
+        pixels: Gray or RGB, uint8 or uint16, (h, w, 1) or (h, w, 3).
+        alpha: Opacity of the same type, (h, w), or None.
+        icc_profile: What its colors mean, or None for sRGB.
+        exif: Who took it when, and so on, but not its orientation; may be empty.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+    exif: bytes = b""
+
+
+def read(path: Path, max_megapixels: float = 200) -> Picture:
+    """Reads a PNG, JPEG, BMP, WebP or TIFF file.
+
+    Args:
+        path: The file.
+        max_megapixels: That are not too many for the memory.
+
+    Raises:
+        ValueError: It is too large, or of a kind that is not enlarged.
+        Exception: Of many kinds, if it is no picture or is damaged.
+    """
+    with open(path, "rb") as file:
+        header = file.read(25)
+    if header[:4] in TIFF:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            if page.bitspersample == 16:  # of which Pillow reads some kinds only, and as 8
+                return _read_tiff(page, len(tiff.pages), max_megapixels)
+    with Image.open(path) as image:
+        # (MPO: a JPEG file of a telephone, with another one for its own use.)
+        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        _check(*image.size, pages, max_megapixels)
+        tags, profile = image.getexif(), image.info.get("icc_profile")
+        orientation = tags.pop(ORIENTATION, 1)
+        # Those of TIFF tell where its bytes are.
+        exif = tags.tobytes() if tags and image.format != "TIFF" else b""
+        if image.format == "PNG" and header[24] == 16:  # Pillow would read RGB as 8 bits
+            array = imagecodecs.png_decode(path.read_bytes())
+        elif image.mode in ("I", "F"):
+            raise ValueError("it has 32 bits a channel; save it with 8 or 16")
+        else:
+            if image.mode == "CMYK":
+                profile = None  # of CMYK, which it will no longer be
+            mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+            array = np.array(image.convert(mode + "A" if image.has_transparency_data else mode))
+    return _picture(array, orientation, profile, exif)
+
+
+def write(picture: Picture, path: Path, quality: int = 95) -> None:
+    """Writes a picture in the format of the path's ending: all of it, or nothing.
+
+    What the format cannot hold is left out: 16 bits, but in PNG and TIFF; opacity in JPEG, where
+    the picture is put on white.
+
+    Args:
+        picture: What to write.
+        path: Is replaced if it is there.
+        quality: 1 to 100, of JPEG and WebP.
+
+    Raises:
+        OSError: There is no room, for example.
+        ValueError: The picture is too large for the format.
+    """
+    kind = FORMATS[path.suffix.lower()]
+    pixels, alpha = picture.pixels, picture.alpha
+    if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
+        pixels = _to_8_bits(pixels)
+        alpha = alpha if alpha is None else _to_8_bits(alpha)
+    if alpha is not None and kind == "JPEG":
+        opacity = alpha[..., None] / 255
+        pixels = (pixels * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
+        alpha = None
+    array = pixels if alpha is None else np.dstack([pixels, alpha])
+    file = io.BytesIO()
+    if array.dtype == np.uint16 and kind == "PNG":
+        file.write(_png_of_16_bits(array, picture))
+    elif array.dtype == np.uint16:
+        tifffile.imwrite(
+            file,
+            array.squeeze(),
+            photometric="rgb" if array.shape[2] > 2 else "minisblack",
+            planarconfig="contig" if array.shape[2] > 1 else None,
+            extrasamples=None if alpha is None else ["unassalpha"],
+            compression="zlib",
+            iccprofile=picture.icc_profile,
+        )
+    else:
+        options: dict[str, Any] = {"exif": picture.exif, "icc_profile": picture.icc_profile}
+        if kind in ("JPEG", "WEBP"):
+            options["quality"] = quality
+        if kind == "TIFF":
+            options["compression"] = "tiff_adobe_deflate"
+        Image.fromarray(array.squeeze(axis=2) if array.shape[2] == 1 else array).save(
+            file, kind, **{key: value for key, value in options.items() if value}
+        )
+    replace_file(path, file.getvalue())
+
+
+def _check(width: int, height: int, pages: int, max_megapixels: float) -> None:
+    if width * height > max_megapixels * 1e6:
+        raise ValueError(
+            f"it is {width}x{height}, {width * height / 1e6:.0f} megapixels, more than "
+            f"--max_megapixels {max_megapixels:g}"
+        )
+    if pages > 1:
+        raise ValueError("it has several frames or pages; only single pictures are enlarged")
+
+
+def _read_tiff(page: Any, pages: int, max_megapixels: float) -> Picture:
+    """Of 16 bits."""
+    _check(page.imagewidth, page.imagelength, pages, max_megapixels)
+    array = page.asarray()
+    if page.photometric.name not in ("MINISBLACK", "RGB") or array.dtype != np.uint16:
+        raise ValueError(f"its 16 bits are {page.photometric.name}, not gray or RGB")
+    if page.axes.startswith("S"):  # one channel after the other
+        array = np.moveaxis(array, 0, -1)
+    tags = page.tags
+    profile = tags[ICC_PROFILE].value if ICC_PROFILE in tags else None
+    return _picture(array, tags[ORIENTATION].value if ORIENTATION in tags else 1, profile, b"")
+
+
+def _picture(array: np.ndarray, orientation: int, profile: bytes | None, exif: bytes) -> Picture:
+    """From an array of 1 to 4 channels."""
+    array = _upright(array.reshape(*array.shape[:2], -1), orientation)
+    if array.shape[2] in (2, 4):
+        return Picture(array[..., :-1], array[..., -1], profile, exif)
+    return Picture(array, None, profile, exif)
+
+
+def _png_of_16_bits(array: np.ndarray, picture: Picture) -> bytes:
+    png = bytes(imagecodecs.png_encode(array.squeeze()))
+    chunks = b""
+    if picture.icc_profile:
+        chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc_profile))
+    if picture.exif:
+        chunks += _png_chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
+    end_of_header = 8 + 25  # the signature, and the chunk IHDR
+    return png[:end_of_header] + chunks + png[end_of_header:]
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def _to_8_bits(array: np.ndarray) -> np.ndarray:
+    return (array / 257).round().astype(np.uint8)
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """The picture as a viewer shows it, (h, w, c), by EXIF's orientation, 1 to 8."""
+    if orientation in (5, 6, 7, 8):  # rows and columns change places
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array

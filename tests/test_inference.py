@@ -1,0 +1,192 @@
+"""Pictures in tiles are as whole ones, and the self-ensemble is what it says."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.data import read_picture, sample_pictures
+from common.errors import UserError
+from common.hub import SuperResolutionModel
+from common.inference import Enlarger, SelfEnsemble
+from train_a2n import A2N
+from train_srcnn import SRCNN
+from train_srgan import SRGAN
+from train_vdsr import VDSR
+
+CPU = torch.device("cpu")
+NETWORKS = {
+    "srcnn": lambda: SRCNN(3, "9-5-5"),
+    "vdsr": lambda: VDSR([2, 3], num_layers=6, num_features=8),
+    "srgan": lambda: SRGAN(4, num_blocks=3, num_features=8),
+    "srgan-x3": lambda: SRGAN(3, num_blocks=1, num_features=8),
+    "a2n": lambda: A2N(2, num_features=8, num_blocks=2),
+}
+
+
+def make(name: str) -> SuperResolutionModel:
+    """With weights that let every pixel in reach have its part."""
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.kaiming_uniform_(parameter, a=1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """A photograph of 200x170 pixels."""
+    return read_picture(sample_pictures(["astronaut.png"])[0]["hr"]["path"])[100:300, 100:270]
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
+def test_tiles_are_as_the_whole(name, pixels):
+    network = make(name)
+    whole = Enlarger(network, CPU, tile=0)(pixels)
+    assert whole.shape == (200 * network.scale, 170 * network.scale, 3)
+    for tile in (32, 64, 128):
+        assert np.array_equal(Enlarger(network, CPU, tile=tile)(pixels), whole)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
+def test_the_margin_is_what_the_network_sees(name):
+    network = make(name).double()
+    margin, scale = network.margin, network.scale
+    size = 2 * margin + 40
+    lr = torch.rand(1, 3, size, size, dtype=torch.float64, requires_grad=True)
+    tile = slice(20 + margin, 20 + margin + 1)  # one pixel of LR
+    part = slice(tile.start * scale, tile.stop * scale)
+    network(lr)[..., part, part].sum().backward()
+    rows = lr.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
+    assert tile.start - rows.min() <= margin
+    assert rows.max() - tile.start <= margin
+    # And not much wider than it must be.
+    assert max(tile.start - rows.min(), rows.max() - tile.start) >= margin - 2
+
+
+def test_a2n_in_tiles(pixels):
+    network = make("a2n")
+    picture = np.tile(pixels, (2, 2, 1))
+    whole = Enlarger(network, CPU, tile=0, attention_window=64)(picture)
+    tiles = Enlarger(network, CPU, tile=64)(picture)
+    assert np.mean(tiles != whole) < 1e-4  # sums in another order, rounded to 8 bits
+    globally = Enlarger(network, CPU, tile=0)(picture)
+    assert np.mean(globally != whole) > 1e-3
+
+
+@pytest.mark.slow
+def test_the_margin_of_a2n(published_a2n, pixels):
+    network = A2N.from_published(load_file(published_a2n), [2])
+    network.attention_window = 64
+    lr = torch.from_numpy(np.tile(pixels, (3, 3, 1))[:512, :496].copy()).movedim(-1, 0)[None] / 255
+    with torch.no_grad():
+        whole = network(lr)[..., 448:512, 448:512]
+        around = slice(224 - network.margin, 256 + network.margin)
+        tile = network(lr[..., around, around])
+    inside = slice(2 * network.margin, 2 * network.margin + 64)
+    assert (tile[..., inside, inside] - whole).abs().max() * 255 < 2e-4
+
+
+def test_a_window_as_large_as_the_picture_is_nearly_the_whole(pixels):
+    network, lr = make("a2n"), torch.rand(1, 3, 40, 48)
+    with torch.no_grad():
+        whole = network(lr)
+        network.attention_window = 1000
+        assert torch.allclose(network(lr), whole, atol=1e-6)
+
+
+def test_sixteen_bits(pixels):
+    network = make("srgan-x3")
+    fine = pixels.astype(np.uint16) * 257
+    result = Enlarger(network, CPU, tile=0)(fine)
+    assert result.dtype == np.uint16
+    coarse = Enlarger(network, CPU, tile=0)(pixels)
+    assert np.abs(result / 257 - coarse).max() <= 0.5 + 1e-2
+    assert len(np.unique(result % 257)) > 200  # it is finer than 8 bits
+
+
+def test_the_self_ensemble_is_the_mean_over_eight(pixels):
+    network = make("srcnn")
+    lr = torch.from_numpy(pixels[:30, :20].copy()).movedim(-1, 0)[None] / 255
+    ensemble = SelfEnsemble(network)
+    with torch.no_grad():
+        sr = ensemble(lr)
+        expected = [
+            back(network(turn(lr)))
+            for turn, back in (
+                (lambda x: x, lambda x: x),
+                (lambda x: x.flip(-1), lambda x: x.flip(-1)),
+                (lambda x: x.flip(-2), lambda x: x.flip(-2)),
+                (lambda x: x.flip(-1, -2), lambda x: x.flip(-1, -2)),
+                (lambda x: x.mT, lambda x: x.mT),
+                (lambda x: x.mT.flip(-1), lambda x: x.flip(-1).mT),
+                (lambda x: x.mT.flip(-2), lambda x: x.flip(-2).mT),
+                (lambda x: x.mT.flip(-1, -2), lambda x: x.flip(-1, -2).mT),
+            )
+        ]
+        assert torch.allclose(sr, torch.stack(expected).mean(dim=0), atol=1e-6)
+        assert torch.allclose(ensemble(lr.mT.flip(-1)), sr.mT.flip(-1), atol=1e-6)
+        assert not torch.allclose(sr, network(lr), atol=1e-4)
+
+
+def test_the_self_ensemble_in_tiles(pixels):
+    network = make("srgan")
+    whole = Enlarger(network, CPU, tile=0, self_ensemble=True)(pixels)
+    tiles = Enlarger(network, CPU, tile=64, self_ensemble=True)(pixels)
+    assert (tiles != whole).mean() < 1e-4  # sums of eight, in float32
+    assert not np.array_equal(whole, Enlarger(network, CPU, tile=0)(pixels))
+
+
+def test_smaller_tiles_when_the_memory_is_too_small(pixels, monkeypatch):
+    network, said, done = make("srgan"), [], []
+    expected = Enlarger(network, CPU, tile=64)(pixels)
+    forward = SRGAN.forward
+
+    def with_little_memory(self, lr):
+        if lr.shape[2] * lr.shape[3] > 100 * 100:
+            raise torch.OutOfMemoryError
+        return forward(self, lr)
+
+    monkeypatch.setattr(SRGAN, "forward", with_little_memory)
+    enlarger = Enlarger(network, CPU, say=said.append)
+    assert np.array_equal(enlarger(pixels, done.append), expected)
+    assert said == [
+        "Out of memory; going on with --tile 96.",
+        "Out of memory; going on with --tile 64.",
+    ]
+    assert sum(done) == 200 * 170
+    enlarger(pixels)
+    assert len(said) == 2
+    monkeypatch.setattr(
+        SRGAN, "forward", lambda self, lr: (_ for _ in ()).throw(torch.OutOfMemoryError)
+    )
+    with pytest.raises(torch.OutOfMemoryError):
+        enlarger(pixels)
+
+
+def test_what_does_not_go_together():
+    with pytest.raises(UserError, match=r"SRCNN does not\. Leave it out"):
+        Enlarger(make("srcnn"), CPU, attention_window=64)
+    with pytest.raises(UserError, match="--tile 64 with --attention_window 0: a tile does not"):
+        Enlarger(make("a2n"), CPU, tile=64, attention_window=0)
+
+    class NoMargin(SuperResolutionModel):
+        def __init__(self):
+            super().__init__([2])
+
+    with pytest.raises(UserError, match="NoMargin cannot be applied in tiles, since it has no"):
+        Enlarger(NoMargin(), CPU, tile=8)(np.zeros((20, 20, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "tile"),
+    [
+        ("a2n", (1024, 1024), 0),
+        ("a2n", (1024, 1025), 1024 - 2 * 128),
+        ("srgan", (3000, 4000), 512 - 2 * 16),
+    ],
+)
+def test_the_automatic_tile(name, size, tile):
+    assert Enlarger(make(name), CPU).tile_of(*size) == tile
+    assert Enlarger(make(name), CPU, tile=0).tile_of(*size) == 0

@@ -1,0 +1,138 @@
+"""Pictures of all kinds, read and written as their owners know them."""
+
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+
+from common.pictures import Picture, read, write
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def ramp(*shape, dtype=np.uint8) -> np.ndarray:
+    """Pixels that differ from one another."""
+    return (np.arange(np.prod(shape)) * 37 % np.iinfo(dtype).max).astype(dtype).reshape(shape)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "webp", "tif", "tiff", "jpg", "jpeg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_eight_bits(ending, channels, tmp_path):
+    pixels = np.full((6, 5, channels), 90, np.uint8)  # which JPEG and WebP keep as well
+    write(Picture(pixels, icc_profile=PROFILE), tmp_path / f"a.{ending}", quality=100)
+    found = read(tmp_path / f"a.{ending}")
+    if ending == "webp":  # knows no gray
+        pixels = np.repeat(pixels, 3 // channels, axis=2)
+    assert np.array_equal(found.pixels, pixels)
+    assert found.alpha is None
+    assert found.icc_profile == (PROFILE if ending != "bmp" else None)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_bits_and_alpha_are_kept(ending, dtype, channels, alpha, tmp_path):
+    pixels = ramp(7, 9, channels, dtype=dtype)
+    opacity = ramp(7, 9, dtype=dtype) if alpha else None
+    write(Picture(pixels, opacity, PROFILE), tmp_path / f"a.{ending}")
+    found = read(tmp_path / f"a.{ending}")
+    assert found.pixels.dtype == dtype
+    assert np.array_equal(found.pixels, pixels)
+    assert (found.alpha is None) != alpha
+    assert not alpha or np.array_equal(found.alpha, opacity)
+    assert found.icc_profile == PROFILE
+
+
+def test_what_other_programs_wrote(tmp_path):
+    pixels = ramp(6, 5, 3, dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    assert np.array_equal(read(tmp_path / "a.png").pixels, pixels)
+    planes = np.moveaxis(pixels, -1, 0)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(read(tmp_path / "a.tif").pixels, pixels)
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "gray.png")
+    assert np.array_equal(read(tmp_path / "gray.png").pixels, pixels[..., :1])
+    palette = Image.fromarray(ramp(6, 5, 3)).convert("P")
+    palette.save(tmp_path / "palette.png", transparency=3)
+    found = read(tmp_path / "palette.png")
+    rgba = np.asarray(palette.convert("RGBA"))
+    assert np.array_equal(found.pixels, rgba[..., :3])
+    assert np.array_equal(found.alpha == 0, np.asarray(palette) == 3)
+
+
+def test_a_picture_of_16_bits_can_be_opened_by_pillow(tmp_path):
+    pixels = ramp(6, 5, 3, dtype=np.uint16)
+    write(Picture(pixels, ramp(6, 5, dtype=np.uint16), PROFILE), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        image.verify()
+        assert (image.mode, image.size) == ("RGBA", (5, 6))
+        assert image.info["icc_profile"] == PROFILE
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_upright_as_viewers_show_it(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0132] = orientation, "2026:01:02 03:04:05"
+    Image.fromarray(ramp(6, 5, 3)).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    found = read(tmp_path / "a.png")
+    assert np.array_equal(found.pixels, expected)
+    write(found, tmp_path / "again.png")
+    with Image.open(tmp_path / "again.png") as image:
+        assert dict(image.getexif()) == {0x0132: "2026:01:02 03:04:05"}
+        assert np.array_equal(np.asarray(image), expected)
+
+
+def test_what_a_format_cannot_hold(tmp_path):
+    pixels = np.full((4, 4, 3), 100 * 257, np.uint16)
+    alpha = np.full((4, 4), 65535, np.uint16)
+    alpha[:2] = 0
+    write(Picture(pixels, alpha), tmp_path / "a.jpg", quality=100)
+    found = read(tmp_path / "a.jpg")
+    assert found.alpha is None
+    assert np.all(found.pixels[0] == 255)  # white where nothing was to be seen
+    assert np.all(found.pixels[-1] == 100)
+    write(Picture(pixels, alpha), tmp_path / "a.webp", quality=100)
+    assert read(tmp_path / "a.webp").alpha.tolist() == [[0] * 4] * 2 + [[255] * 4] * 2
+    with pytest.raises(ValueError, match="16383"):
+        write(Picture(np.zeros((1, 16384, 3), np.uint8)), tmp_path / "wide.webp")
+    assert not (tmp_path / "wide.webp").exists()
+
+
+def test_cmyk_becomes_rgb_without_its_profile(tmp_path):
+    image = Image.fromarray(ramp(6, 5, 3)).convert("CMYK")
+    image.save(tmp_path / "a.tif", icc_profile=PROFILE)
+    found = read(tmp_path / "a.tif")
+    assert np.array_equal(found.pixels, np.asarray(image.convert("RGB")))
+    assert found.icc_profile is None
+
+
+def test_what_is_not_enlarged(tmp_path):
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "two.tif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="several frames or pages"):
+        read(tmp_path / "two.tif")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="32 bits a channel"):
+        read(tmp_path / "float.tif")
+    Image.new("RGB", (2000, 1000)).save(tmp_path / "large.png")
+    with pytest.raises(
+        ValueError, match=r"2000x1000, 2 megapixels, more than --max_megapixels 1\.5"
+    ):
+        read(tmp_path / "large.png", max_megapixels=1.5)
+    tifffile.imwrite(tmp_path / "cmyk.tif", ramp(4, 4, 4, dtype=np.uint16), photometric="separated")
+    with pytest.raises(ValueError, match="SEPARATED, not gray or RGB"):
+        read(tmp_path / "cmyk.tif")
+
+
+def test_the_picture_inside_of_a_telephones_file(tmp_path):
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(file, "MPO", save_all=True, append_images=frames[1:], quality=100)
+    (tmp_path / "a.jpg").write_bytes(file.getvalue())
+    assert read(tmp_path / "a.jpg").pixels[0, 0].tolist() == [254, 0, 0]

@@ -1,0 +1,179 @@
+"""upscale.py on folders of all kinds of pictures."""
+
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scripts import refusal, run_here
+
+from common.data import read_picture, to_tensor
+from common.hub import load_model
+from common.metrics import to_uint8
+from common.pictures import Picture, read, write
+from common.resize import imresize
+from train_srcnn import SRCNN
+from train_vdsr import VDSR
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """The folder of a small network, x2."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "small"
+    SRCNN(2, "9-1-5").save(folder)
+    return folder
+
+
+def upscale(*options, runner=run_here):
+    return runner("upscale.py", *options)
+
+
+def expected(model: Path, pixels: np.ndarray) -> np.ndarray:
+    """What the network makes of RGB of 8 bits."""
+    with torch.no_grad():
+        sr = load_model(model)(to_tensor(pixels)[None] / 255)
+    return to_uint8(sr)[0].movedim(0, -1).numpy()
+
+
+def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(pictures_dir, folder / "a" / "b")
+    shutil.copy(pictures_dir / "0.png", folder / "top.PNG")
+    single = tmp_path / "single.png"
+    shutil.copy(pictures_dir / "1.png", single)
+    output = tmp_path / "out"
+    options = (folder, single, tmp_path / "sing*.png", "--model", model, "--output", output)
+    process = upscale(*options)
+    assert f"10 enlarged pictures are in {output}." in process.stdout
+    written = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert written == {f"a/b/{n}_x2.png" for n in range(8)} | {"top_x2.png", "single_x2.png"}
+    for number in (0, 7):
+        sr = np.asarray(Image.open(output / "a" / "b" / f"{number}_x2.png"))
+        assert np.array_equal(sr, expected(model, read_picture(pictures_dir / f"{number}.png")))
+
+    (output / "top_x2.png").unlink()
+    (output / "single_x2.png").write_text("mine")
+    process = upscale(*options)
+    assert "1 enlarged pictures are in" in process.stdout
+    assert "9 were there already and stay as they are; --overwrite makes them" in process.stdout
+    assert (output / "single_x2.png").read_text() == "mine"
+    upscale(*options, "--overwrite")
+    assert read(output / "single_x2.png").pixels.shape == (160, 192, 3)
+
+
+def test_its_own_results_are_no_inputs(model, pictures_dir, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(pictures_dir, folder)
+    for _ in range(2):
+        upscale(folder, "--model", model, "--output", folder / "out", "--overwrite")
+    assert len(list((folder / "out").rglob("*.png"))) == 8
+
+
+def test_what_a_picture_is_it_stays(model, tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (14, 12, 3), dtype=np.uint8)
+    alpha = np.linspace(0, 255, 14 * 12).astype(np.uint8).reshape(14, 12)
+    write(Picture(rgb, alpha, b"profile"), tmp_path / "alpha.png")
+    write(Picture(rgb[..., :1]), tmp_path / "gray.png")
+    write(Picture(rgb.astype(np.uint16) * 250 + 5), tmp_path / "fine.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(rgb).save(tmp_path / "turned.jpg", exif=exif)
+    upscale(tmp_path, "--model", model, "--output", tmp_path / "out")
+
+    found = read(tmp_path / "out" / "alpha_x2.png")
+    assert np.array_equal(found.pixels, expected(model, rgb))
+    larger = imresize(torch.from_numpy(alpha).double(), 2).round().clamp(0, 255)
+    assert np.abs(found.alpha - larger.numpy()).max() <= 1
+    assert found.icc_profile == b"profile"
+    found = read(tmp_path / "out" / "gray_x2.png")
+    assert found.pixels.shape == (28, 24, 1)
+    color = expected(model, np.repeat(rgb[..., :1], 3, axis=2))
+    assert np.abs(found.pixels[..., 0] - color.mean(axis=2)).max() <= 0.5
+    found = read(tmp_path / "out" / "fine_x2.tif")
+    assert found.pixels.dtype == np.uint16
+    assert np.abs((found.pixels - 5.0) / 250 - expected(model, rgb)).max() <= 0.6
+    assert read(tmp_path / "out" / "turned_x2.jpg").pixels.shape == (24, 28, 3)
+
+
+def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(pictures_dir, folder)
+    content = (folder / "0.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    (folder / "text.png").write_text("no picture")
+    (folder / "empty.jpg").touch()
+    Image.new("RGB", (1, 1), "red").save(folder / "one.png")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
+    size = struct.pack(">I", 13)
+    (folder / "huge.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + size
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + bytes(4)
+        + b"IDAT"
+        + struct.pack(">I", zlib.crc32(b"IDAT"))
+    )
+    options = (folder, "--model", model, "--output", tmp_path / "out")
+    message = upscale(*options, runner=refusal)
+    assert "Could not enlarge 4 of 13 pictures:\n" in message
+    for line in (
+        f"\n  {folder}/cut.png: image file is truncated",
+        f"\n  {folder}/text.png: cannot identify image file",
+        f"\n  {folder}/empty.jpg: cannot identify image file",
+        f"\n  {folder}/huge.png: it is 40000x40000, 1600 megapixels, more than --max_megapixels 200",
+    ):
+        assert line in message
+    assert len(list((tmp_path / "out").iterdir())) == 9
+    assert read(tmp_path / "out" / "one_x2.png").pixels.shape == (2, 2, 3)
+
+
+def test_formats_and_strips(model, pictures_dir, tmp_path):
+    base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path, "--suffix", "_large")
+    upscale(*base, "--format", "jpg", "--quality", 30, "--compare")
+    assert {path.name for path in tmp_path.iterdir()} == {"0_large.jpg", "0_large_compare.png"}
+    strip = Image.open(tmp_path / "0_large_compare.png")
+    assert strip.size == (3 * 288 + 2 * 8, 288 + 28)  # LR, bicubic and the network
+    small = (tmp_path / "0_large.jpg").stat().st_size
+    upscale(*base, "--format", "jpg", "--overwrite")
+    assert (tmp_path / "0_large.jpg").stat().st_size > small
+    upscale(*base, "--format", "webp", "--tile", 16, "--self_ensemble", "--mixed_precision", "bf16")
+    assert read(tmp_path / "0_large.webp").pixels.shape == (160, 192, 3)
+
+
+def test_a_scale_of_several(pictures_dir, tmp_path):
+    VDSR([2, 3], num_layers=2, num_features=4).save(tmp_path / "vdsr")
+    base = (pictures_dir / "0.png", "--model", tmp_path / "vdsr", "--output", tmp_path)
+    upscale(*base, "--scale", 3)
+    assert read(tmp_path / "0_x3.png").pixels.shape == (240, 288, 3)
+    assert "is trained to enlarge by 2 or 3, not by 4" in upscale(
+        *base, "--scale", 4, runner=refusal
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("nothing.png",), "There is no nothing.png: no picture, no folder, nothing like it."),
+        (("{folder}/empty",), "There is no picture in "),
+        (("{folder}/a.png", "{folder}/a.bmp", "--format", "png"), " would both become "),
+        (("{folder}/a.png", "--suffix", "", "--output", "{folder}"), " would become itself. Give"),
+        (("{folder}/a.png", "--tile", "7"), "7 is neither auto nor a multiple of 8"),
+        (("{folder}/a.png", "--attention_window", "64"), "SRCNN does not. Leave it out."),
+        (("{folder}/a.png", "--mixed_precision", "fp16"), "fp16 does not work on a CPU."),
+        (("{folder}/a.png", "--quality", "0"), "invalid choice: 0"),
+    ],
+)
+def test_bad_options(options, message, model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("a.png", "a.bmp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    words = [option.format(folder=tmp_path) for option in options]
+    output = () if "--output" in words else ("--output", tmp_path / "out")
+    assert message in upscale(*words, "--model", model, *output, runner=refusal)
+    assert not (tmp_path / "out").exists()

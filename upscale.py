@@ -1,0 +1,303 @@
+"""Enlarges your pictures by a trained network.
+
+    python upscale.py photo.jpg --model out/a2n                    # upscaled/photo_x2.jpg
+    python upscale.py holidays "*.png" --model user/a2n-x2 --output large --format png
+    python upscale.py photo.jpg --model out/a2n --self_ensemble --compare
+
+Gray, transparent and 16-bit pictures stay so; large ones are enlarged in tiles. Under `accelerate
+launch`, the processes share the pictures.
+"""
+
+import argparse
+import glob
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from PIL import Image
+from tqdm import tqdm
+
+from common import pictures
+from common.comparison import comparison
+from common.data import picture_files, to_tensor
+from common.errors import UserError
+from common.hub import load_model
+from common.inference import ALIGNMENT, Enlarger
+from common.pictures import FORMATS, Picture
+from common.resize import imresize
+from common.run import positive_int, set_up_cpu
+
+
+def tile_size(text: str) -> int | None:
+    """For argparse: None for `auto`, or a whole multiple of `ALIGNMENT`."""
+    if text == "auto":
+        return None
+    if int(text) < 0 or int(text) % ALIGNMENT:
+        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
+    return int(text)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = "(default: %(default)s)"
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="pictures, folders (searched with their subfolders), or patterns such as '*.png'",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder that a training script wrote, or user/name on the Hub",
+    )
+    parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
+    parser.add_argument("--scale", type=int, help="for models of several (default: the smallest)")
+    output = parser.add_argument_group("what is written")
+    output.add_argument(
+        "--output",
+        type=Path,
+        default=Path("upscaled"),
+        help=f"folder, with the subfolders of the inputs {default}",
+    )
+    output.add_argument("--suffix", help="of the names (default: _x2 and so on)")
+    output.add_argument(
+        "--format",
+        choices=["png", "jpg", "bmp", "webp", "tiff"],
+        help="default: that of each input",
+    )
+    output.add_argument(
+        "--quality",
+        type=int,
+        choices=range(1, 101),
+        metavar="1-100",
+        default=95,
+        help=f"of JPEG and WebP {default}",
+    )
+    output.add_argument(
+        "--overwrite", action="store_true", help="also what exists already, else left as it is"
+    )
+    output.add_argument(
+        "--compare",
+        action="store_true",
+        help="also a strip of input, bicubic and result, NAME_compare.png",
+    )
+    how = parser.add_argument_group("how it is computed")
+    how.add_argument(
+        "--tile",
+        type=tile_size,
+        default="auto",
+        metavar="auto|N|0",
+        help="side in pixels; 0: whole pictures; auto: tiles where the result has more than 4 "
+        f"megapixels {default}",
+    )
+    how.add_argument(
+        "--attention_window",
+        type=int,
+        help="of A2N: pixels of a side over which its attention takes means, 0 for the whole "
+        "picture (default: 64 in tiles, else 0)",
+    )
+    how.add_argument(
+        "--self_ensemble",
+        action="store_true",
+        help="the mean over 8 flips and rotations: a little better, 8 times as slow",
+    )
+    how.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
+    how.add_argument("--compile", action="store_true", help="by torch.compile, for many pictures")
+    how.add_argument(
+        "--cpu_threads", type=positive_int, help="of a CPU (default: its share of the cores)"
+    )
+    how.add_argument(
+        "--max_megapixels",
+        type=float,
+        default=200,
+        help=f"refuse larger pictures, which the memory may not hold {default}",
+    )
+    return parser.parse_args()
+
+
+def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """The pictures, each with the path below the output folder that it would have there.
+
+    Raises:
+        UserError: There is nothing under a name, or no picture at all.
+    """
+    found: dict[Path, Path] = {}
+    for text in args.inputs:
+        names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
+        if not names:
+            raise UserError(f"There is no {text}: no picture, no folder, nothing like it.")
+        for path in map(Path, names):
+            if path.is_dir():
+                for file in picture_files(path):
+                    # What an earlier start wrote is no input.
+                    if not file.resolve().is_relative_to(args.output.resolve()):
+                        found.setdefault(file, file.relative_to(path))
+            else:
+                found.setdefault(path, Path(path.name))
+    if not found:
+        endings = " ".join(FORMATS)
+        raise UserError(f"There is no picture in {' '.join(args.inputs)}. Known endings: {endings}")
+    return list(found.items())
+
+
+def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
+    """The pictures, each with the file that it will be.
+
+    Raises:
+        UserError: Two would be the same file, or one is itself.
+    """
+    suffix = f"_x{scale}" if args.suffix is None else args.suffix
+    outputs: dict[Path, Path] = {}
+    for path, relative in find_inputs(args):
+        ending = f".{args.format}" if args.format else path.suffix.lower()
+        if ending not in FORMATS:
+            ending = ".png"  # what it is, or whether it is a picture, shows when it is read
+        output = args.output / relative.with_name(f"{relative.stem}{suffix}{ending}")
+        if output in outputs:
+            raise UserError(
+                f"{outputs[output]} and {path} would both become {output}. Enlarge them one after "
+                "the other with another --output, or leave --format out."
+            )
+        if output.resolve() == path.resolve():
+            raise UserError(f"{path} would become itself. Give a --suffix or another --output.")
+        outputs[output] = path
+    return [(path, output) for output, path in outputs.items()]
+
+
+def enlarge(picture: Picture, enlarger: Enlarger, bar: tqdm) -> Picture:
+    """The picture with larger pixels and opacity."""
+    pixels = picture.pixels
+    is_gray = pixels.shape[2] == 1
+    sr = enlarger(np.repeat(pixels, 3, axis=2) if is_gray else pixels, bar.update)
+    if is_gray:
+        sr = sr.mean(axis=2, keepdims=True).round().astype(sr.dtype)
+    alpha = picture.alpha
+    if alpha is not None:
+        maximum = np.iinfo(alpha.dtype).max
+        larger = imresize(torch.from_numpy(alpha.astype(np.float32)), enlarger.network.scale)
+        alpha = larger.round().clamp(0, maximum).numpy().astype(alpha.dtype)
+    return picture._replace(pixels=sr, alpha=alpha)
+
+
+def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
+    """Writes the result, and beside it the strip for --compare."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures.write(sr, path, args.quality)
+    if args.compare:
+        strip = compare(lr, sr, label)
+        pictures.write(Picture(np.asarray(strip)), path.with_name(f"{path.stem}_compare.png"))
+
+
+def compare(lr: Picture, sr: Picture, label: str) -> Image.Image:
+    """A strip of what is most different in the middle of the picture."""
+    scale = sr.pixels.shape[0] // lr.pixels.shape[0]
+    height, width = (min(side, 512) for side in lr.pixels.shape[:2])
+    top, left = (lr.pixels.shape[0] - height) // 2, (lr.pixels.shape[1] - width) // 2
+
+    def middle(pixels: np.ndarray, factor: int) -> torch.Tensor:
+        part = pixels[top * factor :, left * factor :][: height * factor, : width * factor]
+        part = part if part.dtype == np.uint8 else (part / 257).round().astype(np.uint8)
+        return to_tensor(np.array(np.broadcast_to(part, (*part.shape[:2], 3))))
+
+    return comparison(middle(lr.pixels, 1), [(label, middle(sr.pixels, scale))])
+
+
+def read_ahead(
+    pool: ThreadPoolExecutor, files: list[tuple[Path, Path]], max_megapixels: float
+) -> Iterator[tuple[Path, Path, Future[Picture]]]:
+    """The pictures, of which the next one is always being read."""
+    upcoming = None
+    for (path, output), following in zip_longest(files, files[1:]):
+        current = upcoming or pool.submit(pictures.read, path, max_megapixels)
+        upcoming = following and pool.submit(pictures.read, following[0], max_megapixels)
+        yield path, output, current
+
+
+def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
+    """Of all pictures that are not too large, by what their headers say."""
+    sizes = []
+    for path, _ in files:
+        with suppress(Exception), Image.open(path) as image:
+            sizes.append(image.width * image.height)
+    return sum(size for size in sizes if size <= max_megapixels * 1e6)
+
+
+def main() -> None:
+    args = parse_args()
+    state = PartialState()
+    set_up_cpu(args.cpu_threads)
+    Image.MAX_IMAGE_PIXELS = None  # --max_megapixels takes its place
+    if args.mixed_precision == "fp16" and state.device.type == "cpu":
+        raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
+    network = load_model(args.model, args.revision, args.scale)
+    network.to(state.device).to(memory_format=torch.channels_last)
+    jobs = plan(args, network.scale)
+    files = [(path, output) for path, output in jobs if args.overwrite or not output.exists()]
+    mine = files[state.process_index :: state.num_processes]
+
+    failures: dict[Path, str] = {}
+    with (
+        tqdm(
+            total=count_pixels(mine, args.max_megapixels),
+            desc="Enlarging",
+            unit=" pixels",
+            unit_scale=True,
+        ) as bar,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        enlarger = Enlarger(
+            network,
+            state.device,
+            tile=args.tile,
+            attention_window=args.attention_window,
+            self_ensemble=args.self_ensemble,
+            compiled=args.compile,
+            dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision),
+            say=bar.write,
+        )
+        writing: tuple[Path, Future[None]] | None = None
+        for path, output, reading in read_ahead(pool, mine, args.max_megapixels):
+            bar.set_postfix_str(path.name)
+            try:
+                lr = reading.result()
+                sr = enlarge(lr, enlarger, bar)
+            except Exception as error:  # of a damaged file, of the memory: of many kinds
+                failures[path] = f"{error}" or type(error).__name__
+                continue
+            finish(writing, failures)
+            writing = path, pool.submit(write, args, lr, sr, output, type(network).__name__)
+        finish(writing, failures)
+
+    failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
+    if state.is_main_process:
+        print(f"{len(files) - len(failures)} enlarged pictures are in {args.output}.")
+        if len(files) < len(jobs):
+            print(
+                f"{len(jobs) - len(files)} were there already and stay as they are; --overwrite "
+                "makes them anew."
+            )
+    if failures:
+        reasons = "\n".join(f"  {path}: {error}" for path, error in failures.items())
+        message = f"Could not enlarge {len(failures)} of {len(files)} pictures:\n{reasons}"
+        raise UserError(message) if state.is_main_process else SystemExit(1)
+
+
+def finish(writing: tuple[Path, Future[None]] | None, failures: dict[Path, str]) -> None:
+    """Waits until a picture is written, and notes it if it cannot be."""
+    if writing:
+        path, future = writing
+        if error := future.exception():
+            failures[path] = f"{error}" or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

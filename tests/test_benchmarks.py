@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.measure import processes, report, take_turns
 
+SMALL = ["--batch_size", 2]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -59,15 +60,16 @@ def test_processes_end_together():
 @pytest.mark.parametrize(
     ("name", "ratios", "options"),
     [
-        ("training_step", 2, ["--steps", 1, "--lr_size", 12]),
-        ("training", 2, ["--steps", 1, "--network", "vdsr"]),
-        ("srgan", 8, ["--steps", 1]),
-        ("checkpoint", 1, []),
+        ("training_step", 2, [*SMALL, "--steps", 1, "--lr_size", 12]),
+        ("training", 2, [*SMALL, "--steps", 1, "--network", "vdsr"]),
+        ("srgan", 8, [*SMALL, "--steps", 1]),
+        ("checkpoint", 1, SMALL),
+        ("upscale", 2, ["--side", 32]),
     ],
 )
 def test_benchmark_runs(name, ratios, options, tmp_path):
     output = tmp_path / "result.json"
-    options = [*options, "--rounds", 1, "--batch_size", 2, "--output", output]
+    options = [*options, "--rounds", 1, "--output", output]
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, options)]
     subprocess.run(command, cwd=ROOT, check=True)
     (result,) = tmp_path.glob("*.json")

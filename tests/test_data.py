@@ -267,7 +267,7 @@ def test_dataset_with_one_column_of_pictures(pictures_dir, tmp_path):
     files = sorted(pictures_dir.glob("*.png"))
     save_dataset(tmp_path / "set", photo=files)
     for _ in range(2):
-        sources = hub_pictures(str(tmp_path / "set"), [2])
+        sources, _ = hub_pictures(str(tmp_path / "set"), [2])
         pictures, errors = decode_pictures(sources, [2])
         assert not errors
         assert pictures.names == [f"row {number} ({number}.png)" for number in range(8)]
@@ -282,7 +282,7 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     for file in files:
         Image.new("RGB", (48, 40), "green").save(tmp_path / "lr" / file.name)
     save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
-    pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set"), [2]), [2])
+    pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set"), [2])[0], [2])
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
     assert torch.equal(hr, to_tensor(read_picture(files[7])))
     assert lr[:, 0, 0].tolist() == [0, 128, 0]
@@ -296,7 +296,7 @@ def test_empty_cell_is_left_out(pictures_dir, tmp_path):
     table = datasets.Dataset.from_dict({"image": [str(pictures_dir / "0.png"), None]})
     (tmp_path / "set").mkdir()
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
-    pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set"), [2]), [2])
+    pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set"), [2])[0], [2])
     assert pictures.names == ["row 0 (0.png)"]
     assert list(errors) == ["row 1 ()"]
 
@@ -309,7 +309,7 @@ def test_dataset_columns_must_be_clear(pictures_dir, tmp_path):
         hub_pictures(name, [2])
     with pytest.raises(UserError, match="--image_column"):
         hub_pictures(name, [2], column="label")
-    assert len(hub_pictures(name, [2], column="right")) == 8
+    assert len(hub_pictures(name, [2], column="right")[0]) == 8
 
 
 # ------------------------------------------------------------------------------ decoding, caching

@@ -89,13 +89,18 @@ def repositories(pictures_dir, tmp_path_factory):
 
 
 @pytest.fixture
-def hub(repositories):
-    """The Hub, with a cache that is empty."""
-    repositories.requests.clear()
-    repositories.cut.clear()
+def empty_cache():
+    """Nothing was downloaded before."""
     home = Path(os.environ["HF_HOME"])
     for folder in (home / "hub", home / "assets", home / "datasets"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def hub(repositories, empty_cache):
+    """The Hub, as it is met for the first time."""
+    repositories.requests.clear()
+    repositories.cut.clear()
     return repositories
 
 
@@ -308,7 +313,7 @@ def test_a_push_that_fails_loses_nothing(hub, tmp_path):
         (lambda: hub_benchmark("Set5"), "for the data set eugenesiow/Set5"),
     ],
 )
-def test_without_a_network_it_ends_soon(ask, message, monkeypatch):
+def test_without_a_network_it_ends_soon(ask, message, monkeypatch, empty_cache):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(UserError, match=f"Cannot reach http://127.0.0.1:9 {message}") as error:

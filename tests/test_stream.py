@@ -104,7 +104,10 @@ def straight(shards, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("straight") / "run"
     process = train(shards, folder)
     assert "Pictures: a stream, 5 to train on at a time, 2 to validate on" in process.stdout
-    assert f"on the stream of {shards}, 5 pictures at a time" in (folder / "README.md").read_text()
+    assert (
+        f"on the stream of {shards.name}, 5 pictures at a time"
+        in (folder / "README.md").read_text()
+    )
     assert not list(Path(datasets.config.HF_DATASETS_CACHE).glob("stream-*"))
     return folder
 

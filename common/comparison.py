@@ -36,7 +36,7 @@ def comparison(
     top, left = (number * scale for number in divmod(int(means.argmax()), means.shape[1]))
 
     small = lr[:, top // scale :, left // scale :][:, : size // scale, : size // scale]
-    panels = [("LR", small)] + [
+    panels = [("Input" if hr is None else "LR", small)] + [
         (label, image[:, top : top + size, left : left + size])
         for label, image in [("Bicubic", bicubic), *results, ("Original", hr)]
         if image is not None

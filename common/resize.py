@@ -10,6 +10,7 @@ from functools import lru_cache
 from math import ceil
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -31,6 +32,8 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     Raises:
         ValueError: A side of the input or of the result is empty.
     """
+    if torch.onnx.is_in_onnx_export() and isinstance(size, int) and images.is_floating_point():
+        return enlarge(images, size)
     if torch.compiler.is_compiling():
         # The matrices come from a cache, which a compiler would write out. (Not a decorator, which
         # would load the compiler in every program.)
@@ -64,6 +67,40 @@ def _imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
             result = _resize_axis(result, axis - 2, new[axis], factors[axis])
             if eight_bits:
                 result = result.add(0.5).floor().clamp(0, 255)
+    return result.to(images.dtype)
+
+
+def enlarge(images: Tensor, factor: int) -> Tensor:
+    """What `imresize` does with floating-point images and a whole factor, by one convolution.
+
+    Its filters are the same for all sizes, so this is what `imresize` becomes in an ONNX file. In
+    PyTorch it is the slower one: on a CPU it takes up to four times as long.
+
+    Args:
+        images: Shape (N, C, H, W), any range.
+        factor: Of both sides.
+
+    Returns:
+        Tensor of the shape (N, C, H * factor, W * factor), with the dtype and device of `images`.
+    """
+    dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
+    # The `factor` new pixels of an old one lie at most half a pixel from it, so that the kernel,
+    # which reaches 2 pixels far, sees two neighbors on either side.
+    centers = (torch.arange(factor, dtype=torch.float64) + 0.5) / factor - 0.5
+    weights = _keys_cubic(centers[:, None] - torch.arange(-2, 3))  # (factor, 5)
+    filters = weights[:, None, :, None] * weights[:, None, :]  # (factor, factor, 5, 5)
+    channels = images.shape[1]
+    filters = filters.view(-1, 1, 5, 5).repeat(channels, 1, 1, 1).to(images.device, dtype)
+    with torch.autocast(images.device.type, enabled=False):
+        padded = images.to(dtype)
+        for axis in (2, 3):
+            # By symmetric reflection, 1 0 | 0 1 2 ...; a single pixel is repeated.
+            side = images.shape[axis]
+            indices = torch.arange(-2, side + 2, device=images.device)
+            indices = torch.maximum(indices, -1 - indices)
+            indices = torch.minimum(indices, 2 * side - 1 - indices).clamp(min=0)
+            padded = padded.index_select(axis, indices)
+        result = F.pixel_shuffle(F.conv2d(padded, filters, groups=channels), factor)
     return result.to(images.dtype)
 
 

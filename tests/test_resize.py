@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from common.data import read_picture, to_tensor
-from common.resize import Bicubic, crop_to_multiple, imresize
+from common.resize import Bicubic, crop_to_multiple, enlarge, imresize
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -88,6 +88,40 @@ def test_nothing_to_resize():
 def test_bicubic_gives_the_pixels_of_matlab():
     lr = torch.randint(0, 256, (1, 3, 9, 8), dtype=torch.uint8)
     assert torch.equal(Bicubic(3)(lr / 255) * 255, imresize(lr, 3).float())
+
+
+@pytest.mark.parametrize("factor", range(2, 9))
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 1, 1, 2), (1, 3, 3, 2), (2, 3, 17, 23)])
+def test_convolution_enlarges_as_the_matrices_do(shape, factor):
+    torch.manual_seed(0)
+    image = torch.rand(shape, dtype=torch.float64)
+    expected = imresize(image, factor)
+    torch.testing.assert_close(enlarge(image, factor), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(enlarge(image.float(), factor), expected.float(), rtol=0, atol=5e-7)
+
+
+def test_gradient_of_the_convolution():
+    image = torch.rand(1, 2, 5, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: enlarge(x, 3), image)
+
+
+def test_convolution_in_float32_for_half_precision_and_under_autocast():
+    image = torch.rand(1, 3, 9, 8)
+    assert torch.equal(enlarge(image.half(), 2), enlarge(image.half().float(), 2).half())
+    with torch.autocast("cpu", torch.bfloat16):
+        resized = enlarge(image, 2)
+    assert torch.equal(resized, enlarge(image, 2))
+
+
+def test_only_an_export_takes_the_convolution(monkeypatch):
+    image = torch.rand(1, 3, 40, 33)
+    eight_bits = image.mul(255).to(torch.uint8)
+    matrices = imresize(image, 3), imresize(eight_bits, 3), imresize(image, 0.5)
+    assert not torch.equal(matrices[0], enlarge(image, 3))
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    assert torch.equal(imresize(image, 3), enlarge(image, 3))
+    assert torch.equal(imresize(eight_bits, 3), matrices[1])
+    assert torch.equal(imresize(image, 0.5), matrices[2])
 
 
 @pytest.mark.gpu

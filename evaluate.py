@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from PIL import Image
 from torch import Tensor, nn
 
@@ -54,7 +54,7 @@ from common.metrics import (
     to_uint8,
 )
 from common.resize import Bicubic
-from common.run import set_up_cpu, versions
+from common.run import positive_int, set_up_cpu, versions
 
 SHEET_LENGTH = 20  # pictures
 
@@ -101,7 +101,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--attention_window",
-        type=int,
+        type=positive_int,
         default=0,
         help="of A2N: pixels of LR of a side over which its attention takes means, as upscale.py "
         "does in tiles (default: the whole picture)",
@@ -139,7 +139,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.sr_dir and (args.save_images or args.comparison):
         parser.error("--save_images and --comparison need a --model to make pictures")
-    if args.add_to_card and not Path(args.model or "", CARD).is_file():
+    if args.sr_dir and (args.self_ensemble or args.attention_window or args.add_to_card):
+        parser.error("--self_ensemble, --attention_window and --add_to_card are of a --model")
+    if args.add_to_card and not Path(args.model, CARD).is_file():
         parser.error("--add_to_card needs a --model folder that has a README.md to write to")
     if args.add_to_card and (args.self_ensemble or args.attention_window):
         parser.error("--add_to_card is for the model as it is, without ensemble and window")
@@ -281,7 +283,7 @@ def table_row(
 
 def main() -> None:
     args = parse_args()
-    state = PartialState()
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     set_up_cpu()
     if args.sr_dir and args.scale is None:
         raise UserError("--sr_dir needs a --scale, for example 2.")
@@ -308,6 +310,7 @@ def main() -> None:
         "self_ensemble": args.self_ensemble,
         "attention_window": args.attention_window,
         "protocol": PROTOCOL,
+        "processes": state.num_processes,
         "versions": versions(),
         "benchmarks": {},
     }
@@ -318,9 +321,7 @@ def main() -> None:
         title = (
             f"{type(network).__name__} x{scale} ({args.model}): {report['parameters']:,} "
             f"parameters, {report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of "
-            "1280x720"
-            + ", 8 times over for the self-ensemble" * args.self_ensemble
-            + ", 8 times for the self-ensemble" * args.self_ensemble
+            "1280x720" + ", 8 times over for the self-ensemble" * args.self_ensemble
         )
 
     rows = []

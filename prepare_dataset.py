@@ -13,6 +13,7 @@ import argparse
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -102,17 +103,20 @@ def main() -> None:
         check_token()
     files = [source["hr"]["path"] for source in find_pictures(args.folder, [])]
     columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
-    table = datasets.Dataset.from_generator(
-        rows,
-        gen_kwargs={
-            "files": tuple(files),
-            **{"scales": tuple(args.scales), "size": args.patch_size, "step": args.patch_step},
-        },
-        features=datasets.Features(dict.fromkeys(columns, datasets.Image())),
-        writer_batch_size=8,
-    )
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
+    # A cache of its own: another would find the rows again by the names of the files.
+    with TemporaryDirectory(dir=args.output_dir) as cache:
+        table = datasets.Dataset.from_generator(
+            rows,
+            gen_kwargs={
+                "files": tuple(files),
+                **{"scales": tuple(args.scales), "size": args.patch_size, "step": args.patch_step},
+            },
+            features=datasets.Features(dict.fromkeys(columns, datasets.Image())),
+            writer_batch_size=8,
+            cache_dir=cache,
+        )
+        table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
     print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:
         again = f"hf upload {args.push_to_hub} {args.output_dir} --repo-type dataset"

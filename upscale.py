@@ -13,13 +13,14 @@ import glob
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from PIL import Image
 from tqdm import tqdm
 
@@ -60,7 +61,12 @@ def parse_args() -> argparse.Namespace:
         help="folder that a training script wrote, or user/name on the Hub",
     )
     parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
-    parser.add_argument("--scale", type=int, help="for models of several (default: the smallest)")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=range(2, 9),
+        help="for models of several (default: the smallest)",
+    )
     output = parser.add_argument_group("what is written")
     output.add_argument(
         "--output",
@@ -88,7 +94,7 @@ def parse_args() -> argparse.Namespace:
     output.add_argument(
         "--compare",
         action="store_true",
-        help="also a strip of input, bicubic and result, NAME_compare.png",
+        help="also a strip of input, bicubic and result, photo_x2.jpg_compare.png",
     )
     how = parser.add_argument_group("how it is computed")
     how.add_argument(
@@ -102,6 +108,8 @@ def parse_args() -> argparse.Namespace:
     how.add_argument(
         "--attention_window",
         type=int,
+        choices=range(65),
+        metavar="0-64",
         help="of A2N: pixels of a side over which its attention takes means, 0 for the whole "
         "picture (default: 64 in tiles, else 0)",
     )
@@ -121,7 +129,12 @@ def parse_args() -> argparse.Namespace:
         default=200,
         help=f"refuse larger pictures, which the memory may not hold {default}",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.max_megapixels <= 0:
+        parser.error(f"--max_megapixels {args.max_megapixels:g} is not above 0")
+    if args.suffix and Path(args.suffix).name != args.suffix:
+        parser.error(f"--suffix {args.suffix} is of names; folders are for --output")
+    return args
 
 
 def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
@@ -145,7 +158,10 @@ def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
                 found.setdefault(path, Path(path.name))
     if not found:
         endings = " ".join(FORMATS)
-        raise UserError(f"There is no picture in {' '.join(args.inputs)}. Known endings: {endings}")
+        raise UserError(
+            f"There is no picture in {' '.join(args.inputs)}, leaving out what is in --output "
+            f"{args.output}. Known endings: {endings}"
+        )
     return list(found.items())
 
 
@@ -167,9 +183,14 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
                 f"{outputs[output]} and {path} would both become {output}. Enlarge them one after "
                 "the other with another --output, or leave --format out."
             )
-        if output.resolve() == path.resolve():
-            raise UserError(f"{path} would become itself. Give a --suffix or another --output.")
         outputs[output] = path
+    inputs = {path.resolve() for path in outputs.values()}
+    for output, path in outputs.items():
+        if output.resolve() in inputs:
+            raise UserError(
+                f"{path} would become {output}, which is an input itself. Give another --suffix or "
+                "--output."
+            )
     return [(path, output) for output, path in outputs.items()]
 
 
@@ -192,9 +213,9 @@ def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label:
     """Writes the result, and beside it the strip for --compare."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures.write(sr, path, args.quality)
-    if args.compare:
-        strip = compare(lr, sr, label)
-        pictures.write(Picture(np.asarray(strip)), path.with_name(f"{path.stem}_compare.png"))
+    strip = path.with_name(f"{path.name}_compare.png")
+    if args.compare and (args.overwrite or not strip.exists()):
+        pictures.write(Picture(np.asarray(compare(lr, sr, label))), strip)
 
 
 def compare(lr: Picture, sr: Picture, label: str) -> Image.Image:
@@ -233,7 +254,8 @@ def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
 
 def main() -> None:
     args = parse_args()
-    state = PartialState()
+    # (Some may be done long before the others, for whom they wait.)
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=7))
     set_up_cpu(args.cpu_threads)
     Image.MAX_IMAGE_PIXELS = None  # --max_megapixels takes its place
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
@@ -242,6 +264,7 @@ def main() -> None:
     network.to(state.device).to(memory_format=torch.channels_last)
     jobs = plan(args, network.scale)
     files = [(path, output) for path, output in jobs if args.overwrite or not output.exists()]
+    (files,) = broadcast_object_list([files])  # as the first process found them
     mine = files[state.process_index :: state.num_processes]
 
     failures: dict[Path, str] = {}

@@ -34,6 +34,8 @@ from common.errors import UserError
 from common.resize import crop_to_multiple, imresize
 
 DIV2K = "yangtao9009/DIV2K"
+# Those that Pillow decodes by itself. (PostScript, for one, it would have run by another program.)
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # The photographs in the scikit-image package. The benchmark `sample` is never trained on; the last
 # training picture is the one that validation takes, so neither view of the motorcycle is last.
@@ -64,7 +66,7 @@ def read_picture(file: str | Path | io.BytesIO) -> np.ndarray:
     Raises:
         OSError, ValueError: The file is no picture, is damaged, or has 32 bits a channel.
     """
-    with Image.open(file) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I;16"):  # Pillow would clip these to 255
             gray = np.asarray(image).astype(np.float32) / 257
@@ -337,7 +339,7 @@ def _fetch(file: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: It cannot be had, which says nothing of the picture.
     """
-    if file["bytes"] is None and "hf://" in file["path"]:
+    if file["bytes"] is None and "hf://" in (file["path"] or ""):
         try:
             with fsspec.open(file["path"]) as opened:
                 return file | {"bytes": opened.read()}

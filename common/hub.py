@@ -296,7 +296,7 @@ def load_model(
         raise UserError(
             f"{folder} does not fit the network {architecture}: {' '.join(lines[:2])}{others}"
         ) from None
-    if scale and scale not in model.scales:
+    if scale is not None and scale not in model.scales:
         scales = " or ".join(map(str, model.scales))
         raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
     model.scale = scale or model.scale

@@ -6,6 +6,8 @@
 Nothing from there is run as code, and no archive can write outside of its folder.
 """
 
+import hashlib
+import json
 import re
 import shutil
 import tarfile
@@ -20,6 +22,7 @@ from filelock import FileLock
 
 from common.data import picture_files
 from common.errors import UserError
+from common.files import replace_file
 from common.hub import ask_hub
 
 # The benchmark sets under the names of the papers, and how many pictures they have.
@@ -66,10 +69,17 @@ def hub_pictures(
     folder = Path(name)
     try:
         if folder.is_dir():
-            revision = None
-            version = f"{max(path.stat().st_mtime_ns for path in folder.rglob('*'))}"
+            revision, version = None, _state_of(folder) if streaming else ""
         else:
             version, files = _ask_for_data(name, revision)
+            # `datasets` finds what it downloaded only by what the Hub tells of the files.
+            facts = json.dumps([name, config, split, list(data_files), revision])
+            kept = huggingface_hub.cached_assets_path("super-resolution", "data", _sha256(facts))
+            if not version and not streaming and (kept / "table.json").exists():
+                found = json.loads((kept / "table.json").read_text())
+                parts = [datasets.Dataset.from_file(file) for file in found["files"]]
+                table = _choose_columns(datasets.concatenate_datasets(parts), name, scales, column)
+                return table, [name, config, column, split, list(data_files), found["version"]]
             data_files = data_files or _hr_archives(files, split)
             if streaming:
                 revision = version  # else the branch might move on in the middle
@@ -82,18 +92,34 @@ def hub_pictures(
             streaming=streaming,
         )
         if streaming:
-            table = table.decode(
-                False
-            )  # here, else its pictures would be decoded and encoded again
+            # Here, for its pictures would otherwise be decoded and encoded again.
+            table = table.decode(False)
+        elif not folder.is_dir():
+            paths = [file["filename"] for file in table.cache_files]
+            record = {"files": paths, "version": table._fingerprint}
+            replace_file(kept / "table.json", json.dumps(record).encode())
+        if not streaming:
+            version = table._fingerprint
         table = _choose_columns(table, name, scales, column)
     except UserError:
         raise
     except Exception as error:  # any of the many ways in which a repository can be no data set
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
-    if not streaming:
-        version = table._fingerprint
     return table, [name, config, column, split, list(data_files), version]
+
+
+def _state_of(folder: Path) -> str:
+    """Changes when a file below it does."""
+    files = [
+        (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    ]
+    return _sha256(json.dumps(files))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _ask_for_data(name: str, revision: str | None) -> tuple[str, list[str]]:
@@ -193,13 +219,12 @@ def _unpack_benchmark(name: str, folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as unpacked:
             with tarfile.open(archive) as tar:
                 tar.extractall(unpacked, filter="data")
-            pictures = picture_files(Path(unpacked))
-            if len(pictures) != BENCHMARKS[name]:
-                raise ValueError(f"it has {len(pictures)} pictures, not {BENCHMARKS[name]}")
             flat = Path(unpacked, "HR")
             flat.mkdir(exist_ok=True)
-            for picture in pictures:
+            for picture in picture_files(Path(unpacked)):
                 picture.rename(flat / picture.name)
+            if (count := len(picture_files(flat))) != BENCHMARKS[name]:
+                raise ValueError(f"it has {count} pictures, not {BENCHMARKS[name]}.")
             shutil.move(flat, folder / "HR")
     except (UserError, Exception) as error:  # of the network, the archive, the disk
         raise UserError(

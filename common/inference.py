@@ -1,6 +1,7 @@
 """Enlarging pictures of any size: in tiles, and by the mean over flips and rotations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ class SelfEnsemble(nn.Module):
         self.model = model
 
     def forward(self, lr: Tensor) -> Tensor:
-        results = []
+        return reduce(torch.add, self._results(lr)) / 8
+
+    def _results(self, lr: Tensor) -> Iterator[Tensor]:
         for turns in range(4):
             for flip in (False, True):
                 turned = torch.rot90(lr.flip(-1) if flip else lr, turns, (-2, -1))
                 sr = torch.rot90(self.model(turned.contiguous()), -turns, (-2, -1))
-                results.append(sr.flip(-1) if flip else sr)
-        return torch.stack(results).mean(dim=0)
+                yield sr.flip(-1) if flip else sr
 
 
 class Enlarger:
@@ -65,8 +67,9 @@ class Enlarger:
             network: On the device, in evaluation mode, at the scale that is wanted.
             device: Where it computes.
             tile: See above.
-            attention_window: Side in LR pixels over which an attention that else takes the mean of
-                the whole picture takes it; 0 for the whole. Default: 64 where there are tiles.
+            attention_window: Side in LR pixels, up to 64, over which an attention that else takes
+                the mean of the whole picture takes it; 0 for the whole, which then is never tiled.
+                Default: 64 where there are tiles.
             self_ensemble: See `SelfEnsemble`.
             compiled: Whether to compile the network by torch.compile.
             dtype: bfloat16 or float16, for autocast. Default: float32.
@@ -92,10 +95,15 @@ class Enlarger:
 
     def tile_of(self, height: int, width: int) -> int:
         """The side of the tiles of a picture of so many pixels, or 0 for the whole of it."""
+        if self.attention_window == 0:
+            return 0
         tile = self.tile
         if tile is None:
             side = AUTO_SIDE // self.network.scale
-            tile = max(SMALLEST_TILE, side - 2 * self._margin()) if height * width > side**2 else 0
+            if height * width <= side**2:
+                return 0
+            tile = (side - 2 * self._margin()) // ALIGNMENT * ALIGNMENT
+            tile = max(SMALLEST_TILE, tile)
         return tile if tile < max(height, width) else 0
 
     @torch.inference_mode()
@@ -126,13 +134,13 @@ class Enlarger:
                 return sr
             except torch.OutOfMemoryError:
                 tile = tile or max(height, width)
-                if tile <= SMALLEST_TILE:
+                if tile <= SMALLEST_TILE or self.attention_window == 0:
                     raise
                 on_pixels(-done)
                 self.tile = max(SMALLEST_TILE, tile // 2 // ALIGNMENT * ALIGNMENT)
                 self.say(f"Out of memory; going on with --tile {self.tile}.")
 
-    def _enlarge(self, pixels: np.ndarray, sr: np.ndarray, tile: int) -> Any:
+    def _enlarge(self, pixels: np.ndarray, sr: np.ndarray, tile: int) -> Iterator[int]:
         """Fills `sr` tile by tile, and yields the pixels of each."""
         (height, width), scale = pixels.shape[:2], self.network.scale
         if self.network.attention_window is not None:

@@ -24,6 +24,7 @@ FORMATS = {
     **{".tif": "TIFF", ".tiff": "TIFF"},
 }
 ORIENTATION, ICC_PROFILE = 0x0112, 0x8773  # tags of EXIF and TIFF
+ASSOCIATED_ALPHA = 1
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # its first bytes
 
 
@@ -59,9 +60,9 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
     if header[:4] in TIFF:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
-            if page.bitspersample == 16:  # of which Pillow reads some kinds only, and as 8
+            if page.bitspersample > 8:  # of which Pillow reads some kinds only, and as 8
                 return _read_tiff(page, len(tiff.pages), max_megapixels)
-    with Image.open(path) as image:
+    with Image.open(path, formats=tuple(FORMATS.values())) as image:
         # (MPO: a JPEG file of a telephone, with another one for its own use.)
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         _check(*image.size, pages, max_megapixels)
@@ -71,8 +72,6 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
         exif = tags.tobytes() if tags and image.format != "TIFF" else b""
         if image.format == "PNG" and header[24] == 16:  # Pillow would read RGB as 8 bits
             array = imagecodecs.png_decode(path.read_bytes())
-        elif image.mode in ("I", "F"):
-            raise ValueError("it has 32 bits a channel; save it with 8 or 16")
         else:
             if image.mode == "CMYK":
                 profile = None  # of CMYK, which it will no longer be
@@ -84,8 +83,8 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
 def write(picture: Picture, path: Path, quality: int = 95) -> None:
     """Writes a picture in the format of the path's ending: all of it, or nothing.
 
-    What the format cannot hold is left out: 16 bits, but in PNG and TIFF; opacity in JPEG, where
-    the picture is put on white.
+    What the format cannot hold is left out: 16 bits, but in PNG and TIFF; EXIF in BMP and in TIFF
+    of 16 bits; opacity in JPEG and BMP, where the picture is put on white.
 
     Args:
         picture: What to write.
@@ -101,7 +100,7 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
     if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
         pixels = _to_8_bits(pixels)
         alpha = alpha if alpha is None else _to_8_bits(alpha)
-    if alpha is not None and kind == "JPEG":
+    if alpha is not None and kind in ("JPEG", "BMP"):
         opacity = alpha[..., None] / 255
         pixels = (pixels * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
         alpha = None
@@ -112,7 +111,7 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
     elif array.dtype == np.uint16:
         tifffile.imwrite(
             file,
-            array.squeeze(),
+            _without_axis(array),
             photometric="rgb" if array.shape[2] > 2 else "minisblack",
             planarconfig="contig" if array.shape[2] > 1 else None,
             extrasamples=None if alpha is None else ["unassalpha"],
@@ -125,7 +124,7 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
             options["quality"] = quality
         if kind == "TIFF":
             options["compression"] = "tiff_adobe_deflate"
-        Image.fromarray(array.squeeze(axis=2) if array.shape[2] == 1 else array).save(
+        Image.fromarray(_without_axis(array)).save(
             file, kind, **{key: value for key, value in options.items() if value}
         )
     replace_file(path, file.getvalue())
@@ -144,9 +143,16 @@ def _check(width: int, height: int, pages: int, max_megapixels: float) -> None:
 def _read_tiff(page: Any, pages: int, max_megapixels: float) -> Picture:
     """Of 16 bits."""
     _check(page.imagewidth, page.imagelength, pages, max_megapixels)
+    kind = page.photometric.name
+    channels = {"MINISBLACK": (1, 2), "RGB": (3, 4)}.get(kind, ())
+    if (page.bitspersample, page.dtype) != (16, np.uint16) or page.samplesperpixel not in channels:
+        raise ValueError(
+            f"it has {page.samplesperpixel} channels {kind} of {page.bitspersample} bits, "
+            f"{page.dtype}; save it as gray or RGB of 8 or 16 bits, without a sign"
+        )
+    if ASSOCIATED_ALPHA in page.extrasamples:
+        raise ValueError("its colors are multiplied by its opacity; save it without that")
     array = page.asarray()
-    if page.photometric.name not in ("MINISBLACK", "RGB") or array.dtype != np.uint16:
-        raise ValueError(f"its 16 bits are {page.photometric.name}, not gray or RGB")
     if page.axes.startswith("S"):  # one channel after the other
         array = np.moveaxis(array, 0, -1)
     tags = page.tags
@@ -163,7 +169,7 @@ def _picture(array: np.ndarray, orientation: int, profile: bytes | None, exif: b
 
 
 def _png_of_16_bits(array: np.ndarray, picture: Picture) -> bytes:
-    png = bytes(imagecodecs.png_encode(array.squeeze()))
+    png = bytes(imagecodecs.png_encode(_without_axis(array)))
     chunks = b""
     if picture.icc_profile:
         chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc_profile))
@@ -176,6 +182,11 @@ def _png_of_16_bits(array: np.ndarray, picture: Picture) -> bytes:
 def _png_chunk(kind: bytes, content: bytes) -> bytes:
     checksum = zlib.crc32(kind + content)
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def _without_axis(array: np.ndarray) -> np.ndarray:
+    """Gray as libraries want it, (h, w); the others as they are."""
+    return array[..., 0] if array.shape[2] == 1 else array
 
 
 def _to_8_bits(array: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from math import cos, isfinite, lcm, pi
 from pathlib import Path
 from typing import Any, NoReturn
@@ -394,7 +395,7 @@ class Run:
         self._count = 0  # of the terms in each
         self._metrics_file = args.output_dir / "metrics.jsonl"
         self._unwritten: list[str] = []  # lines of metrics.jsonl that found no room
-        self._positions: dict[int, Position] = {}  # of the parts of a stream, this and the next
+        self._positions: dict[int, Position] = {}  # in a stream, by the steps that begin there
         self._unsaved: dict[str, str] = {}  # what could not be saved when last tried, and why
         self.accelerator.register_for_checkpointing(self)
 
@@ -505,35 +506,39 @@ class Run:
     def _patches_of_steps(self) -> Iterator[tuple[PatchDataset, range]]:
         """What to train on in which of the steps that are left: of a stream, part by part."""
         stream, args = self.patches, self.args
-        if isinstance(stream, PatchDataset):
-            yield stream, range(self.step, self._end)
+        if isinstance(stream, PatchDataset) or self.step >= self._end:
+            if isinstance(stream, PatchDataset):
+                yield stream, range(self.step, self._end)
             return
-        steps_of_part = max(1, args.streaming_images * args.patches_per_image // args.batch_size)
-        first, last = self.step // steps_of_part, (self._end - 1) // steps_of_part
-        stream.begin = self._positions.get(first, stream.begin)
-        stream.count = last - first + 1
-        position = stream.begin
-        for number, part in enumerate(stream.parts(), first):
+        length = max(1, args.streaming_images * args.patches_per_image // args.batch_size)
+        first = self.step // length * length
+        stream.count = -(-(self._end - first) // length)
+        if self._positions:  # of another recipe, if the step is none of them: then the newest
+            stream.begin = self._positions.get(first, self._positions[max(self._positions)])
+        begin = stream.begin
+        for start, part in zip(count(first, length), stream.parts(), strict=False):
+            patches, error = None, part if isinstance(part, str) else ""
+            try:
+                if isinstance(part, Part):
+                    self._report_errors(part.pictures, part.errors)
+                    patches = self._patches_of(part.pictures)
+            except UserError as unusable:
+                error = f"{unusable}"
             # All processes have the part; so none still has to open the one before it.
-            error = ""
-            if isinstance(part, str):
-                error = part
-            elif not len(part.pictures):
-                error = _errors_in_words(part.errors, 0)
             if error := next(filter(None, gather_object([error])), ""):
+                if self.step and not (args.output_dir / f"checkpoint-{self.step}").exists():
+                    self._save_checkpoint(stops=True)
                 self._fail(
-                    f"Cannot read on in the stream of {args.dataset_name} at step {self.step}: "
-                    f"{error}. Go on later with --resume_from_checkpoint latest."
+                    f"Cannot go on in the stream of {args.dataset_name} after step {self.step}: "
+                    f"{error} Try again with --resume_from_checkpoint latest."
                 )
             assert isinstance(part, Part)
-            if number - 1 in self._positions and self.accelerator.is_local_main_process:
-                stream.delete(self._positions[number - 1])
-            self._positions = {number: position, number + 1: part.end}
-            position = part.end
-            if part.errors:
-                self.print(f"Left out {_errors_in_words(part.errors, len(part.pictures))}")
-            end = min((number + 1) * steps_of_part, self._end)
-            yield self._patches_of(part.pictures), range(self.step, end)
+            assert patches
+            if start - length in self._positions and self.accelerator.is_local_main_process:
+                stream.delete(self._positions[start - length])
+            self._positions = {start: begin, start + length: part.end}
+            begin = part.end
+            yield patches, range(self.step, min(start + length, self._end))
 
     def end_step(self, **values: Tensor | float) -> None:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
@@ -637,7 +642,7 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self._count = state["step"], state["count"]
         self._scores, self.best = state["scores"], state["best"]
-        self._bicubic, self._positions = state["bicubic"], state["positions"]
+        self._bicubic, self._positions = state["bicubic"], state.get("positions", {})
         if state["validation"] != [self.scales, _checksum(self.validation[0].pictures)]:
             self.best, self._bicubic = {}, {}  # which are of other pictures
         sums = state["sums"]
@@ -774,11 +779,13 @@ class Run:
         self._evaluated.save(folder)
         name = self.args.dataset_name
         # A card is for strangers: paths of this machine by their last name alone.
-        recipe = [
-            f"- `{key}`: {_last_name(f'{value}')}"
-            for key, value in vars(self.args).items()
-            if value is not None
-        ]
+        recipe = []
+        for key, value in vars(self.args).items():
+            words = [
+                _last_name(f"{word}") for word in (value if isinstance(value, list) else [value])
+            ]
+            if value is not None and words:
+                recipe.append(f"- `{key}`: {' '.join(words)}")
         command = shlex.join(map(_last_name, shlex.split(_command())))
         card = model_card(
             self._evaluated,
@@ -951,10 +958,11 @@ class Run:
         before = json.loads((checkpoint / RECORD).read_text())["pictures"]
         number, names = self._fingerprint()
         pictures = []
-        if before[0] != number:
+        if isinstance(self.patches, PictureStream):
+            if before[1] != names:
+                pictures = ["the data set is another, or its --dataset_revision"]
+        elif before[0] != number:
             pictures = [f"there were {before[0]} training pictures and are {number}"]
-        elif before[1] != names and isinstance(self.patches, PictureStream):
-            pictures = ["the data set is another, or its --dataset_revision"]
         elif before[1] != names:
             pictures = ["the names or sizes of the training pictures are others"]
         self._differences += allow_differences(pictures, self.args, checkpoint)
@@ -1029,11 +1037,11 @@ class Run:
             sources, identity = self._hub_pictures(args.train_split, args.data_files)
         is_stream = args.streaming and not args.max_train_images
         if args.max_train_images:
-            count = args.max_train_images
+            first = args.max_train_images
             if isinstance(sources, Sized):
-                count = min(count, len(sources))
-            sources = sources[:count] if isinstance(sources, list) else sources.take(count)
-            identity = identity and [*identity, count]
+                first = min(first, len(sources))
+            sources = sources[:first] if isinstance(sources, list) else sources.take(first)
+            identity = identity and [*identity, first]
         if not is_stream:
             pictures = self._decode(sources, identity)
         if validation_dir:
@@ -1088,15 +1096,26 @@ class Run:
 
     def _decode(self, sources: Iterable[Source], identity: list[Any] | None = None) -> Pictures:
         pictures, errors = decode_pictures(sources, self.scales, identity)
-        if errors:
-            message = _errors_in_words(errors, len(pictures))
-            if not len(pictures) or len(errors) > max(3, (len(pictures) + len(errors)) / 100):
-                raise UserError(
-                    f"Cannot read {message}. Up to three, or 1 %, would be left out. "
-                    "Mend or remove them."
-                )
-            self.print(f"Left out {message}")
+        self._report_errors(pictures, errors)
         return pictures
+
+    def _report_errors(self, pictures: Pictures, errors: dict[str, str]) -> None:
+        """Prints which pictures could not be read.
+
+        Raises:
+            UserError: They are too many.
+        """
+        if not errors:
+            return
+        all_pictures = len(pictures) + len(errors)
+        reasons = _enumerate([f"{name} ({error})" for name, error in errors.items()])
+        message = f"{len(errors)} of {all_pictures} pictures: {reasons}"
+        if not len(pictures) or len(errors) > max(3, all_pictures / 100):
+            raise UserError(
+                f"Cannot read {message}. Up to three, or 1 %, would be left out. "
+                "Mend or remove them."
+            )
+        self.print(f"Left out {message}")
 
     def _pictures_in_words(self) -> str:
         source = _last_name(f"{self.args.train_data_dir or self.args.dataset_name}")
@@ -1187,12 +1206,6 @@ def _sha256(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
 
-def _errors_in_words(errors: dict[str, str], read: int) -> str:
-    """The pictures that could not be read, beside so many that could."""
-    reasons = [f"{name} ({error})" for name, error in errors.items()]
-    return f"{len(errors)} of {read + len(errors)} pictures: {_enumerate(reasons)}"
-
-
 def _enumerate(items: list[str]) -> str:
     """The first ten of them."""
     return ", ".join(items[:10]) + f" and {len(items) - 10} more" * (len(items) > 10)
@@ -1201,7 +1214,8 @@ def _enumerate(items: list[str]) -> str:
 def _last_name(word: str) -> str:
     """A word without the folders of a path in it."""
     option, equals, value = word.rpartition("=")
-    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else word
+    path = Path(value)
+    return f"{option}{equals}{path.name}" if path.is_absolute() or ".." in path.parts else word
 
 
 def _command() -> str:

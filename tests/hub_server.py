@@ -42,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
+        self.send_header("Connection", "close")  # else it would be answered after the test
         for key, value in headers.items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()

@@ -58,8 +58,7 @@ def exported(models) -> Callable[[str], tuple[Path, str]]:
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 3, 1, 7), (1, 3, 31, 2), (3, 3, 6, 5)])
 @pytest.mark.parametrize("name", SCALES)
 def test_onnxruntime_gives_what_pytorch_gives(exported, models, name, shape):
-    model = load_model(models / name)
-    model.scale = SCALES[name]
+    model = load_model(models / name, scale=SCALES[name])
     lr = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     (sr,) = onnxruntime.InferenceSession(exported(name)[0]).run(["sr"], {"lr": lr.numpy()})
     with torch.no_grad():

@@ -84,8 +84,7 @@ def repositories(pictures_dir, tmp_path_factory):
     evil = {"../../evil.png": files[0].read_bytes()}
     write_tar(sets / "eugenesiow" / "Urban100" / "data" / "Urban100_HR.tar.gz", evil)
     (root / "models").mkdir()
-    with HubServer(root, os.environ["HF_ENDPOINT"]) as hub:
-        yield hub
+    return root
 
 
 @pytest.fixture
@@ -99,9 +98,8 @@ def empty_cache():
 @pytest.fixture
 def hub(repositories, empty_cache):
     """The Hub, as it is met for the first time."""
-    repositories.requests.clear()
-    repositories.cut.clear()
-    return repositories
+    with HubServer(repositories, os.environ["HF_ENDPOINT"]) as hub:
+        yield hub
 
 
 def downloads(hub: HubServer, name: str) -> int:
@@ -199,6 +197,13 @@ def test_a_second_start_downloads_nothing(hub, tmp_path):
     hub.requests.clear()
     train(tmp_path / "offline", runner=run, HF_HUB_OFFLINE="1")
     assert not hub.requests
+
+
+def test_archives_of_hr_and_lr_without_a_network(hub, tmp_path):
+    options = ("--dataset_name", "user/mixed")
+    train(tmp_path / "first", *options)
+    process = train(tmp_path / "offline", *options, runner=run, HF_HUB_OFFLINE="1")
+    assert "Pictures: 7 to train on" in process.stdout
 
 
 def test_two_processes_download_once(hub, tmp_path):
@@ -354,6 +359,13 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
         assert np.array_equal(np.asarray(table[5][f"lr_x{scale}"]), lr)
     message = refusal(*command)
     assert f"--output_dir {tmp_path / 'set'} is not empty. Name another." in message
+    for file in sorted((tmp_path / "photos").glob("?.png")):
+        Image.new("RGB", (48, 48), "blue").save(file)  # other pictures of the same names
+    process = run_here(*command[:3], tmp_path / "blue", *options[:4])
+    assert "text.png: cannot identify image file" in process.stdout
+    assert {path.name for path in (tmp_path / "blue").iterdir()} == {"train.parquet"}
+    table = datasets.Dataset.from_parquet(str(tmp_path / "blue" / "train.parquet"))
+    assert np.unique(np.asarray(table[0]["hr"]).reshape(-1, 3), axis=0).tolist() == [[0, 0, 255]]
     for name in (tmp_path / "set", "user/prepared"):
         run_dir = tmp_path / f"run-{Path(name).name}"
         assert "44 to train on" in train(run_dir, "--dataset_name", name, "--scale", 3).stdout

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import common.inference
 from common.data import read_picture, sample_pictures
 from common.errors import UserError
 from common.hub import SuperResolutionModel
@@ -185,8 +186,18 @@ def test_what_does_not_go_together():
         ("a2n", (1024, 1024), 0),
         ("a2n", (1024, 1025), 1024 - 2 * 128),
         ("srgan", (3000, 4000), 512 - 2 * 16),
+        ("srgan-x3", (3000, 4000), 680 - 2 * 16),  # a multiple of 8
     ],
 )
 def test_the_automatic_tile(name, size, tile):
     assert Enlarger(make(name), CPU).tile_of(*size) == tile
     assert Enlarger(make(name), CPU, tile=0).tile_of(*size) == 0
+
+
+def test_a_mean_of_the_whole_is_of_the_whole(pixels, monkeypatch):
+    monkeypatch.setattr(common.inference, "AUTO_SIDE", 128)
+    network = make("a2n")
+    assert Enlarger(network, CPU).tile_of(200, 170) == 64
+    globally = Enlarger(network, CPU, attention_window=0)
+    assert globally.tile_of(200, 170) == 0
+    assert np.array_equal(globally(pixels), Enlarger(network, CPU, tile=0)(pixels))

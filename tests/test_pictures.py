@@ -6,8 +6,9 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from common.data import read_picture
 from common.pictures import Picture, read, write
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -118,7 +119,9 @@ def test_what_is_not_enlarged(tmp_path):
     with pytest.raises(ValueError, match="several frames or pages"):
         read(tmp_path / "two.tif")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ValueError, match="32 bits a channel"):
+    with pytest.raises(
+        ValueError, match=r"1 channels MINISBLACK of 32 bits, float32; save it as gray or RGB"
+    ):
         read(tmp_path / "float.tif")
     Image.new("RGB", (2000, 1000)).save(tmp_path / "large.png")
     with pytest.raises(
@@ -126,8 +129,47 @@ def test_what_is_not_enlarged(tmp_path):
     ):
         read(tmp_path / "large.png", max_megapixels=1.5)
     tifffile.imwrite(tmp_path / "cmyk.tif", ramp(4, 4, 4, dtype=np.uint16), photometric="separated")
-    with pytest.raises(ValueError, match="SEPARATED, not gray or RGB"):
+    with pytest.raises(ValueError, match=r"4 channels SEPARATED of 16 bits, uint16; save it"):
         read(tmp_path / "cmyk.tif")
+
+
+@pytest.mark.parametrize("bits", [9, 12])
+def test_bits_between_8_and_16_are_not_clipped_silently(bits, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", ramp(4, 4, dtype=np.uint16) % 2**bits, bitspersample=bits)
+    with pytest.raises(ValueError, match=f"MINISBLACK of {bits} bits"):
+        read(tmp_path / "a.tif")
+
+
+def test_premultiplied_opacity(tmp_path):
+    tifffile.imwrite(
+        *(tmp_path / "a.tif", ramp(4, 4, 4, dtype=np.uint16)),
+        **{"photometric": "rgb", "extrasamples": ["assocalpha"]},
+    )
+    with pytest.raises(ValueError, match="multiplied by its opacity"):
+        read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (7, 1), (1, 1)])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_single_row_of_16_bits(shape, ending, channels, tmp_path):
+    pixels = ramp(*shape, channels, dtype=np.uint16)
+    write(Picture(pixels), tmp_path / f"a.{ending}")
+    assert np.array_equal(read(tmp_path / f"a.{ending}").pixels, pixels)
+
+
+def test_opacity_in_bmp_becomes_white(tmp_path):
+    for channels in (1, 3):
+        pixels, alpha = np.zeros((4, 4, channels), np.uint8), np.zeros((4, 4), np.uint8)
+        write(Picture(pixels, alpha), tmp_path / "a.bmp")
+        assert np.all(read(tmp_path / "a.bmp").pixels == 255)
+
+
+def test_postscript_is_not_run(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    for reader in (read, read_picture):
+        with pytest.raises(UnidentifiedImageError):
+            reader(tmp_path / "a.png")
 
 
 def test_the_picture_inside_of_a_telephones_file(tmp_path):

@@ -751,7 +751,9 @@ def test_two_processes_evaluate_the_same(evaluation, tiny_benchmark_dir, tmp_pat
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--output", tmp_path / "report.json"),
     )
-    again = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert (report["processes"], written["processes"]) == (1, 2)
+    again = written["benchmarks"]["Tiny"]
     assert list(again["images"]) == ["0", "1", "2"]
     assert again["psnr_y"] == pytest.approx(report["benchmarks"]["Tiny"]["psnr_y"], abs=1e-3)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 from datasets.table import embed_table_storage
 from scripts import RECIPE, SMALL, assert_same_run, metrics, refusal, run_here, run_two
 
@@ -124,7 +125,8 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
 
 
 def test_two_processes_read_one_stream(straight, shards, tmp_path):
-    train(shards, tmp_path / "run", runner=run_two, HF_HOME=os.environ["HF_HOME"])
+    process = train(shards, tmp_path / "run", runner=run_two, HF_HOME=os.environ["HF_HOME"])
+    assert "over 2 processes" in process.stdout
     for ours, theirs in zip(metrics(tmp_path / "run"), metrics(straight), strict=True):
         assert ours["step"] == theirs["step"]
         assert ours.get("loss") == pytest.approx(theirs.get("loss"), rel=1e-3)
@@ -144,12 +146,37 @@ def test_a_stream_that_breaks_off_loses_nothing(straight, shards, tmp_path):
         return train(copy, folder, *LATEST, "--checkpointing_steps", 4, check=False)
 
     for _ in range(2):
-        message = go_on(content[:-100]).returncode
-        assert f"Cannot read on in the stream of {copy} at step 5: Could not open" in message
-        assert "Go on later with --resume_from_checkpoint latest." in message
-        assert [path.name for path in list_checkpoints(folder)] == ["checkpoint-4"]
-    assert f"Resuming from {folder / 'checkpoint-4'}." in go_on(content).stdout
+        message = go_on(content[:-100] + bytes(100)).returncode
+        assert f"Cannot go on in the stream of {copy} after step 5: Could not open" in message
+        assert "Try again with --resume_from_checkpoint latest." in message
+        names = [path.name for path in list_checkpoints(folder)]
+        assert names == ["checkpoint-4", "checkpoint-5"]
+    assert f"Resuming from {folder / 'checkpoint-5'}." in go_on(content).stdout
     assert_same_run(folder, straight)
+
+
+def test_another_recipe_goes_on_in_the_stream(straight, shards, tmp_path):
+    folder = Path(shutil.copytree(straight, tmp_path / "run"))
+    for step in (21, 23):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    train(shards, folder, *LATEST, "--streaming_images", 6, "--allow_recipe_change")
+    books = torch.load(folder / "checkpoint-23" / "custom_checkpoint_0.pkl")
+    # Step 14 trained on pictures 10 to 14 of the stream, with two in a shard; 15 to 20 come next.
+    assert {step: tuple(place) for step, place in books["positions"].items()} == {
+        18: (10, 1),
+        24: (13, 1),
+    }
+
+
+def test_unreadable_pictures_of_a_stream(shards, tmp_path):
+    copy = Path(shutil.copytree(shards, tmp_path / "many"))
+    rows = {"image": [{"bytes": b"no picture", "path": None}] * 4}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(image=datasets.Image()))
+    for number in range(3):
+        table.to_parquet(copy / f"train-{number}.parquet")
+    message = train(copy, tmp_path / "run", check=False).returncode
+    assert f"Cannot go on in the stream of {copy} after step 0: Cannot read " in message
+    assert " of 5 pictures: row " in message
 
 
 def test_other_pictures_are_refused(straight, shards, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import refusal, run_here
+from scripts import refusal, run_here, run_two
 
 from common.data import read_picture, to_tensor
 from common.hub import load_model
@@ -74,6 +74,17 @@ def test_its_own_results_are_no_inputs(model, pictures_dir, tmp_path):
     assert len(list((folder / "out").rglob("*.png"))) == 8
 
 
+def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0_x2.png")  # as if it had been made before
+    options = (pictures_dir, "--model", model, "--output", tmp_path)
+    process = run_two("upscale.py", *map(str, options))
+    assert process.stdout.count("7 enlarged pictures are in") == 1
+    assert len(list(tmp_path.glob("*_x2.png"))) == 8
+    for number in range(1, 8):
+        sr = read(tmp_path / f"{number}_x2.png").pixels
+        assert np.array_equal(sr, expected(model, read_picture(pictures_dir / f"{number}.png")))
+
+
 def test_what_a_picture_is_it_stays(model, tmp_path):
     rgb = np.random.default_rng(0).integers(0, 255, (14, 12, 3), dtype=np.uint8)
     alpha = np.linspace(0, 255, 14 * 12).astype(np.uint8).reshape(14, 12)
@@ -136,8 +147,8 @@ def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
 def test_formats_and_strips(model, pictures_dir, tmp_path):
     base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path, "--suffix", "_large")
     upscale(*base, "--format", "jpg", "--quality", 30, "--compare")
-    assert {path.name for path in tmp_path.iterdir()} == {"0_large.jpg", "0_large_compare.png"}
-    strip = Image.open(tmp_path / "0_large_compare.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"0_large.jpg", "0_large.jpg_compare.png"}
+    strip = Image.open(tmp_path / "0_large.jpg_compare.png")
     assert strip.size == (3 * 288 + 2 * 8, 288 + 28)  # LR, bicubic and the network
     small = (tmp_path / "0_large.jpg").stat().st_size
     upscale(*base, "--format", "jpg", "--overwrite")
@@ -162,7 +173,15 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
         (("nothing.png",), "There is no nothing.png: no picture, no folder, nothing like it."),
         (("{folder}/empty",), "There is no picture in "),
         (("{folder}/a.png", "{folder}/a.bmp", "--format", "png"), " would both become "),
-        (("{folder}/a.png", "--suffix", "", "--output", "{folder}"), " would become itself. Give"),
+        (
+            ("{folder}/a.png", "--suffix", "", "--output", "{folder}"),
+            ", which is an input itself. ",
+        ),
+        (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
+        (("{folder}/a.png", "--suffix", "b/c"), "--suffix b/c is of names; folders are for --out"),
+        (("{folder}/a.png", "--attention_window", "-5"), "invalid choice: -5"),
+        (("{folder}/a.png", "--max_megapixels", "-1"), "--max_megapixels -1 is not above 0"),
+        (("{folder}/a.png", "--scale", "0"), "invalid choice: 0"),
         (("{folder}/a.png", "--tile", "7"), "7 is neither auto nor a multiple of 8"),
         (("{folder}/a.png", "--attention_window", "64"), "SRCNN does not. Leave it out."),
         (("{folder}/a.png", "--mixed_precision", "fp16"), "fp16 does not work on a CPU."),

@@ -66,27 +66,25 @@ def hub_pictures(
     Raises:
         UserError: The Hub or the data set cannot be had, or a column is not clear.
     """
-    folder = Path(name)
+    identity = [name, config, column, split, list(data_files)]
+    files: list[str] = []
     try:
-        if folder.is_dir():
-            revision, version = None, _state_of(folder) if streaming else ""
+        if Path(name).is_dir():
+            revision = None
+            version = _state_of(Path(name)) if streaming else ""
         else:
+            record = _record_of(name, config, split, data_files, revision)
             version, files = _ask_for_data(name, revision)
-            # `datasets` finds what it downloaded only by what the Hub tells of the files.
-            facts = json.dumps([name, config, split, list(data_files), revision])
-            kept = huggingface_hub.cached_assets_path("super-resolution", "data", _sha256(facts))
-            if not version and not streaming and (kept / "table.json").exists():
-                found = json.loads((kept / "table.json").read_text())
-                parts = [datasets.Dataset.from_file(file) for file in found["files"]]
-                table = _choose_columns(datasets.concatenate_datasets(parts), name, scales, column)
-                return table, [name, config, column, split, list(data_files), found["version"]]
-            data_files = data_files or _hr_archives(files, split)
+            if not version and not streaming and record.exists():
+                table, version = _downloaded_before(record)
+                return _choose_columns(table, name, scales, column), [*identity, version]
             if streaming:
                 revision = version  # else the branch might move on in the middle
+        chosen = list(data_files) or _hr_archives(files, split)
         table = datasets.load_dataset(
             name,
             config,
-            data_files={split: list(data_files)} if data_files else None,
+            data_files={split: chosen} if chosen else None,
             split=split,
             revision=revision,
             streaming=streaming,
@@ -94,19 +92,34 @@ def hub_pictures(
         if streaming:
             # Here, for its pictures would otherwise be decoded and encoded again.
             table = table.decode(False)
-        elif not folder.is_dir():
-            paths = [file["filename"] for file in table.cache_files]
-            record = {"files": paths, "version": table._fingerprint}
-            replace_file(kept / "table.json", json.dumps(record).encode())
-        if not streaming:
+        else:
             version = table._fingerprint
+            if files:
+                paths = [file["filename"] for file in table.cache_files]
+                with FileLock(f"{record}.lock"):
+                    replace_file(record, json.dumps([paths, version]).encode())
         table = _choose_columns(table, name, scales, column)
     except UserError:
         raise
     except Exception as error:  # any of the many ways in which a repository can be no data set
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
-    return table, [name, config, column, split, list(data_files), version]
+    return table, [*identity, version]
+
+
+def _record_of(*facts: object) -> Path:
+    """Where it is kept which files a data set was downloaded to, for a start without a network.
+
+    (`datasets` finds them again only by what the Hub tells of its files.)
+    """
+    folder = huggingface_hub.cached_assets_path("super-resolution", "data", "tables")
+    return folder / f"{_sha256(json.dumps(facts, default=list))}.json"
+
+
+def _downloaded_before(record: Path) -> tuple[datasets.Dataset, str]:
+    """The data set, and its fingerprint of then."""
+    paths, version = json.loads(record.read_text())
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(p) for p in paths]), version
 
 
 def _state_of(folder: Path) -> str:

@@ -506,9 +506,10 @@ class Run:
     def _patches_of_steps(self) -> Iterator[tuple[PatchDataset, range]]:
         """What to train on in which of the steps that are left: of a stream, part by part."""
         stream, args = self.patches, self.args
-        if isinstance(stream, PatchDataset) or self.step >= self._end:
-            if isinstance(stream, PatchDataset):
-                yield stream, range(self.step, self._end)
+        if isinstance(stream, PatchDataset):
+            yield stream, range(self.step, self._end)
+            return
+        if self.step >= self._end:  # without a process that would read for nothing
             return
         length = max(1, args.streaming_images * args.patches_per_image // args.batch_size)
         first = self.step // length * length

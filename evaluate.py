@@ -346,6 +346,7 @@ def main() -> None:
         images = {Path(picture).stem: scores for picture, scores in results.items()}
         report["benchmarks"][name] = mean_scores(results) | {"images": images}
 
+    state.destroy_process_group()  # while all are still there
     if state.is_main_process:
         print(f"{title}\nProtocol: {PROTOCOL}.\n")
         print_table(rows)
@@ -357,6 +358,7 @@ def main() -> None:
                 for name, scores in report["benchmarks"].items()
             }
             add_to_card(Path(args.model), scale, means, PROTOCOL)
+            print(f"\nThese results are in {Path(args.model, CARD)} now.")
         if args.output:
             args.output.parent.mkdir(parents=True, exist_ok=True)
             # JSON knows no infinity, which is the PSNR of equal pictures.

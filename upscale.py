@@ -31,7 +31,6 @@ from common.errors import UserError
 from common.hub import load_model
 from common.inference import ALIGNMENT, Enlarger
 from common.pictures import FORMATS, Picture
-from common.resize import imresize
 from common.run import positive_int, set_up_cpu
 
 
@@ -130,6 +129,8 @@ def parse_args() -> argparse.Namespace:
         help=f"refuse larger pictures, which the memory may not hold {default}",
     )
     args = parser.parse_args()
+    if args.output.is_file():
+        parser.error(f"--output {args.output} is a file; name a folder")
     if args.max_megapixels <= 0:
         parser.error(f"--max_megapixels {args.max_megapixels:g} is not above 0")
     if args.suffix and Path(args.suffix).name != args.suffix:
@@ -192,21 +193,6 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
                 "--output."
             )
     return [(path, output) for output, path in outputs.items()]
-
-
-def enlarge(picture: Picture, enlarger: Enlarger, bar: tqdm) -> Picture:
-    """The picture with larger pixels and opacity."""
-    pixels = picture.pixels
-    is_gray = pixels.shape[2] == 1
-    sr = enlarger(np.repeat(pixels, 3, axis=2) if is_gray else pixels, bar.update)
-    if is_gray:
-        sr = sr.mean(axis=2, keepdims=True).round().astype(sr.dtype)
-    alpha = picture.alpha
-    if alpha is not None:
-        maximum = np.iinfo(alpha.dtype).max
-        larger = imresize(torch.from_numpy(alpha.astype(np.float32)), enlarger.network.scale)
-        alpha = larger.round().clamp(0, maximum).numpy().astype(alpha.dtype)
-    return picture._replace(pixels=sr, alpha=alpha)
 
 
 def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
@@ -292,7 +278,7 @@ def main() -> None:
             bar.set_postfix_str(path.name)
             try:
                 lr = reading.result()
-                sr = enlarge(lr, enlarger, bar)
+                sr = enlarger.enlarge(lr, bar.update)
             except Exception as error:  # of a damaged file, of the memory: of many kinds
                 failures[path] = f"{error}" or type(error).__name__
                 continue
@@ -301,8 +287,11 @@ def main() -> None:
         finish(writing, failures)
 
     failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
+    state.destroy_process_group()  # while all are still there
     if state.is_main_process:
-        print(f"{len(files) - len(failures)} enlarged pictures are in {args.output}.")
+        print(
+            f"{len(files) - len(failures)} of {len(files)} pictures are enlarged in {args.output}."
+        )
         if len(files) < len(jobs):
             print(
                 f"{len(jobs) - len(files)} were there already and stay as they are; --overwrite "

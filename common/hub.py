@@ -279,7 +279,7 @@ def load_model(
     if missing:
         raise UserError(
             f"{folder} is no model: it has no {' and no '.join(missing)}. A model is the folder "
-            "that a training script wrote, `user/name` on the Hub, or `bicubic`."
+            "that a training script wrote, or `user/name` on the Hub."
         )
     try:
         architecture = json.loads((folder / CONFIG).read_text())["architecture"]

@@ -78,6 +78,11 @@ def hub_pictures(
             if not version and not streaming and record.exists():
                 table, version = _downloaded_before(record)
                 return _choose_columns(table, name, scales, column), [*identity, version]
+            if not version and revision:  # `datasets` would take another
+                raise UserError(
+                    f"The data set {name} at revision {revision} was not downloaded by an earlier "
+                    "start, and HF_HUB_OFFLINE allows no download."
+                )
             if streaming:
                 revision = version  # else the branch might move on in the middle
         chosen = list(data_files) or _hr_archives(files, split)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.hub import SuperResolutionModel
+from common.pictures import Picture
+from common.resize import imresize
 
 # A2N takes means over cells of this side when it is tiled, so that tiles begin where cells do.
 ALIGNMENT = 8
@@ -139,6 +141,21 @@ class Enlarger:
                 on_pixels(-done)
                 self.tile = max(SMALLEST_TILE, tile // 2 // ALIGNMENT * ALIGNMENT)
                 self.say(f"Out of memory; going on with --tile {self.tile}.")
+
+    def enlarge(
+        self, picture: Picture, on_pixels: Callable[[int], object] = lambda count: None
+    ) -> Picture:
+        """The same with a gray or transparent picture: its opacity is enlarged by bicubic."""
+        pixels, alpha = picture.pixels, picture.alpha
+        is_gray = pixels.shape[2] == 1
+        sr = self(np.repeat(pixels, 3, axis=2) if is_gray else pixels, on_pixels)
+        if is_gray:
+            sr = sr.mean(axis=2, keepdims=True).round().astype(sr.dtype)
+        if alpha is not None:
+            maximum = np.iinfo(alpha.dtype).max
+            larger = imresize(torch.from_numpy(alpha.astype(np.float32)), self.network.scale)
+            alpha = larger.round().clamp(0, maximum).numpy().astype(alpha.dtype)
+        return picture._replace(pixels=sr, alpha=alpha)
 
     def _enlarge(self, pixels: np.ndarray, sr: np.ndarray, tile: int) -> Iterator[int]:
         """Fills `sr` tile by tile, and yields the pixels of each."""

@@ -73,8 +73,8 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
         if image.format == "PNG" and header[24] == 16:  # Pillow would read RGB as 8 bits
             array = imagecodecs.png_decode(path.read_bytes())
         else:
-            if image.mode == "CMYK":
-                profile = None  # of CMYK, which it will no longer be
+            if image.mode in ("CMYK", "LAB"):
+                profile = None  # of what it will no longer be
             mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
             array = np.array(image.convert(mode + "A" if image.has_transparency_data else mode))
     return _picture(array, orientation, profile, exif)

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -204,6 +205,10 @@ def test_archives_of_hr_and_lr_without_a_network(hub, tmp_path):
     train(tmp_path / "first", *options)
     process = train(tmp_path / "offline", *options, runner=run, HF_HUB_OFFLINE="1")
     assert "Pictures: 7 to train on" in process.stdout
+    options = (*options, "--dataset_revision", "v9")
+    run_no = partial(run, check=False)
+    process = train(tmp_path / "other", *options, runner=run_no, HF_HUB_OFFLINE="1")
+    assert "user/mixed at revision v9 was not downloaded by an earlier start" in process.stderr
 
 
 def test_two_processes_download_once(hub, tmp_path):

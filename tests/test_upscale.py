@@ -49,7 +49,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     output = tmp_path / "out"
     options = (folder, single, tmp_path / "sing*.png", "--model", model, "--output", output)
     process = upscale(*options)
-    assert f"10 enlarged pictures are in {output}." in process.stdout
+    assert f"10 of 10 pictures are enlarged in {output}." in process.stdout
     written = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert written == {f"a/b/{n}_x2.png" for n in range(8)} | {"top_x2.png", "single_x2.png"}
     for number in (0, 7):
@@ -59,7 +59,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     (output / "top_x2.png").unlink()
     (output / "single_x2.png").write_text("mine")
     process = upscale(*options)
-    assert "1 enlarged pictures are in" in process.stdout
+    assert "1 of 1 pictures are enlarged in" in process.stdout
     assert "9 were there already and stay as they are; --overwrite makes them" in process.stdout
     assert (output / "single_x2.png").read_text() == "mine"
     upscale(*options, "--overwrite")
@@ -78,7 +78,7 @@ def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0_x2.png")  # as if it had been made before
     options = (pictures_dir, "--model", model, "--output", tmp_path)
     process = run_two("upscale.py", *map(str, options))
-    assert process.stdout.count("7 enlarged pictures are in") == 1
+    assert process.stdout.count("7 of 7 pictures are enlarged in") == 1
     assert len(list(tmp_path.glob("*_x2.png"))) == 8
     for number in range(1, 8):
         sr = read(tmp_path / f"{number}_x2.png").pixels
@@ -178,6 +178,7 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
             ", which is an input itself. ",
         ),
         (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
+        (("{folder}/a.png", "--output", "{folder}/a.bmp"), "a.bmp is a file; name a folder"),
         (("{folder}/a.png", "--suffix", "b/c"), "--suffix b/c is of names; folders are for --out"),
         (("{folder}/a.png", "--attention_window", "-5"), "invalid choice: -5"),
         (("{folder}/a.png", "--max_megapixels", "-1"), "--max_megapixels -1 is not above 0"),

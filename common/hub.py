@@ -183,7 +183,7 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, lis
     try:
         api = huggingface_hub.HfApi()
         ask: Any = api.dataset_info if kind == "dataset" else api.model_info
-        found = _answer_within(4, lambda: ask(name, revision=revision, timeout=3))
+        found = _answer_within(3.5, lambda: ask(name, revision=revision, timeout=3))
     except HFValidationError:
         raise UserError(
             f"{name} is neither a folder nor a {kind_of} of the Hub, user/name."
@@ -446,7 +446,7 @@ def check_token() -> None:
     if huggingface_hub.get_token() is None:
         raise UserError("--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN.")
     try:
-        _answer_within(4, huggingface_hub.HfApi().whoami)
+        _answer_within(3.5, huggingface_hub.HfApi().whoami)
     except Exception as error:
         raise UserError(
             f"--push_to_hub: {huggingface_hub.constants.ENDPOINT} does not accept the token, or "

@@ -18,7 +18,7 @@ import torch
 
 from common.errors import UserError
 from common.files import replace_file
-from common.hub import SuperResolutionModel, load_model
+from common.hub import SuperResolutionModel, add_model_arguments, load_model
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXPORTED_SIZE = (2, 3, 12, 13)
@@ -30,18 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        help="folder that a training script wrote, or user/name on the Hub",
-    )
-    parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
-    parser.add_argument(
-        "--scale",
-        type=int,
-        choices=range(2, 9),
-        help="for models of several (default: the model's smallest)",
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--output", type=Path, help="the file (default: a2n_x2.onnx for the model out/a2n)"
     )

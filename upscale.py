@@ -28,7 +28,7 @@ from common import pictures
 from common.comparison import comparison
 from common.data import picture_files, to_tensor
 from common.errors import UserError
-from common.hub import load_model
+from common.hub import add_model_arguments, load_model
 from common.inference import ALIGNMENT, Enlarger
 from common.pictures import FORMATS, Picture
 from common.run import positive_int, set_up_cpu
@@ -54,18 +54,7 @@ def parse_args() -> argparse.Namespace:
         metavar="INPUT",
         help="pictures, folders (searched with their subfolders), or patterns such as '*.png'",
     )
-    parser.add_argument(
-        "--model",
-        required=True,
-        help="folder that a training script wrote, or user/name on the Hub",
-    )
-    parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
-    parser.add_argument(
-        "--scale",
-        type=int,
-        choices=range(2, 9),
-        help="for models of several (default: the smallest)",
-    )
+    add_model_arguments(parser)
     output = parser.add_argument_group("what is written")
     output.add_argument(
         "--output",

@@ -257,6 +257,22 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     return Path(paths[0]).parent
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `load_model` takes: `--model`, `--revision`, `--scale`."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder that a training script wrote, or user/name on the Hub",
+    )
+    parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        choices=range(2, 9),
+        help="for models of several (default: the smallest)",
+    )
+
+
 def load_model(
     name: str | Path, revision: str | None = None, scale: int | None = None
 ) -> SuperResolutionModel:

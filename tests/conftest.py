@@ -1,6 +1,7 @@
 """Fixtures of all tests. No test reaches a network or leaves anything in the user's cache."""
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -8,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
+TEMPORARY = Path(tempfile.mkdtemp(prefix="super-resolution-tests-"))
+os.environ["TMPDIR"] = str(TEMPORARY)  # for what launchers, workers and compilers leave behind
+os.environ["HF_HOME"] = str(TEMPORARY / "huggingface")
 os.environ.pop("HF_DATASETS_CACHE", None)
 os.environ.pop("HF_HUB_OFFLINE", None)
 with socket.create_server(("127.0.0.1", 0)) as free:  # nobody listens there but the tests' own Hub
@@ -36,6 +39,11 @@ pytest.register_assert_rewrite("scripts")
 from scripts import OWN, ROOT, SMALL, run  # noqa: E402 (after the line above)
 
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_unconfigure() -> None:
+    """Leaves the disk as it was."""
+    shutil.rmtree(TEMPORARY, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -758,6 +758,18 @@ def test_two_processes_evaluate_the_same(evaluation, tiny_benchmark_dir, tmp_pat
     assert again["psnr_y"] == pytest.approx(report["benchmarks"]["Tiny"]["psnr_y"], abs=1e-3)
 
 
+def test_a_process_group_ends_with_its_threads():
+    """Those of gloo abort a process that ends while they still want Python."""
+    code = """
+import common, os, torch.distributed as dist
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+import torch.distributed.nn
+dist.destroy_process_group()
+print([open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")])
+"""
+    assert "gloo" not in run("-c", code).stdout
+
+
 def test_bicubic_on_the_embedded_benchmark():
     process = run_here("evaluate.py", "--model", "bicubic", "--scale", 2, "--benchmarks", "sample")
     assert "Protocol: output rounded to 8 bits" in process.stdout

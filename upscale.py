@@ -10,6 +10,8 @@ launch`, the processes share the pictures.
 
 import argparse
 import glob
+import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -28,7 +30,7 @@ from common import pictures
 from common.comparison import comparison
 from common.data import picture_files, to_tensor
 from common.errors import UserError
-from common.hub import add_model_arguments, load_model
+from common.hub import SuperResolutionModel, add_model_arguments, load_model
 from common.inference import ALIGNMENT, Enlarger
 from common.pictures import FORMATS, Picture
 from common.run import positive_int, set_up_cpu
@@ -38,7 +40,7 @@ def tile_size(text: str) -> int | None:
     """For argparse: None for `auto`, or a whole multiple of `ALIGNMENT`."""
     if text == "auto":
         return None
-    if int(text) < 0 or int(text) % ALIGNMENT:
+    if not text.isdecimal() or int(text) % ALIGNMENT:
         raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
     return int(text)
 
@@ -66,12 +68,12 @@ def parse_args() -> argparse.Namespace:
     output.add_argument(
         "--format",
         choices=["png", "jpg", "bmp", "webp", "tiff"],
-        help="default: that of each input",
+        help="default: that of each input; jpg and bmp hold no transparency, and only png and "
+        "tiff 16 bits",
     )
     output.add_argument(
         "--quality",
         type=int,
-        choices=range(1, 101),
         metavar="1-100",
         default=95,
         help=f"of JPEG and WebP {default}",
@@ -96,7 +98,6 @@ def parse_args() -> argparse.Namespace:
     how.add_argument(
         "--attention_window",
         type=int,
-        choices=range(65),
         metavar="0-64",
         help="of A2N: pixels of a side over which its attention takes means, 0 for the whole "
         "picture (default: 64 in tiles, else 0)",
@@ -120,6 +121,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.output.is_file():
         parser.error(f"--output {args.output} is a file; name a folder")
+    if not 1 <= args.quality <= 100:
+        parser.error(f"--quality {args.quality} is not between 1 and 100")
+    if not 0 <= (args.attention_window or 0) <= 64:
+        parser.error(f"--attention_window {args.attention_window} is not between 0 and 64")
     if args.max_megapixels <= 0:
         parser.error(f"--max_megapixels {args.max_megapixels:g} is not above 0")
     if args.suffix and Path(args.suffix).name != args.suffix:
@@ -171,7 +176,7 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
         if output in outputs:
             raise UserError(
                 f"{outputs[output]} and {path} would both become {output}. Enlarge them one after "
-                "the other with another --output, or leave --format out."
+                "the other, each with its own --output."
             )
         outputs[output] = path
     inputs = {path.resolve() for path in outputs.values()}
@@ -184,13 +189,23 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
     return [(path, output) for output, path in outputs.items()]
 
 
+def strip_of(output: Path) -> Path:
+    """Where --compare shows a result beside its input."""
+    return output.with_name(f"{output.name}_compare.png")
+
+
+def is_done(args: argparse.Namespace, output: Path) -> bool:
+    """Whether all that is to be written for a picture is there."""
+    return output.exists() and (not args.compare or strip_of(output).exists())
+
+
 def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
-    """Writes the result, and beside it the strip for --compare."""
+    """Writes the result and the strip for --compare, but not over what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.write(sr, path, args.quality)
-    strip = path.with_name(f"{path.name}_compare.png")
-    if args.compare and (args.overwrite or not strip.exists()):
-        pictures.write(Picture(np.asarray(compare(lr, sr, label))), strip)
+    if args.overwrite or not path.exists():
+        pictures.write(sr, path, args.quality)
+    if args.compare and (args.overwrite or not strip_of(path).exists()):
+        pictures.write(Picture(np.asarray(compare(lr, sr, label))), strip_of(path))
 
 
 def compare(lr: Picture, sr: Picture, label: str) -> Image.Image:
@@ -238,14 +253,45 @@ def main() -> None:
     network = load_model(args.model, args.revision, args.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     jobs = plan(args, network.scale)
-    files = [(path, output) for path, output in jobs if args.overwrite or not output.exists()]
+    files = [job for job in jobs if args.overwrite or not is_done(args, job[1])]
     (files,) = broadcast_object_list([files])  # as the first process found them
     mine = files[state.process_index :: state.num_processes]
+    try:
+        failures = enlarge_all(args, network, mine, state.device)
+    except KeyboardInterrupt:
+        print(
+            f"Stopped. What is done is in {args.output}, whole. Without --overwrite, the same "
+            "command does the others.",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + signal.SIGINT) from None
 
+    failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
+    state.destroy_process_group()  # while all are still there
+    if state.is_main_process:
+        print(f"Enlarged {len(files) - len(failures)} of {len(files)} pictures, in {args.output}.")
+        if len(files) < len(jobs):
+            print(
+                f"{len(jobs) - len(files)} were there already and stay as they are; --overwrite "
+                "makes them anew."
+            )
+    if failures:
+        reasons = "\n".join(f"  {path}: {error}" for path, error in failures.items())
+        message = f"Could not enlarge {len(failures)} of {len(files)} pictures:\n{reasons}"
+        raise UserError(message) if state.is_main_process else SystemExit(1)
+
+
+def enlarge_all(
+    args: argparse.Namespace,
+    network: SuperResolutionModel,
+    files: list[tuple[Path, Path]],
+    device: torch.device,
+) -> dict[Path, str]:
+    """Enlarges pictures, reading and writing others meanwhile; returns why some could not be."""
     failures: dict[Path, str] = {}
     with (
         tqdm(
-            total=count_pixels(mine, args.max_megapixels),
+            total=count_pixels(files, args.max_megapixels),
             desc="Enlarging",
             unit=" pixels",
             unit_scale=True,
@@ -254,7 +300,7 @@ def main() -> None:
     ):
         enlarger = Enlarger(
             network,
-            state.device,
+            device,
             tile=args.tile,
             attention_window=args.attention_window,
             self_ensemble=args.self_ensemble,
@@ -263,7 +309,7 @@ def main() -> None:
             say=bar.write,
         )
         writing: tuple[Path, Future[None]] | None = None
-        for path, output, reading in read_ahead(pool, mine, args.max_megapixels):
+        for path, output, reading in read_ahead(pool, files, args.max_megapixels):
             bar.set_postfix_str(path.name)
             try:
                 lr = reading.result()
@@ -274,22 +320,7 @@ def main() -> None:
             finish(writing, failures)
             writing = path, pool.submit(write, args, lr, sr, output, type(network).__name__)
         finish(writing, failures)
-
-    failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
-    state.destroy_process_group()  # while all are still there
-    if state.is_main_process:
-        print(
-            f"{len(files) - len(failures)} of {len(files)} pictures are enlarged in {args.output}."
-        )
-        if len(files) < len(jobs):
-            print(
-                f"{len(jobs) - len(files)} were there already and stay as they are; --overwrite "
-                "makes them anew."
-            )
-    if failures:
-        reasons = "\n".join(f"  {path}: {error}" for path, error in failures.items())
-        message = f"Could not enlarge {len(failures)} of {len(files)} pictures:\n{reasons}"
-        raise UserError(message) if state.is_main_process else SystemExit(1)
+    return failures
 
 
 def finish(writing: tuple[Path, Future[None]] | None, failures: dict[Path, str]) -> None:

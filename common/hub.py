@@ -238,9 +238,15 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a model: that folder itself, or the files of the Hub's `user/name`, downloaded.
 
     Raises:
-        UserError: There is no such folder, and no such model on the Hub.
+        UserError: There is no such folder, and no such model on the Hub; or there is a folder,
+            which has no revisions.
     """
     folder = Path(name)
+    if folder.exists() and revision is not None:
+        raise UserError(
+            f"Revision {revision} is of models on the Hub, and {name} is a folder here. Leave it "
+            "out, or rename that folder."
+        )
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
         return folder
     try:

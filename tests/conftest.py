@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
-TEMPORARY = Path(tempfile.mkdtemp(prefix="super-resolution-tests-"))
-os.environ["TMPDIR"] = str(TEMPORARY)  # for what launchers, workers and compilers leave behind
-os.environ["HF_HOME"] = str(TEMPORARY / "huggingface")
+# (TMPDIR: also for what launchers, workers and compilers leave behind.)
+os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
+os.environ["HF_HOME"] = os.path.join(os.environ["TMPDIR"], "huggingface")
 os.environ.pop("HF_DATASETS_CACHE", None)
 os.environ.pop("HF_HUB_OFFLINE", None)
 with socket.create_server(("127.0.0.1", 0)) as free:  # nobody listens there but the tests' own Hub
@@ -43,7 +43,7 @@ SHARED = ROOT.parent / "shared"
 
 def pytest_unconfigure() -> None:
     """Leaves the disk as it was."""
-    shutil.rmtree(TEMPORARY, ignore_errors=True)
+    shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 import shutil
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from scripts import refusal, run_here, run_two
 
 from common.data import read_picture, to_tensor
 from common.hub import load_model
+from common.inference import Enlarger
 from common.metrics import to_uint8
 from common.pictures import Picture, read, write
 from common.resize import imresize
@@ -49,7 +52,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     output = tmp_path / "out"
     options = (folder, single, tmp_path / "sing*.png", "--model", model, "--output", output)
     process = upscale(*options)
-    assert f"10 of 10 pictures are enlarged in {output}." in process.stdout
+    assert f"Enlarged 10 of 10 pictures, in {output}." in process.stdout
     written = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert written == {f"a/b/{n}_x2.png" for n in range(8)} | {"top_x2.png", "single_x2.png"}
     for number in (0, 7):
@@ -59,7 +62,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     (output / "top_x2.png").unlink()
     (output / "single_x2.png").write_text("mine")
     process = upscale(*options)
-    assert "1 of 1 pictures are enlarged in" in process.stdout
+    assert "Enlarged 1 of 1 pictures, in" in process.stdout
     assert "9 were there already and stay as they are; --overwrite makes them" in process.stdout
     assert (output / "single_x2.png").read_text() == "mine"
     upscale(*options, "--overwrite")
@@ -78,7 +81,7 @@ def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0_x2.png")  # as if it had been made before
     options = (pictures_dir, "--model", model, "--output", tmp_path)
     process = run_two("upscale.py", *map(str, options))
-    assert process.stdout.count("7 of 7 pictures are enlarged in") == 1
+    assert process.stdout.count("Enlarged 7 of 7 pictures, in") == 1
     assert len(list(tmp_path.glob("*_x2.png"))) == 8
     for number in range(1, 8):
         sr = read(tmp_path / f"{number}_x2.png").pixels
@@ -157,6 +160,34 @@ def test_formats_and_strips(model, pictures_dir, tmp_path):
     assert read(tmp_path / "0_large.webp").pixels.shape == (160, 192, 3)
 
 
+def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
+    base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path)
+    upscale(*base)
+    (tmp_path / "0_x2.png").write_text("mine")
+    assert "Enlarged 1 of 1" in upscale(*base, "--compare").stdout
+    assert (tmp_path / "0_x2.png").read_text() == "mine"
+    assert Image.open(tmp_path / "0_x2.png_compare.png").size == (3 * 288 + 2 * 8, 288 + 28)
+    assert "Enlarged 0 of 0" in upscale(*base, "--compare").stdout
+
+
+def test_stopped_by_ctrl_c(model, pictures_dir, tmp_path):
+    base = (pictures_dir, "--model", model, "--output", tmp_path)
+    enlarge, seen = Enlarger.enlarge, []
+
+    def interrupted(self, picture, on_pixels):
+        seen.append(picture)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return enlarge(self, picture, on_pixels)
+
+    with mock.patch.object(Enlarger, "enlarge", interrupted):
+        process = upscale(*base, runner=partial(run_here, check=False))
+    assert process.returncode == 130
+    assert process.stderr.endswith("the same command does the others.\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"0_x2.png", "1_x2.png"}
+    assert "Enlarged 6 of 6 pictures" in upscale(*base).stdout
+
+
 def test_a_scale_of_several(pictures_dir, tmp_path):
     VDSR([2, 3], num_layers=2, num_features=4).save(tmp_path / "vdsr")
     base = (pictures_dir / "0.png", "--model", tmp_path / "vdsr", "--output", tmp_path)
@@ -180,13 +211,15 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
         (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
         (("{folder}/a.png", "--output", "{folder}/a.bmp"), "a.bmp is a file; name a folder"),
         (("{folder}/a.png", "--suffix", "b/c"), "--suffix b/c is of names; folders are for --out"),
-        (("{folder}/a.png", "--attention_window", "-5"), "invalid choice: -5"),
+        (("{folder}/a.png", "--attention_window", "-5"), "_window -5 is not between 0 and 64"),
         (("{folder}/a.png", "--max_megapixels", "-1"), "--max_megapixels -1 is not above 0"),
         (("{folder}/a.png", "--scale", "0"), "invalid choice: 0"),
+        (("{folder}/a.png", "--revision", "v1"), "Revision v1 is of models on the Hub, and "),
+        (("{folder}/a.png", "--tile", "half"), "half is neither auto nor a multiple of 8"),
         (("{folder}/a.png", "--tile", "7"), "7 is neither auto nor a multiple of 8"),
         (("{folder}/a.png", "--attention_window", "64"), "SRCNN does not. Leave it out."),
         (("{folder}/a.png", "--mixed_precision", "fp16"), "fp16 does not work on a CPU."),
-        (("{folder}/a.png", "--quality", "0"), "invalid choice: 0"),
+        (("{folder}/a.png", "--quality", "101"), "--quality 101 is not between 1 and 100"),
     ],
 )
 def test_bad_options(options, message, model, tmp_path):

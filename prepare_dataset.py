@@ -27,6 +27,20 @@ from common.hub import check_token, push_folder
 from common.resize import crop_to_multiple, imresize
 from common.run import positive_int
 
+CARD = """---
+task_categories:
+- image-to-image
+tags:
+- super-resolution
+---
+# {name}
+
+{rows} pictures for single-image super-resolution. Columns: `hr`, and made of it by MATLAB's bicubic
+`{lr}`; all PNG. Train on them by
+
+    accelerate launch train_a2n.py --dataset_name {name}
+"""
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -117,6 +131,9 @@ def main() -> None:
             cache_dir=cache,
         )
         table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
+    name = args.push_to_hub or args.output_dir.resolve().name
+    card = CARD.format(name=name, rows=len(table), lr=" ".join(columns[1:]))
+    (args.output_dir / "README.md").write_text(card)
     print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:
         again = f"hf upload {args.push_to_hub} {args.output_dir} --repo-type dataset"

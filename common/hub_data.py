@@ -6,6 +6,7 @@
 Nothing from there is run as code, and no archive can write outside of its folder.
 """
 
+import fnmatch
 import hashlib
 import json
 import re
@@ -75,6 +76,7 @@ def hub_pictures(
         else:
             record = _record_of(name, config, split, data_files, revision)
             version, files = _ask_for_data(name, revision)
+            _check_patterns(data_files, files, name)
             if not version and not streaming and record.exists():
                 table, version = _downloaded_before(record)
                 return _choose_columns(table, name, scales, column), [*identity, version]
@@ -158,6 +160,18 @@ def _ask_for_data(name: str, revision: str | None) -> tuple[str, list[str]]:
             "unpacked folder as --train_data_dir."
         )
     return commit, files
+
+
+def _check_patterns(patterns: Sequence[str], files: Sequence[str], name: str) -> None:
+    unknown = [
+        pattern for pattern in patterns if not fnmatch.filter(files, pattern.replace("**/", "*"))
+    ]
+    if files and unknown:
+        others = f" (and {len(files) - 10} more)" if len(files) > 10 else ""
+        raise UserError(
+            f"The data set {name} has no file {' and no '.join(unknown)}. Its files: "
+            f"{', '.join(files[:10])}{others}."
+        )
 
 
 def _hr_archives(files: Sequence[str], split: str) -> list[str]:

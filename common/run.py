@@ -171,7 +171,8 @@ def add_recipe_arguments(
 def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
     """Adds the options that all training scripts share and that `Run` reads."""
     run = parser.add_argument_group("run", "The same in all scripts.")
-    run.add_argument(
+    pictures = run.add_mutually_exclusive_group()
+    pictures.add_argument(
         "--dataset_name",
         default=DIV2K,
         help="data set on the Hugging Face Hub, or `sample`: the photographs in the scikit-image "
@@ -224,7 +225,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
         help="of a stream: how many patches its pictures give on average before the next ones take "
         "their place (default: %(default)s)",
     )
-    run.add_argument(
+    pictures.add_argument(
         "--train_data_dir",
         type=Path,
         help="folder of HR pictures, instead of a data set of the Hub; with subfolders train/ and "

@@ -177,8 +177,12 @@ def test_private_pairs(hub, tmp_path):
             "There is no data set user/mixed at revision v9 on http",
         ),
         (
-            ("--dataset_name", "user/mixed", "--data_files", "nothing.zip"),
-            "Cannot load the data set",
+            ("--dataset_name", "user/mixed", "--data_files", "DIV2K*", "no*.zip"),
+            "user/mixed has no file no*.zip. Its files: ",
+        ),
+        (
+            ("--dataset_name", "user/mixed", "--train_data_dir", "pictures"),
+            "--train_data_dir: not allowed with argument --dataset_name",
         ),
         (("--dataset_name", "user/folder", "--train_split", "test"), 'Unknown split "test"'),
         (("--dataset_name", "a/b/c"), "a/b/c is neither a folder nor a data set of the Hub"),
@@ -354,6 +358,10 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     # Of 96x80, at 0, 32, 48 and at 0, 32.
     assert f"48 rows are in {tmp_path / 'set'}" in process.stdout
     assert f"It is on the Hub now: {hub.url}/datasets/user/prepared" in process.stdout
+    card = huggingface_hub.DatasetCard.load("user/prepared")
+    assert card.data.tags == ["super-resolution"]
+    assert "\n48 pictures for " in card.text
+    assert "--dataset_name user/prepared\n" in card.text
     table = datasets.Dataset.from_parquet(str(tmp_path / "set" / "train.parquet"))
     assert table.column_names == ["hr", "lr_x2", "lr_x3", "lr_x4"]
     picture = read_picture(pictures_dir / "0.png")
@@ -368,7 +376,7 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
         Image.new("RGB", (48, 48), "blue").save(file)  # other pictures of the same names
     process = run_here(*command[:3], tmp_path / "blue", *options[:4])
     assert "text.png: cannot identify image file" in process.stdout
-    assert {path.name for path in (tmp_path / "blue").iterdir()} == {"train.parquet"}
+    assert {path.name for path in (tmp_path / "blue").iterdir()} == {"train.parquet", "README.md"}
     table = datasets.Dataset.from_parquet(str(tmp_path / "blue" / "train.parquet"))
     assert np.unique(np.asarray(table[0]["hr"]).reshape(-1, 3), axis=0).tolist() == [[0, 0, 255]]
     for name in (tmp_path / "set", "user/prepared"):

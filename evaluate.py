@@ -19,6 +19,7 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from PIL import Image
 from torch import Tensor, nn
 
+from common.arguments import positive_int
 from common.card import CARD, add_to_card
 from common.comparison import comparison
 from common.data import (
@@ -39,6 +40,7 @@ from common.files import replace_file
 from common.hub import SuperResolutionModel, load_model
 from common.hub_data import hub_benchmark
 from common.inference import SelfEnsemble
+from common.machine import set_up_cpu, versions
 from common.metrics import (
     PROTOCOL,
     Metric,
@@ -54,7 +56,6 @@ from common.metrics import (
     to_uint8,
 )
 from common.resize import Bicubic
-from common.run import positive_int, set_up_cpu, versions
 
 SHEET_LENGTH = 20  # pictures
 

@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.arguments import positive_int
 from common.data import find_pictures, read_picture, to_tensor
 from common.errors import UserError
 from common.hub import check_token, push_folder
 from common.resize import crop_to_multiple, imresize
-from common.run import positive_int
 
 CARD = """---
 task_categories:

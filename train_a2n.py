@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.hub import SuperResolutionModel
-from common.losses import charbonnier
-from common.run import (
-    Run,
+from common.arguments import (
     add_recipe_arguments,
     add_run_arguments,
     learning_rate_factor,
     positive_int,
 )
+from common.hub import SuperResolutionModel
+from common.losses import charbonnier
+from common.run import Run
 
 
 class PixelAttention(nn.Module):

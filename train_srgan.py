@@ -19,16 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.hub import SuperResolutionModel
-from common.losses import VGGContent, adversarial, total_variation, verdict
-from common.run import (
-    Run,
+from common.arguments import (
     add_recipe_arguments,
     add_run_arguments,
     learning_rate_factor,
     positive_int,
 )
+from common.errors import UserError
+from common.hub import SuperResolutionModel
+from common.losses import VGGContent, adversarial, total_variation, verdict
+from common.run import Run
 
 
 class ResidualBlock(nn.Module):

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.color import luma, replace_luma
-from common.hub import SuperResolutionModel
-from common.losses import euclidean
-from common.resize import imresize
-from common.run import (
-    Run,
+from common.arguments import (
     add_recipe_arguments,
     add_run_arguments,
     learning_rate_factor,
     positive_int,
 )
+from common.color import luma, replace_luma
+from common.hub import SuperResolutionModel
+from common.losses import euclidean
+from common.resize import imresize
+from common.run import Run
 
 
 def bicubic_border(scale: int) -> int:

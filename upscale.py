@@ -27,13 +27,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from common import pictures
+from common.arguments import positive_int
 from common.comparison import comparison
 from common.data import picture_files, to_tensor
 from common.errors import UserError
 from common.hub import SuperResolutionModel, add_model_arguments, load_model
 from common.inference import ALIGNMENT, Enlarger
+from common.machine import set_up_cpu
 from common.pictures import FORMATS, Picture
-from common.run import positive_int, set_up_cpu
 
 
 def tile_size(text: str) -> int | None:

@@ -20,8 +20,9 @@ from torch import Tensor
 import train_a2n
 from benchmarks.measure import benchmark_parser, report
 from benchmarks.training import DEVICE, NEVER, data_options
+from common.arguments import positive_int
 from common.checkpoint import list_checkpoints
-from common.run import Run, positive_int
+from common.run import Run
 
 
 def now() -> float:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 import torch
 
 from benchmarks.measure import SCALE, benchmark_parser, report, take_turns
-from common.run import positive_int
+from common.arguments import positive_int
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]

@@ -34,9 +34,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, default_convert
 
 from benchmarks.measure import SCALE, benchmark_parser, decode, find_sources, report, take_turns
+from common.arguments import positive_int
 from common.data import PatchDataset, Pictures, to_float, to_tensor
 from common.errors import UserError
-from common.run import positive_int
 
 BATCH_SIZE, LR_SIZE = 32, 64
 HR_SIZE = SCALE * LR_SIZE

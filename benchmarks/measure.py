@@ -17,6 +17,7 @@ from statistics import median
 import datasets
 import torch
 
+from common.arguments import positive_int
 from common.data import (
     SAMPLE_TRAIN,
     Pictures,
@@ -25,7 +26,7 @@ from common.data import (
     find_pictures,
     sample_pictures,
 )
-from common.run import hardware, positive_int, versions
+from common.machine import hardware, versions
 
 SCALE = 2
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from benchmarks.measure import benchmark_parser, processes, report, take_turns
 from benchmarks.training import DEVICE, NEVER, data_options, run_script
-from common.run import positive_int
+from common.arguments import positive_int
 
 VARIANTS = ("float32", "bf16", "float32, compiled", "bf16, compiled")
 

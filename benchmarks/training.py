@@ -36,11 +36,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import benchmark_parser, processes, report, take_turns
+from common.arguments import positive_int
 from common.color import luma
 from common.data import SAMPLE_TRAIN, PatchDataset, decode_pictures, find_pictures, sample_pictures
 from common.hub import find_network
+from common.machine import set_up_cpu
 from common.resize import imresize
-from common.run import Run, positive_int, set_up_cpu
+from common.run import Run
 
 SCALE = 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

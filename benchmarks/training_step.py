@@ -40,8 +40,9 @@ from benchmarks.measure import (
     report,
     take_turns,
 )
+from common.arguments import positive_int
 from common.data import PatchDataset, to_float
-from common.run import positive_int, set_up_cpu
+from common.machine import set_up_cpu
 from train_a2n import A2N
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

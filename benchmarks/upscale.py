@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import benchmark_parser, report, take_turns
+from common.arguments import positive_int
 from common.inference import Enlarger
-from common.run import positive_int, set_up_cpu
+from common.machine import set_up_cpu
 from train_a2n import A2N
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

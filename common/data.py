@@ -7,9 +7,7 @@
 Everything here is uint8. Bytes become floats on the device, once (`to_float`).
 """
 
-import hashlib
 import io
-import json
 import os
 import re
 import sys
@@ -31,6 +29,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.files import checksum
 from common.resize import crop_to_multiple, imresize
 
 DIV2K = "yangtao9009/DIV2K"
@@ -219,6 +218,10 @@ class Pictures:
         """(H // scale, W // scale) pixels."""
         return self._pixels(f"lr_x{scale}", index, *self.sizes[index] // scale)
 
+    def checksum(self) -> str:
+        """Of their names and sizes."""
+        return checksum([self.names, self.sizes.tolist()])
+
     def subset(self, indices: Sequence[int]) -> "Pictures":
         """The pictures of these numbers, in the same file."""
         return Pictures(self.table, [self.rows[index] for index in indices])
@@ -267,8 +270,7 @@ def decode_pictures(
         ]
     )
     layout = 1  # of the table: another number where `_decode` or MATLAB's bicubic changes
-    key = json.dumps([layout, identity, list(scales)])
-    fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
+    fingerprint = checksum([layout, identity, list(scales)])
     columns = {"name": "string", "error": "string", "height": "int32", "width": "int32"}
     columns |= dict.fromkeys(("hr", *(f"lr_x{scale}" for scale in scales)), "large_binary")
     cache = folder or Path(datasets.config.HF_DATASETS_CACHE)

@@ -7,7 +7,6 @@ Nothing from there is run as code, and no archive can write outside of its folde
 """
 
 import fnmatch
-import hashlib
 import json
 import re
 import shutil
@@ -23,7 +22,7 @@ from filelock import FileLock
 
 from common.data import picture_files
 from common.errors import UserError
-from common.files import replace_file
+from common.files import checksum, replace_file
 from common.hub import ask_hub
 
 # The benchmark sets under the names of the papers, and how many pictures they have.
@@ -120,7 +119,7 @@ def _record_of(*facts: object) -> Path:
     (`datasets` finds them again only by what the Hub tells of its files.)
     """
     folder = huggingface_hub.cached_assets_path("super-resolution", "data", "tables")
-    return folder / f"{_sha256(json.dumps(facts, default=list))}.json"
+    return folder / f"{checksum(facts)}.json"
 
 
 def _downloaded_before(record: Path) -> tuple[datasets.Dataset, str]:
@@ -135,11 +134,7 @@ def _state_of(folder: Path) -> str:
         (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
     ]
-    return _sha256(json.dumps(files))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return checksum(files)
 
 
 def _ask_for_data(name: str, revision: str | None) -> tuple[str, list[str]]:

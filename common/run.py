@@ -13,26 +13,21 @@ The script drives, `Run` keeps the books and never calls back:
 
 import argparse
 import copy
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from math import cos, isfinite, lcm, pi
+from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
-import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -50,6 +45,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, default_convert
 from tqdm import tqdm
 
+from common.arguments import check_arguments
 from common.card import CARD, model_card
 from common.checkpoint import (
     RECORD,
@@ -62,276 +58,22 @@ from common.checkpoint import (
     seal,
 )
 from common.comparison import comparison
-from common.data import (
-    DIV2K,
-    SAMPLE_TRAIN,
-    BenchmarkDataset,
-    PatchDataset,
-    Pictures,
-    Source,
-    count_cores,
-    decode_pictures,
-    find_pictures,
-    sample_pictures,
-    to_float,
-    too_small_to_score,
-)
+from common.data import BenchmarkDataset, PatchDataset, to_float
 from common.errors import UserError
-from common.files import replace_file
+from common.files import checksum, replace_file
 from common.hub import (
-    ROOT,
     WEIGHTS,
     SuperResolutionModel,
     check_token,
     load_matching,
     push_model,
 )
-from common.hub_data import hub_pictures
+from common.loading import PictureLoader
+from common.machine import hardware, set_up_cpu, versions
 from common.metrics import PROTOCOL, evaluate, mean_scores
 from common.resize import Bicubic
 from common.stop import StopRequest, ignore_signals
 from common.stream import Part, PictureStream, Position
-
-
-def positive_int(text: str) -> int:
-    """For argparse: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
-
-
-def add_recipe_arguments(
-    parser: argparse.ArgumentParser,
-    description: str,
-    *,
-    batch_size: int,
-    max_train_steps: int,
-    lr_scheduler: str,
-    lr_step_size: int,
-    lr_gamma: float,
-    lr_warmup_steps: int = 0,
-) -> argparse._ArgumentGroup:
-    """Adds the group of the recipe, with the options that mean the same in all scripts.
-
-    Args:
-        parser: Gets the group.
-        description: Where the defaults come from.
-        batch_size: Default of `--batch_size`; so the others.
-        max_train_steps: In optimizer steps.
-        lr_scheduler: "step" or "cosine".
-        lr_step_size: In optimizer steps.
-        lr_gamma: In (0, 1].
-        lr_warmup_steps: In optimizer steps.
-
-    Returns:
-        The group, to which a script adds what else its recipe has.
-    """
-    recipe = parser.add_argument_group("recipe", description)
-    default = "(default: %(default)s)"
-    recipe.add_argument(
-        "--batch_size",
-        type=positive_int,
-        default=batch_size,
-        help=f"patches of one optimizer step, over all processes {default}",
-    )
-    recipe.add_argument(
-        "--gradient_accumulation_steps",
-        type=positive_int,
-        default=1,
-        help="compute a batch in so many parts, one after the other, where it is too large for the "
-        f"memory; the recipe stays the same {default}",
-    )
-    recipe.add_argument(
-        "--max_train_steps",
-        type=int,
-        default=max_train_steps,
-        help=f"optimizer steps {default}",
-    )
-    recipe.add_argument(
-        "--lr_scheduler",
-        choices=["step", "cosine"],
-        default=lr_scheduler,
-        help="step: the learning rate is multiplied by --lr_gamma every --lr_step_size steps; "
-        f"cosine: it falls to zero {default}",
-    )
-    recipe.add_argument(
-        "--lr_step_size", type=positive_int, default=lr_step_size, help=f"steps {default}"
-    )
-    recipe.add_argument("--lr_gamma", type=float, default=lr_gamma, help=default)
-    recipe.add_argument(
-        "--lr_warmup_steps",
-        type=int,
-        default=lr_warmup_steps,
-        help=f"the rate rises linearly first {default}",
-    )
-    return recipe
-
-
-def add_run_arguments(parser: argparse.ArgumentParser, output_dir: str) -> None:
-    """Adds the options that all training scripts share and that `Run` reads."""
-    run = parser.add_argument_group("run", "The same in all scripts.")
-    pictures = run.add_mutually_exclusive_group()
-    pictures.add_argument(
-        "--dataset_name",
-        default=DIV2K,
-        help="data set on the Hugging Face Hub, or `sample`: the photographs in the scikit-image "
-        "package (default: %(default)s)",
-    )
-    run.add_argument("--dataset_config_name", help="configuration of the data set")
-    run.add_argument("--dataset_revision", help="its branch, tag or commit")
-    run.add_argument("--train_split", default="train", help="to train on (default: %(default)s)")
-    run.add_argument(
-        "--validation_split",
-        help="to choose the best weights by (default: as of --validation_data_dir)",
-    )
-    run.add_argument(
-        "--data_files",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="files of the data set to train on, if not all; may have wildcards",
-    )
-    run.add_argument(
-        "--validation_data_files",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="files of the data set to validate on",
-    )
-    run.add_argument("--image_column", help="its column of HR pictures (default: the only one)")
-    run.add_argument(
-        "--max_train_images",
-        type=positive_int,
-        help="train on the first so many pictures, for a trial",
-    )
-    run.add_argument(
-        "--streaming",
-        action="store_true",
-        help="for data sets larger than the disk: read the pictures over the network while "
-        "training, and keep only some of them; wants a validation split or folder",
-    )
-    run.add_argument(
-        "--streaming_images",
-        type=positive_int,
-        default=500,
-        help="pictures of a stream to train on at a time; twice as many are on the disk (default: "
-        "%(default)s)",
-    )
-    run.add_argument(
-        "--patches_per_image",
-        type=positive_int,
-        default=64,
-        help="of a stream: how many patches its pictures give on average before the next ones take "
-        "their place (default: %(default)s)",
-    )
-    pictures.add_argument(
-        "--train_data_dir",
-        type=Path,
-        help="folder of HR pictures, instead of a data set of the Hub; with subfolders train/ and "
-        "val/, those are to train and to validate on",
-    )
-    run.add_argument(
-        "--validation_data_dir",
-        type=Path,
-        help="folder of HR pictures to choose the best weights by (default: the last pictures of "
-        "the training set, a tenth but at most 10, which are then not trained on)",
-    )
-    run.add_argument(
-        "--output_dir", type=Path, default=Path(output_dir), help="default: %(default)s"
-    )
-    run.add_argument(
-        "--init_from",
-        help="model folder, .safetensors file, or user/name on the Hub, to start from",
-    )
-    run.add_argument("--revision", help="of --init_from on the Hub: branch, tag or commit")
-    run.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    run.add_argument(
-        "--ema_decay",
-        type=float,
-        default=0.0,
-        help="validate and save an exponential moving average of the weights, e.g. 0.999 "
-        "(default: off)",
-    )
-    run.add_argument(
-        "--mixed_precision",
-        choices=["no", "fp16", "bf16"],
-        help="default: what `accelerate launch` or `accelerate config` says, else no",
-    )
-    run.add_argument(
-        "--compile", action="store_true", help="compile the network with torch.compile"
-    )
-    run.add_argument(
-        "--num_workers", type=int, default=2, help="loader processes (default: %(default)s)"
-    )
-    run.add_argument(
-        "--cpu_threads",
-        type=positive_int,
-        help="threads of a process that computes on the CPU (default: its share of the cores)",
-    )
-    for name, default, what in (
-        ("logging_steps", 100, "log the mean loss"),
-        (
-            "validation_steps",
-            5000,
-            "validate, and keep the weights if they are the best (SRGAN's second phase: always)",
-        ),
-        ("checkpointing_steps", 1000, "save all that resuming needs"),
-    ):
-        help_text = f"{what} every so many steps (default: %(default)s)"
-        run.add_argument(f"--{name}", type=positive_int, default=default, help=help_text)
-    run.add_argument(
-        "--checkpoints_total_limit",
-        type=positive_int,
-        default=2,
-        help="keep so many (default: %(default)s)",
-    )
-    run.add_argument(
-        "--resume_from_checkpoint",
-        help="`latest` in --output_dir, or the path of a checkpoint folder",
-    )
-    run.add_argument(
-        "--allow_recipe_change",
-        action="store_true",
-        help="resume even if options differ that make the weights, and go on with the new ones",
-    )
-    run.add_argument("--report_to", choices=["tensorboard", "none"], default="tensorboard")
-    run.add_argument(
-        "--push_to_hub", action="store_true", help="upload the model when all steps are done"
-    )
-    run.add_argument(
-        "--hub_model_id", help="its name there, user/name (default: that of --output_dir)"
-    )
-    run.add_argument("--hub_private", action="store_true", help="make it for yourself only")
-
-
-def set_up_cpu(threads: int | None = None) -> None:
-    """Lets PyTorch compute with so many threads, by default with this process's share of the cores.
-
-    `accelerate launch` allows a process on the CPU one thread, unless OMP_NUM_THREADS is set.
-    Numbers below 1e-38 become 0: weight decay leaves many of them in VDSR, and a CPU takes seven
-    times as long with them. To be called before anything is computed, since threads that already
-    compute would not learn of it.
-    """
-    torch.set_flush_denormal(True)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(threads or max(1, count_cores() // processes))
-
-
-def learning_rate_factor(args: argparse.Namespace) -> Callable[[int], float]:
-    """The schedule of the command line as a factor of the learning rate, for `LambdaLR`."""
-
-    def factor(step: int) -> float:
-        if step < args.lr_warmup_steps:
-            return (step + 1) / args.lr_warmup_steps
-        if args.lr_scheduler == "step":
-            return args.lr_gamma ** (step // args.lr_step_size)
-        progress = (step - args.lr_warmup_steps) / max(
-            1, args.max_train_steps - args.lr_warmup_steps
-        )
-        return (1 + cos(pi * min(progress, 1.0))) / 2
-
-    return factor
 
 
 class Run:
@@ -366,7 +108,7 @@ class Run:
         self.scales = args.scale if isinstance(args.scale, list) else [args.scale]
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
-        _check_arguments(args, self.scales)
+        check_arguments(args, self.scales)
         self.accelerator = Accelerator(
             mixed_precision=args.mixed_precision,
             log_with=None if args.report_to == "none" else args.report_to,
@@ -418,7 +160,8 @@ class Run:
                 model, self.args.init_from, self.args.revision
             )
             self.print(message)
-        self.patches, self.validation = self._load_data()
+        self._loader = PictureLoader(self.args, self.scales, self.print)
+        self.patches, self.validation = self._loader.load()
         self._model = model
         self._average: AveragedModel | None = None
         if self.args.ema_decay:
@@ -522,8 +265,8 @@ class Run:
             patches, error = None, part if isinstance(part, str) else ""
             try:
                 if isinstance(part, Part):
-                    self._report_errors(part.pictures, part.errors)
-                    patches = self._patches_of(part.pictures)
+                    self._loader.report_errors(part.pictures, part.errors)
+                    patches = self._loader.patches_of(part.pictures)
             except UserError as unusable:
                 error = f"{unusable}"
             # All processes have the part; so none still has to open the one before it.
@@ -637,7 +380,7 @@ class Run:
             "bicubic": self._bicubic,
             "sums": self._sums_of_all,
             "count": self._count,
-            "validation": [self.scales, _checksum(self.validation[0].pictures)],
+            "validation": [self.scales, self.validation[0].pictures.checksum()],
             "positions": self._positions,
         }
 
@@ -645,7 +388,7 @@ class Run:
         self.step, self._count = state["step"], state["count"]
         self._scores, self.best = state["scores"], state["best"]
         self._bicubic, self._positions = state["bicubic"], state.get("positions", {})
-        if state["validation"] != [self.scales, _checksum(self.validation[0].pictures)]:
+        if state["validation"] != [self.scales, self.validation[0].pictures.checksum()]:
             self.best, self._bicubic = {}, {}  # which are of other pictures
         sums = state["sums"]
         if len(sums) == self.accelerator.num_processes:
@@ -1001,8 +744,8 @@ class Run:
     def _fingerprint(self) -> tuple[int, str]:
         """What tells the training pictures from others."""
         if isinstance(self.patches, PictureStream):
-            return self.patches.part_size, _sha256(self.patches.identity)
-        return len(self.patches.pictures), _checksum(self.patches.pictures)
+            return self.patches.part_size, checksum(self.patches.identity)
+        return len(self.patches.pictures), self.patches.pictures.checksum()
 
     def _begin_records(self) -> None:
         """Writes args.json, and takes out of metrics.jsonl what is later than the checkpoint."""
@@ -1021,103 +764,6 @@ class Run:
                 if line.endswith("\n") and json.loads(line)["step"] <= self.step
             ]
             replace_file(self._metrics_file, "".join(kept).encode())
-
-    def _load_data(self) -> tuple[PatchDataset | PictureStream, list[BenchmarkDataset]]:
-        args = self.args
-        sources: Any
-        identity = None
-        validation_dir = args.validation_data_dir
-        if args.train_data_dir:
-            train_dir = args.train_data_dir
-            if all((train_dir / name).is_dir() for name in ("train", "val")):
-                validation_dir = validation_dir or train_dir / "val"
-                train_dir = train_dir / "train"
-            sources = find_pictures(train_dir, self.scales)
-        elif args.dataset_name == "sample":
-            sources = sample_pictures(SAMPLE_TRAIN)
-        else:
-            sources, identity = self._hub_pictures(args.train_split, args.data_files)
-        is_stream = args.streaming and not args.max_train_images
-        if args.max_train_images:
-            first = args.max_train_images
-            if isinstance(sources, Sized):
-                first = min(first, len(sources))
-            sources = sources[:first] if isinstance(sources, list) else sources.take(first)
-            identity = identity and [*identity, first]
-        if not is_stream:
-            pictures = self._decode(sources, identity)
-        if validation_dir:
-            validation = self._decode(find_pictures(validation_dir, self.scales))
-        elif args.validation_split:
-            files = args.validation_data_files
-            validation = self._decode(*self._hub_pictures(args.validation_split, files))
-        else:
-            if len(pictures) < 2:
-                raise UserError(
-                    "One training picture leaves none to validate on. Add more, or name others "
-                    "with --validation_data_dir."
-                )
-            border = len(pictures) - min(10, max(1, len(pictures) // 10))
-            validation = pictures.subset(range(border, len(pictures)))
-            pictures = pictures.subset(range(border))
-
-        if too_small := too_small_to_score(validation, self.scales):
-            raise UserError(
-                f"Too small to validate on: {_enumerate(too_small)}. Remove them, or name larger "
-                "pictures with --validation_data_dir."
-            )
-        benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
-        if is_stream:
-            return self._stream_of(sources, identity), benchmarks
-        return self._patches_of(pictures), benchmarks
-
-    def _stream_of(self, table: datasets.IterableDataset, identity: Any) -> PictureStream:
-        args = self.args
-        size = args.streaming_images
-        facts = [identity, self.scales, size, args.seed, str(args.output_dir.resolve())]
-        folder = Path(datasets.config.HF_DATASETS_CACHE) / f"stream-{_sha256(facts)}"
-        return PictureStream(table, self.scales, size, args.seed, identity, folder)
-
-    def _patches_of(self, pictures: Pictures) -> PatchDataset:
-        args = self.args
-        patches = PatchDataset(pictures, self.scales, args.patch_size, args.batch_size, args.seed)
-        if patches.too_small:
-            self.print(
-                f"Left out {len(patches.too_small)} of {len(pictures)} pictures, which are smaller "
-                f"than a patch of {args.patch_size}x{args.patch_size}: "
-                f"{_enumerate(patches.too_small)}"
-            )
-        return patches
-
-    def _hub_pictures(self, split: str, files: Sequence[str]) -> tuple[Iterable[Source], list[Any]]:
-        args = self.args
-        return hub_pictures(
-            *(args.dataset_name, self.scales, args.dataset_config_name, args.image_column),
-            *(split, files, args.dataset_revision, args.streaming),
-        )
-
-    def _decode(self, sources: Iterable[Source], identity: list[Any] | None = None) -> Pictures:
-        pictures, errors = decode_pictures(sources, self.scales, identity)
-        self._report_errors(pictures, errors)
-        return pictures
-
-    def _report_errors(self, pictures: Pictures, errors: dict[str, str]) -> None:
-        """Prints which pictures could not be read.
-
-        Raises:
-            UserError: They are too many.
-        """
-        if not errors:
-            return
-        all_pictures = len(pictures) + len(errors)
-        reasons = _enumerate([f"{name} ({error})" for name, error in errors.items()])
-        message = f"{len(errors)} of {all_pictures} pictures: {reasons}"
-        if not len(pictures) or len(errors) > max(3, all_pictures / 100):
-            raise UserError(
-                f"Cannot read {message}. Up to three, or 1 %, would be left out. "
-                "Mend or remove them."
-            )
-        self.print(f"Left out {message}")
 
     def _pictures_in_words(self) -> str:
         source = _last_name(f"{self.args.train_data_dir or self.args.dataset_name}")
@@ -1158,36 +804,6 @@ class Run:
         self.print("\n".join(f"{key:>10}: {value}" for key, value in rows.items()))
 
 
-def _check_arguments(args: argparse.Namespace, scales: Sequence[int]) -> None:
-    divisor = lcm(*scales)
-    rules = {
-        f"--patch_size {args.patch_size} is not a multiple of --scale "
-        f"{' '.join(map(str, scales))}; try {-(-args.patch_size // divisor) * divisor}.": (
-            args.patch_size % divisor == 0
-        ),
-        f"--lr_gamma {args.lr_gamma} is not in (0, 1].": 0 < args.lr_gamma <= 1,
-        f"--ema_decay {args.ema_decay} is not in [0, 1).": 0 <= args.ema_decay < 1,
-        f"--learning_rate {args.learning_rate} is not above 0.": args.learning_rate > 0,
-        f"--lr_warmup_steps {args.lr_warmup_steps} is below 0.": args.lr_warmup_steps >= 0,
-        f"--num_workers {args.num_workers} is below 0.": args.num_workers >= 0,
-        f"--seed {args.seed} is not in [0, 2^32).": 0 <= args.seed < 2**32,
-        "--streaming reads from the Hub. Leave it out for pictures that are here.": (
-            not args.streaming or args.dataset_name not in (None, "sample")
-        ),
-        "--streaming cannot keep the last pictures for validation. Name a --validation_split or "
-        "--validation_data_dir (or, for a trial, --max_train_images).": (
-            not args.streaming
-            or bool(args.validation_split or args.validation_data_dir or args.max_train_images)
-        ),
-        "--validation_data_files are of a --validation_split. Name it, as you like.": (
-            not args.validation_data_files or args.validation_split is not None
-        ),
-    }
-    for message, kept in rules.items():
-        if not kept:
-            raise UserError(message)
-
-
 def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
     """PSNR and SSIM over the pictures of each scale; where there are several, also of each."""
     scores = {scale: mean_scores(pictures) for scale, pictures in results.items()}
@@ -1199,20 +815,6 @@ def _mean_scores(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, f
     return values
 
 
-def _checksum(pictures: Pictures) -> str:
-    """Of the names and sizes of pictures."""
-    return _sha256([pictures.names, pictures.sizes.tolist()])
-
-
-def _sha256(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
-
-
-def _enumerate(items: list[str]) -> str:
-    """The first ten of them."""
-    return ", ".join(items[:10]) + f" and {len(items) - 10} more" * (len(items) > 10)
-
-
 def _last_name(word: str) -> str:
     """A word without the folders of a path in it."""
     option, equals, value = word.rpartition("=")
@@ -1222,34 +824,3 @@ def _last_name(word: str) -> str:
 
 def _command() -> str:
     return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def versions() -> dict[str, str | None]:
-    """Of Python, the packages that decide about numbers, and this repository."""
-    packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    except OSError:  # there is no git
-        commit = ""
-    return {
-        "commit": commit or None,
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
-
-
-def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:
-    """The processor, the cores that this process may use, and what computes in each process."""
-    cpu = platform.processor() or platform.machine()
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
-        cpu = lines[0].partition(":")[2].strip() if lines else cpu
-    found: dict[str, str | int] = {"cpu": cpu, "cores": count_cores()}
-    found["processes"] = processes
-    if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    else:
-        found["threads"] = torch.get_num_threads()
-    return found

@@ -239,7 +239,7 @@ def test_all_cores_under_accelerate_launch(pictures_dir, tmp_path):
 
 def test_all_threads_take_tiny_numbers_for_zero():
     code = (
-        "import torch; from common.run import set_up_cpu; set_up_cpu(2);"
+        "import torch; from common.machine import set_up_cpu; set_up_cpu(2);"
         "print(torch.full((1_000_000,), 1e-39).mul(1).count_nonzero().item())"
     )
     assert run("-c", code).stdout == "0\n"

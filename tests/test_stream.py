@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets.table import embed_table_storage
-from scripts import RECIPE, SMALL, assert_same_run, metrics, refusal, run_here, run_two
+from scripts import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run_here, run_two
 
 from common.checkpoint import list_checkpoints
 from common.hub_data import hub_pictures
@@ -95,9 +96,9 @@ STREAM = "--seed 2 --streaming --validation_split validation --streaming_images 
 STREAM += "--patches_per_image 4 --checkpointing_steps 7 --checkpoints_total_limit 9".split()
 
 
-def train(shards, folder, *options, steps=23, runner=run_here, **variables):
+def train(shards, folder, *options, script=SCRIPT, steps=23, runner=run_here, **variables):
     base = (*SMALL, *RECIPE, "--dataset_name", shards, "--output_dir", folder)
-    return runner(SCRIPT, *base, *STREAM, "--max_train_steps", steps, *options, **variables)
+    return runner(script, *base, *STREAM, "--max_train_steps", steps, *options, **variables)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,20 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
     process = train(shards, folder, *LATEST, "--num_workers", 1)
     assert f"Resuming from {folder}/checkpoint-{step}." in process.stdout
     assert_same_run(folder, straight)
+
+
+@pytest.mark.slow
+def test_srgan_on_a_stream_resumes_across_its_phases(shards, tmp_path):
+    options = "--pretrain_steps 9 --num_blocks 1 --content_weight 0 --gradient_accumulation_steps 2"
+    train_srgan = partial(train, shards, script=SRGAN, steps=5)
+    train_srgan(tmp_path / "straight", *options.split())
+    folder = Path(shutil.copytree(tmp_path / "straight", tmp_path / "run"))
+    for checkpoint in list_checkpoints(folder):
+        if checkpoint.name != "checkpoint-7":
+            shutil.rmtree(checkpoint)
+    process = train_srgan(folder, *options.split(), *LATEST)
+    assert f"Resuming from {folder}/checkpoint-7." in process.stdout
+    assert_same_run(folder, tmp_path / "straight")
 
 
 def test_two_processes_read_one_stream(straight, shards, tmp_path):

@@ -150,6 +150,12 @@ def parse_args() -> argparse.Namespace:
         parser.error("--beside needs a --comparison FILE to show the other model in")
     if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
         parser.error(f"--comparison {args.comparison} must end in one of {' '.join(EXTENSIONS)}")
+    folders = [folder and folder.resolve() for folder in (args.save_images, args.benchmark_dir)]
+    if all(folders) and folders[0].is_relative_to(folders[1]):
+        parser.error(
+            f"--save_images {args.save_images} is in --benchmark_dir, where it might overwrite the "
+            "pictures; name another folder"
+        )
     if args.output and args.output.is_dir():
         parser.error(f"--output {args.output} is a folder; name a file")
     return args

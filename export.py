@@ -101,6 +101,11 @@ def main() -> None:
     if output.exists() and not args.overwrite:
         raise UserError(f"{output} exists already. Name another --output, or add --overwrite.")
 
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder of --output {output}: {error}.") from None
+
     file = to_onnx(model)
     difference = greatest_difference(file, model)
     if not difference <= TOLERANCE:  # nor if it is not a number
@@ -108,7 +113,6 @@ def main() -> None:
             f"{output} is not written: onnxruntime and PyTorch differ by {difference:.1e}, more "
             f"than {TOLERANCE:.0e}. Try other versions of {', '.join(PACKAGES)} or torch."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     replace_file(output, file)
     print(f"{output}: {type(model).__name__} x{model.scale}, {len(file) / 1e6:.1f} MB")
 

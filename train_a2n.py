@@ -104,7 +104,7 @@ def local_means(features: Tensor, window: int) -> Tensor:
 
     Args:
         features: Shape (N, C, h, w).
-        window: Side in pixels; in effect the next odd multiple of `CELL`.
+        window: Side in pixels; in effect an odd multiple of `CELL`, which is about as large.
 
     Returns:
         Shape (N, C, ceil(h / CELL), ceil(w / CELL)).

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from common.arguments import positive_int
 from common.comparison import comparison
 from common.data import picture_files, to_tensor
 from common.errors import UserError
-from common.hub import SuperResolutionModel, add_model_arguments, load_model
+from common.hub import add_model_arguments, load_model
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import set_up_cpu
 from common.pictures import FORMATS, Picture
@@ -55,7 +56,8 @@ def parse_args() -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures, folders (searched with their subfolders), or patterns such as '*.png'",
+        help="pictures (PNG, JPEG, BMP, WebP, TIFF), folders, searched with their subfolders, or "
+        "patterns such as '*.png'",
     )
     add_model_arguments(parser)
     output = parser.add_argument_group("what is written")
@@ -126,7 +128,7 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--quality {args.quality} is not between 1 and 100")
     if not 0 <= (args.attention_window or 0) <= 64:
         parser.error(f"--attention_window {args.attention_window} is not between 0 and 64")
-    if args.max_megapixels <= 0:
+    if not args.max_megapixels > 0:
         parser.error(f"--max_megapixels {args.max_megapixels:g} is not above 0")
     if args.suffix and Path(args.suffix).name != args.suffix:
         parser.error(f"--suffix {args.suffix} is of names; folders are for --output")
@@ -139,55 +141,62 @@ def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     Raises:
         UserError: There is nothing under a name, or no picture at all.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Path, tuple[Path, Path]] = {}  # by what it is, if it is named twice
+    output = args.output.resolve()
     for text in args.inputs:
         names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
         if not names:
             raise UserError(f"There is no {text}: no picture, no folder, nothing like it.")
         for path in map(Path, names):
             if path.is_dir():
+                has_output = output.is_relative_to(path.resolve())
                 for file in picture_files(path):
                     # What an earlier start wrote is no input.
-                    if not file.resolve().is_relative_to(args.output.resolve()):
-                        found.setdefault(file, file.relative_to(path))
+                    if not (has_output and file.resolve().is_relative_to(output)):
+                        found.setdefault(file.resolve(), (file, file.relative_to(path)))
             else:
-                found.setdefault(path, Path(path.name))
+                found.setdefault(path.resolve(), (path, Path(path.name)))
     if not found:
         endings = " ".join(FORMATS)
         raise UserError(
             f"There is no picture in {' '.join(args.inputs)}, leaving out what is in --output "
             f"{args.output}. Known endings: {endings}"
         )
-    return list(found.items())
+    return list(found.values())
 
 
 def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
-    """The pictures, each with the file that it will be.
+    """The pictures, each with the file that it will be, but for results of an earlier start.
 
     Raises:
         UserError: Two would be the same file, or one is itself.
     """
     suffix = f"_x{scale}" if args.suffix is None else args.suffix
-    outputs: dict[Path, Path] = {}
+    jobs: list[tuple[Path, Path]] = []
+    targets: dict[Path, Path] = {}
     for path, relative in find_inputs(args):
         ending = f".{args.format}" if args.format else path.suffix.lower()
         if ending not in FORMATS:
             ending = ".png"  # what it is, or whether it is a picture, shows when it is read
         output = args.output / relative.with_name(f"{relative.stem}{suffix}{ending}")
-        if output in outputs:
+        for target in [output, strip_of(output)] if args.compare else [output]:
+            if target in targets:
+                raise UserError(
+                    f"{targets[target]} and {path} would both become {target}. Enlarge them one "
+                    "after the other, each with its own --output."
+                )
+            targets[target] = path
+        jobs.append((path, output))
+    inputs = {path.resolve(): path for path, _ in jobs}
+    for target, path in targets.items():
+        same = inputs.get(target.resolve())
+        if same == path or (same and args.overwrite):
             raise UserError(
-                f"{outputs[output]} and {path} would both become {output}. Enlarge them one after "
-                "the other, each with its own --output."
-            )
-        outputs[output] = path
-    inputs = {path.resolve() for path in outputs.values()}
-    for output, path in outputs.items():
-        if output.resolve() in inputs:
-            raise UserError(
-                f"{path} would become {output}, which is an input itself. Give another --suffix or "
+                f"{path} would become {target}, which is an input itself. Give another --suffix or "
                 "--output."
             )
-    return [(path, output) for output, path in outputs.items()]
+    results = {target.resolve() for _, output in jobs for target in (output, strip_of(output))}
+    return [(path, output) for path, output in jobs if path.resolve() not in results]
 
 
 def strip_of(output: Path) -> Path:
@@ -223,6 +232,19 @@ def compare(lr: Picture, sr: Picture, label: str) -> Image.Image:
     return comparison(middle(lr.pixels, 1), [(label, middle(sr.pixels, scale))])
 
 
+def read_result(path: Path, lr: Picture, scale: int) -> Picture:
+    """What an earlier start wrote, for --compare.
+
+    Raises:
+        ValueError: It is of another size.
+    """
+    sr = pictures.read(path, inf)
+    height, width = lr.pixels.shape[:2]
+    if sr.pixels.shape[:2] != (height * scale, width * scale):
+        raise ValueError(f"{path} is there, and is not x{scale} of it; see --overwrite")
+    return sr
+
+
 def read_ahead(
     pool: ThreadPoolExecutor, files: list[tuple[Path, Path]], max_megapixels: float
 ) -> Iterator[tuple[Path, Path, Future[Picture]]]:
@@ -253,12 +275,26 @@ def main() -> None:
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
     network = load_model(args.model, args.revision, args.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
+    enlarger = Enlarger(
+        network,
+        state.device,
+        tile=args.tile,
+        attention_window=args.attention_window,
+        self_ensemble=args.self_ensemble,
+        compiled=args.compile,
+        dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision),
+        say=tqdm.write,
+    )
     jobs = plan(args, network.scale)
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder --output {args.output}: {error}.") from None
     files = [job for job in jobs if args.overwrite or not is_done(args, job[1])]
     (files,) = broadcast_object_list([files])  # as the first process found them
     mine = files[state.process_index :: state.num_processes]
     try:
-        failures = enlarge_all(args, network, mine, state.device)
+        failures = enlarge_all(args, enlarger, mine)
     except KeyboardInterrupt:
         print(
             f"Stopped. What is done is in {args.output}, whole. Without --overwrite, the same "
@@ -283,12 +319,10 @@ def main() -> None:
 
 
 def enlarge_all(
-    args: argparse.Namespace,
-    network: SuperResolutionModel,
-    files: list[tuple[Path, Path]],
-    device: torch.device,
+    args: argparse.Namespace, enlarger: Enlarger, files: list[tuple[Path, Path]]
 ) -> dict[Path, str]:
     """Enlarges pictures, reading and writing others meanwhile; returns why some could not be."""
+    network = enlarger.network
     failures: dict[Path, str] = {}
     with (
         tqdm(
@@ -296,30 +330,26 @@ def enlarge_all(
             desc="Enlarging",
             unit=" pixels",
             unit_scale=True,
+            disable=not PartialState().is_main_process,
         ) as bar,
         ThreadPoolExecutor(2) as pool,
     ):
-        enlarger = Enlarger(
-            network,
-            device,
-            tile=args.tile,
-            attention_window=args.attention_window,
-            self_ensemble=args.self_ensemble,
-            compiled=args.compile,
-            dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision),
-            say=bar.write,
-        )
         writing: tuple[Path, Future[None]] | None = None
         for path, output, reading in read_ahead(pool, files, args.max_megapixels):
             bar.set_postfix_str(path.name)
             try:
                 lr = reading.result()
-                sr = enlarger.enlarge(lr, bar.update)
+                height, width = lr.pixels.shape[:2]
+                pictures.check_size(output, height * network.scale, width * network.scale)
+                if args.overwrite or not output.exists():
+                    sr, label = enlarger.enlarge(lr, bar.update), type(network).__name__
+                else:
+                    sr, label = read_result(output, lr, network.scale), output.name
             except Exception as error:  # of a damaged file, of the memory: of many kinds
                 failures[path] = f"{error}" or type(error).__name__
                 continue
             finish(writing, failures)
-            writing = path, pool.submit(write, args, lr, sr, output, type(network).__name__)
+            writing = path, pool.submit(write, args, lr, sr, output, label)
         finish(writing, failures)
     return failures
 

@@ -219,8 +219,8 @@ class Pictures:
         return self._pixels(f"lr_x{scale}", index, *self.sizes[index] // scale)
 
     def checksum(self) -> str:
-        """Of their names and sizes."""
-        return checksum([self.names, self.sizes.tolist()])
+        """Of their names and sizes, as checkpoints have it."""
+        return checksum([self.names, self.sizes.tolist()])[:8]
 
     def subset(self, indices: Sequence[int]) -> "Pictures":
         """The pictures of these numbers, in the same file."""

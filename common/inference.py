@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from functools import reduce
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -38,7 +40,7 @@ class SelfEnsemble(nn.Module):
         for turns in range(4):
             for flip in (False, True):
                 turned = torch.rot90(lr.flip(-1) if flip else lr, turns, (-2, -1))
-                sr = torch.rot90(self.model(turned.contiguous()), -turns, (-2, -1))
+                sr = torch.rot90(self.model(turned.contiguous()).float(), -turns, (-2, -1))
                 yield sr.flip(-1) if flip else sr
 
 
@@ -82,6 +84,7 @@ class Enlarger:
         """
         self.network, self.device, self.dtype, self.say = network, device, dtype, say
         self.tile, self.attention_window = tile, attention_window
+        self._too_many = inf  # pixels at once for the memory, so far as is known
         if attention_window is not None and network.attention_window is None:
             raise UserError(
                 f"--attention_window is for networks that take the mean of the whole picture; "
@@ -103,10 +106,22 @@ class Enlarger:
         if tile is None:
             side = AUTO_SIDE // self.network.scale
             if height * width <= side**2:
-                return 0
-            tile = (side - 2 * self._margin()) // ALIGNMENT * ALIGNMENT
-            tile = max(SMALLEST_TILE, tile)
-        return tile if tile < max(height, width) else 0
+                tile = 0
+            else:
+                tile = (side - 2 * self._margin()) // ALIGNMENT * ALIGNMENT
+                tile = max(SMALLEST_TILE, tile)
+        tile = tile if tile < max(height, width) else 0
+        while self._at_once(tile, height, width) >= self._too_many and tile != SMALLEST_TILE:
+            half = (tile or max(height, width)) // 2 // ALIGNMENT * ALIGNMENT
+            tile = max(SMALLEST_TILE, half)
+        return tile
+
+    def _at_once(self, tile: int, height: int, width: int) -> int:
+        """How many pixels the network gets with such tiles."""
+        if not tile:
+            return height * width
+        side = tile + 2 * self._margin()
+        return min(side, height) * min(side, width)
 
     @torch.inference_mode()
     def __call__(
@@ -123,7 +138,17 @@ class Enlarger:
 
         Raises:
             torch.OutOfMemoryError: Not even the smallest tiles fit.
+            ValueError: The network gives something that is no number.
         """
+        window = self.network.attention_window
+        try:
+            return self._in_tiles_that_fit(pixels, on_pixels)
+        finally:
+            self.network.attention_window = window
+
+    def _in_tiles_that_fit(
+        self, pixels: np.ndarray, on_pixels: Callable[[int], object]
+    ) -> np.ndarray:
         height, width = pixels.shape[:2]
         while True:
             tile, done = self.tile_of(height, width), 0
@@ -135,12 +160,17 @@ class Enlarger:
                     done += count
                 return sr
             except torch.OutOfMemoryError:
-                tile = tile or max(height, width)
-                if tile <= SMALLEST_TILE or self.attention_window == 0:
-                    raise
                 on_pixels(-done)
-                self.tile = max(SMALLEST_TILE, tile // 2 // ALIGNMENT * ALIGNMENT)
-                self.say(f"Out of memory; going on with --tile {self.tile}.")
+                self._too_many = min(self._too_many, self._at_once(tile, height, width))
+                smaller = self.tile_of(height, width)
+                if smaller == tile or max(height, width) <= SMALLEST_TILE:
+                    raise
+                local = self.network.attention_window is not None and not tile
+                self.say(
+                    f"Out of memory; going on in tiles of {smaller}"
+                    + " (and their --attention_window, 64)" * local
+                    + "."
+                )
 
     def enlarge(
         self, picture: Picture, on_pixels: Callable[[int], object] = lambda count: None
@@ -148,6 +178,8 @@ class Enlarger:
         """The same with a gray or transparent picture: its opacity is enlarged by bicubic."""
         pixels, alpha = picture.pixels, picture.alpha
         is_gray = pixels.shape[2] == 1
+        if alpha is not None:
+            pixels = _spread_colors(pixels, alpha)
         sr = self(np.repeat(pixels, 3, axis=2) if is_gray else pixels, on_pixels)
         if is_gray:
             sr = sr.mean(axis=2, keepdims=True).round().astype(sr.dtype)
@@ -186,7 +218,26 @@ class Enlarger:
         # uint16 has hardly any operations in PyTorch.
         images = torch.from_numpy(lr.astype(np.float32)).movedim(-1, 0)[None] / maximum
         images = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with (
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # as when it is evaluated
+        ):
             part = self.model(images)[0, :, rows, columns].float()
+        if not part.isfinite().all():
+            raise ValueError(
+                "the network gives values that are no numbers; if its weights are sound, give no "
+                "--mixed_precision"
+            )
         part = part.mul_(maximum).round_().clamp_(0, maximum)
         return part.movedim(0, -1).cpu().numpy().astype(lr.dtype)
+
+
+def _spread_colors(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Gives pixels that nobody sees the color of the nearest one that is seen.
+
+    Theirs, often black, would else get into the visible edge.
+    """
+    if not alpha.any():
+        return pixels
+    nearest = distance_transform_edt(alpha == 0, return_distances=False, return_indices=True)
+    return pixels[tuple(nearest)]

@@ -9,13 +9,14 @@
 import io
 import struct
 import zlib
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from common.files import replace_file
 
@@ -24,7 +25,9 @@ FORMATS = {
     **{".tif": "TIFF", ".tiff": "TIFF"},
 }
 ORIENTATION, ICC_PROFILE = 0x0112, 0x8773  # tags of EXIF and TIFF
-ASSOCIATED_ALPHA = 1
+ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+MOST_EXIF_IN_JPEG = 65533
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # its first bytes
 
 
@@ -62,14 +65,18 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
             page: Any = tiff.pages[0]
             if page.bitspersample > 8:  # of which Pillow reads some kinds only, and as 8
                 return _read_tiff(page, len(tiff.pages), max_megapixels)
-    with Image.open(path, formats=tuple(FORMATS.values())) as image:
+    try:
+        opened = Image.open(path, formats=tuple(FORMATS.values()))
+    except UnidentifiedImageError:
+        raise ValueError("it is no PNG, JPEG, BMP, WebP or TIFF, or it is damaged") from None
+    with opened as image:
         # (MPO: a JPEG file of a telephone, with another one for its own use.)
         pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         _check(*image.size, pages, max_megapixels)
         tags, profile = image.getexif(), image.info.get("icc_profile")
         orientation = tags.pop(ORIENTATION, 1)
         # Those of TIFF tell where its bytes are.
-        exif = tags.tobytes() if tags and image.format != "TIFF" else b""
+        exif = _exif(tags) if image.format != "TIFF" else b""
         if image.format == "PNG" and header[24] == 16:  # Pillow would read RGB as 8 bits
             array = imagecodecs.png_decode(path.read_bytes())
         else:
@@ -83,8 +90,8 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
 def write(picture: Picture, path: Path, quality: int = 95) -> None:
     """Writes a picture in the format of the path's ending: all of it, or nothing.
 
-    What the format cannot hold is left out: 16 bits, but in PNG and TIFF; EXIF in BMP and in TIFF
-    of 16 bits; opacity in JPEG and BMP, where the picture is put on white.
+    What the format cannot hold is left out: 16 bits, but in PNG and TIFF; EXIF in BMP and TIFF, and
+    more than 64 KB of it in JPEG; opacity in JPEG and BMP, where the picture is put on white.
 
     Args:
         picture: What to write.
@@ -95,6 +102,7 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
         OSError: There is no room, for example.
         ValueError: The picture is too large for the format.
     """
+    check_size(path, *picture.pixels.shape[:2])
     kind = FORMATS[path.suffix.lower()]
     pixels, alpha = picture.pixels, picture.alpha
     if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
@@ -119,7 +127,9 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
             iccprofile=picture.icc_profile,
         )
     else:
-        options: dict[str, Any] = {"exif": picture.exif, "icc_profile": picture.icc_profile}
+        options: dict[str, Any] = {"icc_profile": picture.icc_profile}
+        if kind in ("PNG", "WEBP") or len(picture.exif) <= MOST_EXIF_IN_JPEG:
+            options["exif"] = picture.exif if kind != "TIFF" else b""
         if kind in ("JPEG", "WEBP"):
             options["quality"] = quality
         if kind == "TIFF":
@@ -128,6 +138,29 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
             file, kind, **{key: value for key, value in options.items() if value}
         )
     replace_file(path, file.getvalue())
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Checks that a picture of so many pixels can be written there.
+
+    Raises:
+        ValueError: The format of the path's ending does not allow it.
+    """
+    kind = FORMATS[path.suffix.lower()]
+    largest = LARGEST_SIDE.get(kind, inf)
+    if max(height, width) > largest:
+        raise ValueError(
+            f"it would be {width}x{height}, and a side of {kind} has at most {largest} pixels; "
+            "give another --format"
+        )
+
+
+def _exif(tags: Image.Exif) -> bytes:
+    """Nothing where they break the rules, which is no reason to do without the picture."""
+    try:
+        return tags.tobytes() if tags else b""
+    except Exception:  # of the numbers in them, of many kinds
+        return b""
 
 
 def _check(width: int, height: int, pages: int, max_megapixels: float) -> None:
@@ -148,10 +181,12 @@ def _read_tiff(page: Any, pages: int, max_megapixels: float) -> Picture:
     if (page.bitspersample, page.dtype) != (16, np.uint16) or page.samplesperpixel not in channels:
         raise ValueError(
             f"it has {page.samplesperpixel} channels {kind} of {page.bitspersample} bits, "
-            f"{page.dtype}; save it as gray or RGB of 8 or 16 bits, without a sign"
+            f"{page.dtype}; save it as RGB, or as gray with black as 0, of 8 or 16 bits"
         )
     if ASSOCIATED_ALPHA in page.extrasamples:
         raise ValueError("its colors are multiplied by its opacity; save it without that")
+    if page.samplesperpixel in (2, 4) and tuple(page.extrasamples) != (UNASSOCIATED_ALPHA,):
+        raise ValueError("its last channel is not marked as opacity; save it without, or as PNG")
     array = page.asarray()
     if page.axes.startswith("S"):  # one channel after the other
         array = np.moveaxis(array, 0, -1)

@@ -744,7 +744,7 @@ class Run:
     def _fingerprint(self) -> tuple[int, str]:
         """What tells the training pictures from others."""
         if isinstance(self.patches, PictureStream):
-            return self.patches.part_size, checksum(self.patches.identity)
+            return self.patches.part_size, checksum(self.patches.identity)[:8]
         return len(self.patches.pictures), self.patches.pictures.checksum()
 
     def _begin_records(self) -> None:

@@ -98,7 +98,7 @@ def main() -> None:
         report = evaluate(args.model, scale, args)
         row["parameters"] = report.get("parameters")
         row["scales"][scale] = {
-            name: {key: round(scores[key], 5) for key in ("psnr_y", "ssim_y")}
+            name: {key: round(scores[key], 8) for key in ("psnr_y", "ssim_y")}
             for name, scores in report["benchmarks"].items()
         }
     if (folder / "args.json").exists():

@@ -1,15 +1,20 @@
 """Pictures in tiles are as whole ones, and the self-ensemble is what it says."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from conftest import psnr_of
 from safetensors.torch import load_file
+from scripts import refusal, run_here
 
 import common.inference
 from common.data import read_picture, sample_pictures
 from common.errors import UserError
 from common.hub import SuperResolutionModel
 from common.inference import Enlarger, SelfEnsemble
+from common.pictures import Picture
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_srgan import SRGAN
@@ -153,8 +158,8 @@ def test_smaller_tiles_when_the_memory_is_too_small(pixels, monkeypatch):
     enlarger = Enlarger(network, CPU, say=said.append)
     assert np.array_equal(enlarger(pixels, done.append), expected)
     assert said == [
-        "Out of memory; going on with --tile 96.",
-        "Out of memory; going on with --tile 64.",
+        "Out of memory; going on in tiles of 96.",
+        "Out of memory; going on in tiles of 64.",
     ]
     assert sum(done) == 200 * 170
     enlarger(pixels)
@@ -164,6 +169,100 @@ def test_smaller_tiles_when_the_memory_is_too_small(pixels, monkeypatch):
     )
     with pytest.raises(torch.OutOfMemoryError):
         enlarger(pixels)
+
+
+def test_what_was_done_when_the_memory_was_too_small_is_done_again(pixels, monkeypatch):
+    network, sizes, done = make("srgan"), [], []
+    expected = Enlarger(network, CPU, tile=0)(pixels)
+    forward = SRGAN.forward
+
+    def third_time_without_memory(self, lr):
+        sizes.append(lr.shape[2:])
+        if len(sizes) == 3:
+            raise torch.OutOfMemoryError
+        return forward(self, lr)
+
+    monkeypatch.setattr(SRGAN, "forward", third_time_without_memory)
+    enlarger = Enlarger(network, CPU, tile=96, say=lambda line: None)
+    assert np.array_equal(enlarger(pixels, done.append), expected)
+    assert done[:3] == [96 * 96, 96 * 74, -96 * 170]
+    assert sum(done) == 200 * 170
+
+
+def test_a_picture_that_fits_stays_whole_after_one_that_did_not(pixels, monkeypatch):
+    network, said = make("a2n"), []
+    small = pixels[:90, :90]
+    expected = Enlarger(network, CPU, tile=0)(small)
+    assert not np.array_equal(Enlarger(network, CPU, tile=64)(small), expected)
+    forward = A2N.forward
+
+    def with_little_memory(self, lr):
+        if lr.shape[2] * lr.shape[3] > 180 * 170:
+            raise torch.OutOfMemoryError
+        return forward(self, lr)
+
+    monkeypatch.setattr(A2N, "forward", with_little_memory)
+    monkeypatch.setattr(A2N, "margin", 32)
+    enlarger = Enlarger(network, CPU, say=said.append)
+    enlarger(pixels)
+    assert said == ["Out of memory; going on in tiles of 96 (and their --attention_window, 64)."]
+    assert network.attention_window == 0
+    assert np.array_equal(enlarger(small), expected)
+
+
+def test_what_is_no_number_is_no_picture(pixels):
+    network = make("srcnn")
+    with torch.no_grad():
+        next(network.parameters())[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="the network gives values that are no numbers; if"):
+        Enlarger(network, CPU)(pixels[:20, :20])
+
+
+def test_colors_that_nobody_sees_stay_out(pixels):
+    network = make("srcnn")
+    color = np.empty((40, 40, 3), np.uint8)
+    color[:] = 255, 220, 60
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[10:30, 10:30] = 200
+    hidden = np.where(alpha[..., None] > 0, color, 0).astype(np.uint8)
+    enlarger = Enlarger(network, CPU)
+    assert np.array_equal(enlarger.enlarge(Picture(hidden, alpha)).pixels, enlarger(color))
+    nothing = enlarger.enlarge(Picture(hidden, np.zeros_like(alpha)))
+    assert np.array_equal(nothing.pixels, enlarger(hidden))
+
+
+def test_the_self_ensemble_adds_up_in_float32(pixels):
+    lr = torch.rand(1, 3, 20, 20)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert make("srgan")(lr).dtype == torch.bfloat16
+        assert SelfEnsemble(make("srgan"))(lr).dtype == torch.float32
+
+
+def test_evaluate_by_self_ensemble_and_windows(tiny_benchmark_dir, tmp_path):
+    make("a2n").save(tmp_path / "a2n")
+    make("srcnn").save(tmp_path / "srcnn")
+
+    def evaluated(*options):
+        base = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+        report = ("--output", tmp_path / "report.json")
+        run_here("evaluate.py", "--model", tmp_path / "a2n", *base, *report, *options)
+        return json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
+
+    network = make("a2n")
+    assert evaluated() == pytest.approx(psnr_of(network, tiny_benchmark_dir / "Tiny", 2))
+    ensemble = psnr_of(SelfEnsemble(network), tiny_benchmark_dir / "Tiny", 2)
+    assert evaluated("--self_ensemble") == pytest.approx(ensemble)
+    network.attention_window = 24
+    local = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
+    assert evaluated("--attention_window", 24) == pytest.approx(local)
+    assert len({round(value, 4) for value in (evaluated(), ensemble, local)}) == 3
+    message = refusal("evaluate.py", "--model", tmp_path / "srcnn", "--attention_window", 24)
+    assert "--attention_window is for networks that take means of the whole picture" in message
+    message = refusal(
+        *("evaluate.py", "--model", tmp_path / "srcnn", "--benchmark_dir", tiny_benchmark_dir),
+        *("--save_images", tiny_benchmark_dir / "Tiny"),
+    )
+    assert "is in --benchmark_dir, where it might overwrite the pictures" in message
 
 
 def test_what_does_not_go_together():

@@ -1,6 +1,7 @@
 """Pictures of all kinds, read and written as their owners know them."""
 
 import io
+import struct
 
 import imagecodecs
 import numpy as np
@@ -100,7 +101,7 @@ def test_what_a_format_cannot_hold(tmp_path):
     assert np.all(found.pixels[-1] == 100)
     write(Picture(pixels, alpha), tmp_path / "a.webp", quality=100)
     assert read(tmp_path / "a.webp").alpha.tolist() == [[0] * 4] * 2 + [[255] * 4] * 2
-    with pytest.raises(ValueError, match="16383"):
+    with pytest.raises(ValueError, match="be 16384x1, and a side of WEBP has at most 16383 pixel"):
         write(Picture(np.zeros((1, 16384, 3), np.uint8)), tmp_path / "wide.webp")
     assert not (tmp_path / "wide.webp").exists()
 
@@ -120,7 +121,7 @@ def test_what_is_not_enlarged(tmp_path):
         read(tmp_path / "two.tif")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(
-        ValueError, match=r"1 channels MINISBLACK of 32 bits, float32; save it as gray or RGB"
+        ValueError, match=r"1 channels MINISBLACK of 32 bits, float32; save it as RGB, or as"
     ):
         read(tmp_path / "float.tif")
     Image.new("RGB", (2000, 1000)).save(tmp_path / "large.png")
@@ -149,6 +150,39 @@ def test_premultiplied_opacity(tmp_path):
         read(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("extrasamples", [["unspecified"], None])
+def test_a_channel_that_may_be_no_opacity(extrasamples, tmp_path):
+    pixels = ramp(4, 4, 4, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
+    with pytest.raises(ValueError, match="its last channel is not marked as opacity; save it w"):
+        read(tmp_path / "a.tif")
+
+
+def test_what_a_camera_says(tmp_path):
+    """The tags of a camera are in folders of their own, and sometimes against the rules."""
+    exif = Image.Exif()
+    exif[0x0132] = "2026:01:02 03:04:05"
+    exif.get_ifd(0x8769)[0x9003] = "2026:01:02 03:04:05"
+    exif.get_ifd(0x8825)[1] = "N"
+    pixels = np.full((8, 8, 3), 90, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    found = read(tmp_path / "a.jpg")
+    for ending in ("png", "jpg", "webp", "tif", "bmp"):
+        write(found, tmp_path / f"b.{ending}")
+        with Image.open(tmp_path / f"b.{ending}") as image:
+            kept = image.getexif().get_ifd(0x8769).get(0x9003)
+        assert kept == (None if ending in ("tif", "bmp") else "2026:01:02 03:04:05")
+    write(Picture(pixels, exif=b"Exif\0\0" + bytes(70000)), tmp_path / "b.jpg")
+    assert not read(tmp_path / "b.jpg").exif
+
+    # ResolutionUnit is a number of 16 bits; here it has 32, and needs them.
+    tags = struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x0128, 4, 1, 70000, 0)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + tags)
+    found = read(tmp_path / "a.jpg")
+    assert found.exif == b""
+    assert np.array_equal(found.pixels, pixels)
+
+
 @pytest.mark.parametrize("shape", [(1, 7), (7, 1), (1, 1)])
 @pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("channels", [1, 3])
@@ -167,9 +201,10 @@ def test_opacity_in_bmp_becomes_white(tmp_path):
 
 def test_postscript_is_not_run(tmp_path):
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
-    for reader in (read, read_picture):
-        with pytest.raises(UnidentifiedImageError):
-            reader(tmp_path / "a.png")
+    with pytest.raises(UnidentifiedImageError):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="it is no PNG, JPEG, BMP, WebP or TIFF, or it is damage"):
+        read(tmp_path / "a.png")
 
 
 def test_the_picture_inside_of_a_telephones_file(tmp_path):

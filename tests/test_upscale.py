@@ -19,6 +19,7 @@ from common.inference import Enlarger
 from common.metrics import to_uint8
 from common.pictures import Picture, read, write
 from common.resize import imresize
+from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_vdsr import VDSR
 
@@ -90,7 +91,7 @@ def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
 
 def test_what_a_picture_is_it_stays(model, tmp_path):
     rgb = np.random.default_rng(0).integers(0, 255, (14, 12, 3), dtype=np.uint8)
-    alpha = np.linspace(0, 255, 14 * 12).astype(np.uint8).reshape(14, 12)
+    alpha = np.linspace(1, 255, 14 * 12).astype(np.uint8).reshape(14, 12)
     write(Picture(rgb, alpha, b"profile"), tmp_path / "alpha.png")
     write(Picture(rgb[..., :1]), tmp_path / "gray.png")
     write(Picture(rgb.astype(np.uint16) * 257 + 5), tmp_path / "fine.tif")
@@ -138,8 +139,8 @@ def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
     assert "Could not enlarge 4 of 13 pictures:\n" in message
     for line in (
         f"\n  {folder}/cut.png: image file is truncated",
-        f"\n  {folder}/text.png: cannot identify image file",
-        f"\n  {folder}/empty.jpg: cannot identify image file",
+        f"\n  {folder}/text.png: it is no PNG, JPEG, BMP, WebP or TIFF, or it is damaged",
+        f"\n  {folder}/empty.jpg: it is no PNG, JPEG, BMP, WebP or TIFF, or it is damaged",
         f"\n  {folder}/huge.png: it is 40000x40000, 1600 megapixels, more than --max_megapixels 2",
     ):
         assert line in message
@@ -156,18 +157,78 @@ def test_formats_and_strips(model, pictures_dir, tmp_path):
     small = (tmp_path / "0_large.jpg").stat().st_size
     upscale(*base, "--format", "jpg", "--overwrite")
     assert (tmp_path / "0_large.jpg").stat().st_size > small
-    upscale(*base, "--format", "webp", "--tile", 16, "--self_ensemble", "--mixed_precision", "bf16")
+    upscale(*base, "--format", "webp")
     assert read(tmp_path / "0_large.webp").pixels.shape == (160, 192, 3)
+
+
+def test_how_it_is_computed(pictures_dir, tmp_path):
+    torch.manual_seed(0)
+    network = A2N(2, num_features=8, num_blocks=2)
+    for parameter in network.parameters():
+        if parameter.dim() > 1:  # larger, so that windows and rounding show
+            torch.nn.init.kaiming_uniform_(parameter, a=1)
+    network.save(tmp_path / "a2n")
+    lr = read_picture(pictures_dir / "0.png")
+    results = []
+    for number, (options, settings) in enumerate(
+        (
+            ((), {}),
+            (("--tile", 16), {"tile": 16}),
+            (("--attention_window", 24), {"attention_window": 24}),
+            (("--self_ensemble",), {"self_ensemble": True}),
+            (("--mixed_precision", "bf16"), {"dtype": torch.bfloat16}),
+        )
+    ):
+        base = (pictures_dir / "0.png", "--model", tmp_path / "a2n", "--suffix", f"_{number}")
+        upscale(*base, "--output", tmp_path, *options)
+        result = read(tmp_path / f"0_{number}.png").pixels
+        expected = Enlarger(load_model(tmp_path / "a2n"), torch.device("cpu"), **settings)(lr)
+        assert np.abs(result.astype(int) - expected).max() <= 1  # threads may add up otherwise
+        results.append(result)
+    assert len({result.tobytes() for result in results}) == 5
 
 
 def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
     base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path)
     upscale(*base)
     (tmp_path / "0_x2.png").write_text("mine")
+    message = upscale(*base, "--compare", runner=refusal)
+    assert "0_x2.png: it is no PNG" not in message  # the input is sound
+    assert "it is no PNG, JPEG, BMP, WebP or TIFF, or it is damaged" in message
+    Image.new("RGB", (192, 160), "red").save(tmp_path / "0_x2.png")
     assert "Enlarged 1 of 1" in upscale(*base, "--compare").stdout
-    assert (tmp_path / "0_x2.png").read_text() == "mine"
-    assert Image.open(tmp_path / "0_x2.png_compare.png").size == (3 * 288 + 2 * 8, 288 + 28)
+    assert read(tmp_path / "0_x2.png").pixels[0, 0].tolist() == [255, 0, 0]
+    strip = Image.open(tmp_path / "0_x2.png_compare.png")
+    assert strip.size == (3 * 288 + 2 * 8, 288 + 28)
+    assert strip.getpixel((800, 200)) == (255, 0, 0)  # of what is there
     assert "Enlarged 0 of 0" in upscale(*base, "--compare").stdout
+    Image.new("RGB", (96, 80), "red").save(tmp_path / "0_x2.png")
+    (tmp_path / "0_x2.png_compare.png").unlink()
+    message = upscale(*base, "--compare", runner=refusal)
+    assert "0_x2.png is there, and is not x2 of it; see --overwrite" in message
+
+
+def test_results_among_the_inputs(model, pictures_dir, tmp_path, monkeypatch):
+    for number in range(2):
+        shutil.copy(pictures_dir / f"{number}.png", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "Enlarged 2 of 2" in upscale("*.png", "--model", model, "--output", ".").stdout
+    shutil.copy(pictures_dir / "2.png", tmp_path)
+    process = upscale("*.png", "--model", model, "--output", ".", "--compare")
+    assert "Enlarged 3 of 3" in process.stdout
+    process = upscale("*.png", "2.png", tmp_path / "2.png", "--model", model, "--output", ".")
+    assert "Enlarged 0 of 0" in process.stdout
+    assert "3 were there already" in process.stdout
+    assert len(list(tmp_path.iterdir())) == 3 * 3
+    options = ("*.png", "--model", model, "--output", ".", "--overwrite")
+    assert "0_x2.png, which is an input itself" in upscale(*options, runner=refusal)
+
+
+def test_inputs_below_the_output(model, pictures_dir, tmp_path):
+    shutil.copytree(pictures_dir, tmp_path / "out" / "in")
+    process = upscale(tmp_path / "out" / "in", "--model", model, "--output", tmp_path / "out")
+    assert "Enlarged 8 of 8" in process.stdout
+    assert len(list((tmp_path / "out").glob("*_x2.png"))) == 8
 
 
 def test_stopped_by_ctrl_c(model, pictures_dir, tmp_path):
@@ -210,6 +271,15 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
         ),
         (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
         (("{folder}/a.png", "--output", "{folder}/a.bmp"), "a.bmp is a file; name a folder"),
+        (("{folder}/a.png", "--output", "{folder}/a.bmp/b"), "Cannot make the folder --output "),
+        (
+            (
+                *("{folder}/a.png", "{folder}/a.png_compare.png"),
+                *("--suffix", "", "--compare", "--format", "png"),
+            ),
+            "a.png_compare.png would both become ",
+        ),
+        (("{folder}/a.png", "--max_megapixels", "nan"), "--max_megapixels nan is not above 0"),
         (("{folder}/a.png", "--suffix", "b/c"), "--suffix b/c is of names; folders are for --out"),
         (("{folder}/a.png", "--attention_window", "-5"), "_window -5 is not between 0 and 64"),
         (("{folder}/a.png", "--max_megapixels", "-1"), "--max_megapixels -1 is not above 0"),
@@ -224,7 +294,7 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
 )
 def test_bad_options(options, message, model, tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("a.png", "a.bmp"):
+    for name in ("a.png", "a.bmp", "a.png_compare.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     words = [option.format(folder=tmp_path) for option in options]
     output = () if "--output" in words else ("--output", tmp_path / "out")

@@ -111,9 +111,11 @@ class Enlarger:
                 tile = (side - 2 * self._margin()) // ALIGNMENT * ALIGNMENT
                 tile = max(SMALLEST_TILE, tile)
         tile = tile if tile < max(height, width) else 0
-        while self._at_once(tile, height, width) >= self._too_many and tile != SMALLEST_TILE:
-            half = (tile or max(height, width)) // 2 // ALIGNMENT * ALIGNMENT
-            tile = max(SMALLEST_TILE, half)
+        while self._at_once(tile, height, width) >= self._too_many:
+            side = tile or max(height, width)
+            if side <= SMALLEST_TILE:
+                break
+            tile = max(SMALLEST_TILE, side // 2 // ALIGNMENT * ALIGNMENT)
         return tile
 
     def _at_once(self, tile: int, height: int, width: int) -> int:
@@ -163,14 +165,12 @@ class Enlarger:
                 on_pixels(-done)
                 self._too_many = min(self._too_many, self._at_once(tile, height, width))
                 smaller = self.tile_of(height, width)
-                if smaller == tile or max(height, width) <= SMALLEST_TILE:
+                if smaller == tile:
                     raise
-                local = self.network.attention_window is not None and not tile
-                self.say(
-                    f"Out of memory; going on in tiles of {smaller}"
-                    + " (and their --attention_window, 64)" * local
-                    + "."
-                )
+                has_attention = self.network.attention_window is not None
+                becomes_local = has_attention and self.attention_window is None and not tile
+                window = " with --attention_window 64" * becomes_local
+                self.say(f"Out of memory; going on in tiles of {smaller}{window}.")
 
     def enlarge(
         self, picture: Picture, on_pixels: Callable[[int], object] = lambda count: None

@@ -205,7 +205,7 @@ def test_a_picture_that_fits_stays_whole_after_one_that_did_not(pixels, monkeypa
     monkeypatch.setattr(A2N, "margin", 32)
     enlarger = Enlarger(network, CPU, say=said.append)
     enlarger(pixels)
-    assert said == ["Out of memory; going on in tiles of 96 (and their --attention_window, 64)."]
+    assert said == ["Out of memory; going on in tiles of 96 with --attention_window 64."]
     assert network.attention_window == 0
     assert np.array_equal(enlarger(small), expected)
 

@@ -38,6 +38,9 @@ from common.color import luma
 from common.data import PatchDataset, decode_pictures, find_pictures, read_picture, to_float
 from train_a2n import A2N
 
+# Of what all scripts leave to `Run`, one is tested, and the others in `make test-slow`.
+ONE_OR_ALL = [SCRIPTS[0], *(pytest.param(script, marks=pytest.mark.slow) for script in SCRIPTS[1:])]
+
 
 @pytest.fixture(scope="module", params=SHARED)
 def trained(request, train, tmp_path_factory):
@@ -167,7 +170,7 @@ def test_saved_weights_are_the_average(script, train, tmp_path):
         torch.testing.assert_close(saved[name], average, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ONE_OR_ALL)
 def test_begins_without_a_checkpoint_and_keeps_the_last_two(script, train, tmp_path):
     folder = tmp_path / "run"
     options = ("--resume_from_checkpoint", "latest", "--checkpoints_total_limit", 2)
@@ -525,7 +528,7 @@ def with_content(tmp_path_factory):
     return (*options, "--vgg_weights", file)
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", ["no", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precision):
     options = (*with_content, "--logging_steps", 1, "--mixed_precision", precision)
     options += ("--adversarial_weight", 0.3, "--mse_weight", 2, "--tv_weight", 5)
@@ -868,8 +871,8 @@ def test_mistakes_of_the_luma_networks(pictures_dir, tmp_path):
         assert "--learning_rate 0.0 is not above 0." in message
 
 
-def test_a_longer_cosine_is_another_recipe(trained, train, tmp_path):
-    script, _, _ = trained
+@pytest.mark.parametrize("script", ONE_OR_ALL)
+def test_a_longer_cosine_is_another_recipe(script, train, tmp_path):
     train(script, tmp_path / "run", "--lr_scheduler", "cosine", steps=1)
     message = refusal(
         *(

@@ -959,7 +959,7 @@ def test_used_folder_is_refused(trained, pictures_dir, tmp_path):
     assert "not that of a run" in message
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ONE_OR_ALL)
 def test_bad_pictures_are_named(script, train, pictures_dir, tmp_path):
     folder = tmp_path / "pictures"
     shutil.copytree(pictures_dir, folder)

@@ -43,9 +43,8 @@ def make_pictures(folder: Path) -> None:
     for number, name in enumerate(["astronaut.png", "coffee.png"] * 4):
         left, top = 40 * number, 30 * number
         with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
-            image.convert("RGB").crop((left, top, left + 96, top + 80)).save(
-                folder / f"{number}.png"
-            )
+            crop = image.convert("RGB").crop((left, top, left + 96, top + 80))
+        crop.save(folder / f"{number}.png")
 
 
 def train(tree: Path, script: str, kind: str, runs: Path, work: Path, source: Path | None) -> str:
@@ -111,9 +110,8 @@ def unequal(new: object, old: object, name: str) -> Iterator[str]:
 
 def compare(commit: str, names: list[str] | None, keep: Path | None, work: Path) -> bool:
     """Trains, prints one line for each run, and returns whether all runs are equal."""
-    commit = subprocess.check_output(
-        ["git", "rev-parse", f"{commit}^0"], cwd=ROOT, text=True
-    ).strip()
+    full_name = ["git", "rev-parse", f"{commit}^0"]
+    commit = subprocess.check_output(full_name, cwd=ROOT, text=True).strip()
     tree, before, after = work / "tree", (keep or work).resolve() / commit, work / "after"
     archive = subprocess.check_output(["git", "archive", "--prefix=tree/", commit], cwd=ROOT)
     subprocess.run(["tar", "-x", "-C", work], input=archive, check=True)
@@ -135,9 +133,8 @@ def compare(commit: str, names: list[str] | None, keep: Path | None, work: Path)
     with ThreadPoolExecutor(2) as pool:
         for kinds in ((ONE, TWO), (RESUMED, TAKEN_OVER)):  # the latter go on from the former
             jobs = [(script, kind) for script in scripts for kind in kinds]
-            for (script, kind), error in zip(
-                jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True
-            ):
+            errors = pool.map(run, *zip(*jobs, strict=True))
+            for (script, kind), error in zip(jobs, errors, strict=True):
                 failed += bool(error)
                 print(f"{script}, {kind}: {error or 'equal'}", flush=True)
     return not failed

@@ -9,6 +9,7 @@ Under `accelerate launch`, the processes share the pictures and print the same f
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,35 +20,23 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from PIL import Image
 from torch import Tensor, nn
 
-from common.arguments import positive_int
 from common.card import CARD, add_to_card
-from common.comparison import comparison
-from common.data import (
-    EXTENSIONS,
-    SAMPLE_BENCHMARK,
-    BenchmarkDataset,
-    decode_pictures,
-    find_pictures,
-    picture_files,
-    read_picture,
-    sample_pictures,
-    to_float,
-    to_tensor,
-    too_small_to_score,
-)
+from common.data.benchmarks import open_benchmark
+from common.data.find import picture_files
+from common.data.patches import BenchmarkDataset
 from common.errors import UserError
+from common.evaluation import Bicubic, count_multiply_adds, evaluate, mean_scores
 from common.files import replace_file
-from common.hub import SuperResolutionModel, load_model
-from common.hub_data import hub_benchmark
+from common.hub import load_model
+from common.images.formats import EXTENSIONS, read_rgb
+from common.images.strip import make_strip
+from common.images.tensors import to_float, to_tensor
 from common.inference import SelfEnsemble
 from common.machine import set_up_cpu, versions
 from common.metrics import (
     PROTOCOL,
     Metric,
-    count_multiply_adds,
-    evaluate,
     make_lpips,
-    mean_scores,
     psnr_rgb,
     psnr_y,
     score,
@@ -55,146 +44,137 @@ from common.metrics import (
     ssim_y,
     to_uint8,
 )
-from common.resize import Bicubic
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, whole
+from common.tables import format_score, score_name, text_table
 
 SHEET_LENGTH = 20  # pictures
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
+    subject = parser.group("what to score, one of").exclusive(required=True)
+    subject.add_argument(
         "--model",
         help="folder that a training script wrote, user/name on the Hub, or `bicubic`",
     )
-    what.add_argument(
+    subject.add_argument(
         "--sr_dir",
         type=Path,
         help="folder of pictures to score, DIR/Set5/baby.png or babyx2.png, as --save_images "
         "writes them",
     )
-    parser.add_argument(
+    how = parser.group("how to score")
+    how.add_argument(
         "--benchmarks",
         nargs="+",
         default=["Set5", "Set14"],
         help="Set5, Set14, BSD100 and Urban100, which the Hub has, folders in --benchmark_dir, or "
-        "`sample`: astronaut and coffee of the scikit-image package (default: Set5 Set14)",
+        "`sample`: astronaut and coffee of the scikit-image package",
     )
-    parser.add_argument(
+    how.add_argument(
         "--benchmark_dir",
         type=Path,
-        help="holds SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be made "
-        "from HR (default: the sets are downloaded from the Hub)",
+        help="folder with SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be "
+        "made from HR (default: the sets are downloaded from the Hub)",
     )
-    parser.add_argument("--revision", help="of --model on the Hub: branch, tag or commit")
-    parser.add_argument(
+    how.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
+    how.add_argument(
         "--scale",
         type=int,
         choices=range(2, 9),
-        help="for `bicubic`, --sr_dir, and models of several (default: the model's smallest)",
+        help="factor, for `bicubic`, --sr_dir, and models of several (default: the model's "
+        "smallest)",
     )
-    parser.add_argument(
+    how.add_argument(
         "--self_ensemble",
         action="store_true",
-        help="the mean over 8 flips and rotations: a little better, 8 times as slow",
+        help="take the mean over 8 flips and rotations: a little better, 8 times as slow",
     )
-    parser.add_argument(
+    how.add_argument(
         "--attention_window",
-        type=positive_int,
+        type=whole(),
         default=0,
-        help="of A2N: pixels of LR of a side over which its attention takes means, as upscale.py "
+        help="for A2N: side in pixels of LR over which its attention takes means, as upscale.py "
         "does in tiles (default: the whole picture)",
     )
-    parser.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
-    parser.add_argument(
+    how.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
+    how.add_argument(
         "--lpips",
         action="store_true",
-        help="also LPIPS, for networks whose PSNR says nothing, as SRGAN's; lower is better",
+        help="also LPIPS, for networks like SRGAN, whose PSNR says little; lower is better",
     )
-    parser.add_argument("--per_image", action="store_true", help="also print each picture")
-    parser.add_argument("--output", type=Path, help="write all figures to this JSON file")
-    parser.add_argument(
+    output = parser.group("what to write")
+    output.add_argument("--per_image", action="store_true", help="also print each picture")
+    output.add_argument("--output", type=Path, help="JSON file for all figures")
+    output.add_argument(
         "--add_to_card",
         action="store_true",
         help="write the table into the README.md of --model, for the Hub to show when it is pushed",
     )
-    parser.add_argument(
+    output.add_argument(
         "--save_images",
         type=Path,
-        help="write the SR pictures to DIR/SET/NAME.png, and the --comparison strips of the first "
-        "20 to DIR/SET.png",
+        help="folder for the SR pictures, DIR/SET/NAME.png, and for the --comparison strips of the "
+        "first 20, DIR/SET.png",
     )
-    parser.add_argument(
+    output.add_argument(
         "--comparison",
         type=Path,
-        help="write LR, bicubic, SR and HR of one crop of the first picture, side by side, to this "
-        "file",
+        help="file for a strip: one crop of the first picture as LR, bicubic, SR and HR",
     )
-    parser.add_argument(
-        "--beside",
+    output.add_argument(
+        "--comparison_model",
         metavar="MODEL",
-        help="folder of another model, whose SR --comparison shows as well",
+        help="folder of another model, whose SR the --comparison shows as well",
     )
-    args = parser.parse_args()
+    parser.checks.append(check_options)
+    return parser.parse_args(argv)
+
+
+def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.sr_dir and (args.save_images or args.comparison):
-        parser.error("--save_images and --comparison need a --model to make pictures")
+        yield "--save_images and --comparison need a --model to make pictures"
     if args.sr_dir and (args.self_ensemble or args.attention_window or args.add_to_card):
-        parser.error("--self_ensemble, --attention_window and --add_to_card are of a --model")
-    if args.add_to_card and not Path(args.model, CARD).is_file():
-        parser.error("--add_to_card needs a --model folder that has a README.md to write to")
+        yield "--self_ensemble, --attention_window and --add_to_card need a --model"
+    if args.sr_dir and args.scale is None:
+        yield "--sr_dir needs a --scale, for example 2."
+    if args.model == "bicubic" and args.scale is None:
+        yield "--model bicubic needs a --scale, for example 2."
+    if args.add_to_card and args.model and not Path(args.model, CARD).is_file():
+        yield "--add_to_card needs a --model folder that has a README.md to write to"
     if args.add_to_card and (args.self_ensemble or args.attention_window):
-        parser.error("--add_to_card is for the model as it is, without ensemble and window")
-    if args.beside and not args.comparison:
-        parser.error("--beside needs a --comparison FILE to show the other model in")
+        yield "--add_to_card is for the model as it is, without ensemble and window"
+    if args.comparison_model and not args.comparison:
+        yield "--comparison_model needs a --comparison FILE to show the other model in"
     if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
-        parser.error(f"--comparison {args.comparison} must end in one of {' '.join(EXTENSIONS)}")
-    folders = [folder and folder.resolve() for folder in (args.save_images, args.benchmark_dir)]
-    if all(folders) and folders[0].is_relative_to(folders[1]):
-        parser.error(
-            f"--save_images {args.save_images} is in --benchmark_dir, where it might overwrite the "
-            "pictures; name another folder"
-        )
+        yield f"--comparison {args.comparison} must end in one of {' '.join(EXTENSIONS)}"
+    if args.save_images and args.benchmark_dir:
+        folder = args.save_images.resolve()
+        if folder.is_relative_to(args.benchmark_dir.resolve()):
+            yield (
+                f"--save_images {args.save_images} is in --benchmark_dir, where it might overwrite "
+                "the pictures; name another folder"
+            )
     if args.output and args.output.is_dir():
-        parser.error(f"--output {args.output} is a folder; name a file")
-    return args
+        yield f"--output {args.output} is a folder; name a file"
 
 
 def load(
     name: str, scale: int | None, device: torch.device, revision: str | None = None
 ) -> Bicubic | SuperResolutionModel:
-    """The model of that name, or `bicubic`, for the scale or, without one, its smallest."""
+    """Loads the model of that name, or `bicubic`, for a scale or, without one, its smallest."""
     if name == "bicubic":
-        if scale is None:
-            raise UserError("bicubic needs a --scale, for example 2.")
+        assert scale is not None  # as the options were checked
         return Bicubic(scale)
     model = load_model(name, revision, scale)
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-def open_benchmark(args: argparse.Namespace, name: str, scale: int) -> BenchmarkDataset:
-    """A benchmark set by name, every picture of it found fit to be scored."""
-    if name == "sample":
-        sources = sample_pictures(SAMPLE_BENCHMARK)
-    elif args.benchmark_dir:
-        sources = find_pictures(args.benchmark_dir / name, [scale])
-    else:
-        sources = find_pictures(hub_benchmark(name), [scale])
-    pictures, errors = decode_pictures(sources, [scale])
-    errors |= dict.fromkeys(too_small_to_score(pictures, [scale]), "too small for SSIM")
-    if errors:
-        reasons = ", ".join(f"{picture} ({reason})" for picture, reason in errors.items())
-        raise UserError(
-            f"Cannot score {len(errors)} of {len(sources)} pictures of {name}: {reasons}."
-        )
-    return BenchmarkDataset(pictures, scale)
-
-
 def write_pictures(
     args: argparse.Namespace,
-    label: str,
-    beside: nn.Module | None,
+    network: nn.Module,
+    other: nn.Module | None,
     name: str,
     benchmark: BenchmarkDataset,
     strips: dict[int, Image.Image],
@@ -203,23 +183,32 @@ def write_pictures(
 ) -> None:
     """Writes the pictures that the command line asks for, while the benchmark is evaluated.
 
-    The strips for its sheet are kept in `strips`.
+    Args:
+        args: Options.
+        network: Network that made the SR.
+        other: Network of `--comparison_model`.
+        name: Name of the benchmark.
+        benchmark: Pictures of the benchmark.
+        strips: Gets the strips for the sheet of the benchmark.
+        index: Number of the picture.
+        sr: SR of the picture, uint8, (3, H, W).
     """
     picture, lr, hr = benchmark[index]
+    label = type(network).__name__
     if args.save_images:
         path = (args.save_images / name / picture).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
         if index < SHEET_LENGTH:
-            strips[index] = comparison(lr, [(label, sr.cpu())], hr)
+            strips[index] = make_strip(lr, [(label, sr.cpu())], hr)
     if args.comparison and index == 0 and name == args.benchmarks[0]:
         results = [(label, sr.cpu())]
-        if beside:
-            other = to_uint8(beside(to_float(lr, sr.device)[None])[0])
-            names = [Path(folder).resolve().name for folder in (args.beside, args.model)]
-            results = list(zip(names, (other.cpu(), sr.cpu()), strict=True))
+        if other:
+            second = to_uint8(other(to_float(lr, sr.device)[None])[0]).cpu()
+            names = [Path(folder).resolve().name for folder in (args.comparison_model, args.model)]
+            results = list(zip(names, (second, sr.cpu()), strict=True))
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
-        comparison(lr, results, hr).save(args.comparison)
+        make_strip(lr, results, hr).save(args.comparison)
 
 
 def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
@@ -239,7 +228,7 @@ def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
 def score_pictures(
     folder: Path, benchmark: BenchmarkDataset, metrics: list[Metric]
 ) -> dict[str, dict[str, float]]:
-    """Scores pictures that were made elsewhere, as `evaluate` scores a model's."""
+    """Scores pictures that any program made, as `common.evaluation.evaluate` scores a model's."""
     made: dict[str, Path] = {}
     for path in picture_files(folder):
         if made.setdefault(path.stem, path) != path:
@@ -252,7 +241,7 @@ def score_pictures(
         if not found:
             raise UserError(f"There is no {stem}.png or {stem}x{benchmark.scale}.png in {folder}.")
         try:
-            sr = to_tensor(read_picture(found))
+            sr = to_tensor(read_rgb(found))
         except (OSError, ValueError) as error:
             raise UserError(f"Cannot read {found}: {error}") from None
         if sr.shape != hr.shape:
@@ -264,15 +253,6 @@ def score_pictures(
     return results
 
 
-def print_table(rows: list[dict[str, str]]) -> None:
-    """Prints rows of the same columns, the first aligned left, the others right."""
-    columns = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-    for row in [{key: key for key in columns}, *rows]:
-        cells = [cell.rjust(columns[key]) for key, cell in row.items()]
-        cells[0] = cells[0].strip().ljust(len(cells[0]))
-        print("  ".join(cells).rstrip())
-
-
 def table_row(
     name: str, images: str, scores: dict[str, float], baseline: dict[str, float]
 ) -> dict[str, str]:
@@ -282,18 +262,14 @@ def table_row(
         if key == "seconds":
             cells["s/image"] = f"{value:.3f}"
         else:
-            cells[key.replace("_", "-").upper()] = (
-                f"{value:.2f}" if "psnr" in key else f"{value:.4f}"
-            )
+            cells[score_name(key)] = format_score(key, value)
     return cells | {"over bicubic": f"{scores['psnr_y'] - baseline['psnr_y']:+.2f} dB"}
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     set_up_cpu()
-    if args.sr_dir and args.scale is None:
-        raise UserError("--sr_dir needs a --scale, for example 2.")
     network = load(args.model, args.scale, state.device, args.revision) if args.model else None
     if args.attention_window:
         if not isinstance(network, SuperResolutionModel) or network.attention_window is None:
@@ -303,8 +279,8 @@ def main() -> None:
             )
         network.attention_window = args.attention_window
     scale = network.scale if network else args.scale
-    beside = load(args.beside, scale, state.device) if args.beside else None
-    benchmarks = {name: open_benchmark(args, name, scale) for name in args.benchmarks}
+    other = load(args.comparison_model, scale, state.device) if args.comparison_model else None
+    benchmarks = {name: open_benchmark(name, scale, args.benchmark_dir) for name in args.benchmarks}
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]
@@ -328,8 +304,10 @@ def main() -> None:
         title = (
             f"{type(network).__name__} x{scale} ({args.model}): {report['parameters']:,} "
             f"parameters, {report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of "
-            "1280x720" + ", 8 times over for the self-ensemble" * args.self_ensemble
+            "1280x720"
         )
+        if args.self_ensemble:
+            title += ", 8 times over for the self-ensemble"
 
     rows = []
     for name, benchmark in benchmarks.items():
@@ -339,8 +317,7 @@ def main() -> None:
         else:
             assert network is not None  # as only --sr_dir has none
             strips: dict[int, Image.Image] = {}
-            label = type(network).__name__
-            on_image = partial(write_pictures, args, label, beside, name, benchmark, strips)
+            on_image = partial(write_pictures, args, network, other, name, benchmark, strips)
             model = SelfEnsemble(network) if args.self_ensemble else network
             results = evaluate(model, benchmark, state.device, metrics, on_image)
             if args.save_images:
@@ -356,7 +333,7 @@ def main() -> None:
     state.destroy_process_group()  # while all are still there
     if state.is_main_process:
         print(f"{title}\nProtocol: {PROTOCOL}.\n")
-        print_table(rows)
+        print(text_table(rows))
         if args.add_to_card:
             means = {
                 name: {

@@ -8,8 +8,8 @@ Its input `lr` is RGB in [0, 1], float32, (batch, 3, height, width), of any size
 what PyTorch gives. Needs PyTorch 2.9 and the packages onnx, onnxscript and onnxruntime.
 """
 
-import argparse
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -18,7 +18,9 @@ import torch
 
 from common.errors import UserError
 from common.files import replace_file
-from common.hub import SuperResolutionModel, add_model_arguments, load_model
+from common.hub import load_model
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, add_model_arguments
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXPORTED_SIZE = (2, 3, 12, 13)
@@ -26,16 +28,14 @@ CHECKED_SIZES = ((1, 3, 17, 23), (1, 3, 40, 33), (2, 3, 9, 11))
 TOLERANCE = 1e-4  # a fortieth of what rounding to 8 bits tells apart
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     add_model_arguments(parser)
     parser.add_argument(
         "--output", type=Path, help="the file (default: a2n_x2.onnx for the model out/a2n)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def to_onnx(model: SuperResolutionModel) -> bytes:
@@ -84,8 +84,8 @@ def greatest_difference(file: bytes, model: SuperResolutionModel) -> float:
     return torch.tensor(differences).max().item()  # which is NaN if one is
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     if torch.__version__ < "2.9":
         raise UserError(
             f"export.py needs PyTorch 2.9 or newer, not {torch.__version__}: pip install --upgrade "

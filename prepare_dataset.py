@@ -21,11 +21,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.arguments import positive_int
-from common.data import find_pictures, read_picture, to_tensor
-from common.errors import UserError
-from common.hub import check_token, push_folder
-from common.resize import crop_to_multiple, imresize
+from common.data.find import find_pictures
+from common.hub_api import check_token, push_folder
+from common.images.formats import read_rgb
+from common.images.resize import crop_to_multiple, imresize
+from common.images.tensors import to_tensor
+from common.options import Arguments, Parser, whole
 
 CARD = """---
 task_categories:
@@ -42,28 +43,43 @@ tags:
 """
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="of HR pictures, searched with its subfolders")
-    parser.add_argument("--output_dir", type=Path, required=True, help="must be new or empty")
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     parser.add_argument(
-        "--scales", type=int, nargs="+", default=[2, 3, 4], help="of HR to LR (default: 2 3 4)"
+        "folder", type=Path, help="folder of HR pictures, searched with its subfolders"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder to write, new or empty"
+    )
+    parser.add_argument(
+        "--scales",
+        type=whole(2, 8),
+        nargs="+",
+        default=[2, 3, 4],
+        help="factors from LR to HR",
     )
     parser.add_argument(
         "--patch_size",
-        type=positive_int,
+        type=whole(),
         help="cut the pictures into squares of this side (default: keep them whole)",
     )
     parser.add_argument(
         "--patch_step",
-        type=positive_int,
+        type=whole(),
         help="pixels from one square to the next (default: half of --patch_size)",
     )
     parser.add_argument("--push_to_hub", metavar="NAME", help="upload it there: user/name")
     parser.add_argument("--hub_private", action="store_true", help="make it for yourself only")
-    return parser.parse_args()
+    parser.checks.append(check_options)
+    return parser.parse_args(argv)
+
+
+def check_options(args: argparse.Namespace) -> Iterator[str]:
+    if args.patch_step and not args.patch_size:
+        yield "--patch_step needs --patch_size; leave it out, or add that."
+    folder = args.output_dir
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        yield f"--output_dir {folder} is not empty. Name another."
 
 
 def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:
@@ -90,7 +106,7 @@ def rows(
     """The rows of the data set."""
     for file in tqdm(files, unit=" pictures"):
         try:
-            picture = read_picture(file)
+            picture = read_rgb(file)
         except (OSError, ValueError) as error:
             tqdm.write(f"Left out {file}: {error}")
             continue
@@ -105,14 +121,8 @@ def rows(
             yield row
 
 
-def main() -> None:
-    args = parse_args()
-    if min(args.scales) < 2:
-        raise UserError(f"--scales {min(args.scales)} is not at least 2.")
-    if args.patch_step and not args.patch_size:
-        raise UserError("--patch_step is of --patch_size; leave it out, or add that.")
-    if args.output_dir.exists() and (args.output_dir.is_file() or any(args.output_dir.iterdir())):
-        raise UserError(f"--output_dir {args.output_dir} is not empty. Name another.")
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     if args.push_to_hub:
         check_token()
     files = [source["hr"]["path"] for source in find_pictures(args.folder, [])]
@@ -124,7 +134,9 @@ def main() -> None:
             rows,
             gen_kwargs={
                 "files": tuple(files),
-                **{"scales": tuple(args.scales), "size": args.patch_size, "step": args.patch_step},
+                "scales": tuple(args.scales),
+                "size": args.patch_size,
+                "step": args.patch_step,
             },
             features=datasets.Features(dict.fromkeys(columns, datasets.Image())),
             writer_batch_size=8,

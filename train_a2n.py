@@ -5,23 +5,20 @@
 trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on Set5 x2.
 """
 
-import argparse
-import re
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import (
-    add_recipe_arguments,
-    add_run_arguments,
-    learning_rate_factor,
-    positive_int,
-)
-from common.hub import SuperResolutionModel
+from common.data.load import load_pictures
+from common.hub import load_matching
 from common.losses import charbonnier
-from common.run import Run
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, real, whole
+from common.training.options import add_run_arguments
+from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.run import Run
 
 
 class PixelAttention(nn.Module):
@@ -187,94 +184,63 @@ class A2N(SuperResolutionModel):
         residual = self.conv_last(self.upsamplers(features))
         return residual + F.interpolate(lr, scale_factor=self.scale, mode="bilinear")
 
-    @classmethod
-    def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "A2N":
-        """The network with the weights of the authors' code, which works on RGB in [0, 255]."""
-        scale = cls.single_scale(scales)
-        new_names = {
-            r"AAB_trunk\.(\d+)\.conv_first": r"blocks.\1.conv_in",
-            r"AAB_trunk\.(\d+)\.ADM": r"blocks.\1.branch_scores",
-            r"AAB_trunk\.(\d+)\.attention\.k1": r"blocks.\1.attention_branch.gate.0",
-            r"AAB_trunk\.(\d+)\.attention\.k2": r"blocks.\1.attention_branch.gate.2",
-            r"AAB_trunk\.(\d+)\.attention\.k3": r"blocks.\1.attention_branch.value",
-            r"AAB_trunk\.(\d+)\.attention\.k4": r"blocks.\1.attention_branch.out",
-            r"AAB_trunk\.(\d+)\.non_attention": r"blocks.\1.plain_branch",
-            r"AAB_trunk\.(\d+)\.conv_last": r"blocks.\1.conv_out",
-            r"trunk_conv": r"conv_trunk",
-            r"upconv1": r"upsamplers.0.1",
-            r"att1": r"upsamplers.0.2",
-            r"HRconv1": r"upsamplers.0.4",
-            r"upconv2": r"upsamplers.1.1",
-            r"att2": r"upsamplers.1.2",
-            r"HRconv2": r"upsamplers.1.4",
-        }
-        weights = {}
-        for name, tensor in tensors.items():
-            for old, new in new_names.items():
-                name = re.sub(rf"^{old}(?=\.)", new, name)
-            weights[name] = tensor.clone()
-        weights["conv_first.weight"] *= 255
-        weights["conv_last.weight"] /= 255
-        weights["conv_last.bias"] /= 255
 
-        is_a2n_m = weights["blocks.0.plain_branch.weight"].shape[-1] == 1
-        model = cls(scale, "a2n-m" if is_a2n_m else "a2n")
-        model.load_state_dict(weights)
-        return model.eval()
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     recipe = add_recipe_arguments(
         parser,
         "Defaults are the paper's.",
         batch_size=32,
-        max_train_steps=1_000_000,
         lr_scheduler="step",
         lr_step_size=200_000,
         lr_gamma=0.5,
     )
-    default = "(default: %(default)s)"
-    recipe.add_argument("--scale", type=int, choices=[2, 3, 4], default=2, help=default)
     recipe.add_argument(
-        "--variant",
-        choices=["a2n", "a2n-m"],
-        default="a2n",
-        help=f"a2n-m is a fifth smaller {default}",
+        "--scale", type=int, choices=[2, 3, 4], default=2, help="factor of enlargement"
     )
-    recipe.add_argument("--loss", choices=["l1", "charbonnier"], default="l1", help=default)
+    recipe.add_argument(
+        "--variant", choices=["a2n", "a2n-m"], default="a2n", help="a2n-m is a fifth smaller"
+    )
+    recipe.add_argument(
+        "--loss",
+        choices=["l1", "charbonnier"],
+        default="l1",
+        help="mean absolute error, or a smooth one",
+    )
     recipe.add_argument(
         "--patch_size",
-        type=positive_int,
+        type=whole(),
         help="side of an HR patch in pixels, a multiple of the scale (default: 64 times the scale)",
     )
-    recipe.add_argument("--learning_rate", type=float, default=5e-4, help=f"of Adam {default}")
-    add_run_arguments(parser, output_dir="out/a2n")
-    args = parser.parse_args()
+    recipe.add_argument(
+        "--learning_rate", type=real(above=0), default=5e-4, help="learning rate of Adam"
+    )
+    add_run_arguments(parser, output_dir="out/a2n", max_train_steps=1_000_000)
+    args = parser.parse_args(argv)
     args.patch_size = args.patch_size or 64 * args.scale
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    run = Run(args)
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    run = Run(args)  # checks the machine, claims --output_dir, seeds
     accelerator = run.accelerator
 
     model = A2N(args.scale, args.variant).to(memory_format=torch.channels_last)
-    run.initialize(model)
+    if args.init_from:
+        run.print(load_matching(model, args.init_from, args.revision).summary)
+    pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
     optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    run.resume()
+    run.begin(model, pictures, [optimizer], [scheduler])  # or resumes
 
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "l1": F.l1_loss,
         "charbonnier": charbonnier,
     }
     loss_function = losses[args.loss]
-    for lr, hr in run.batches():
+    for lr, hr in run.batches():  # the batches of the steps that are left
         with accelerator.accumulate(model):
             sr = model(lr)
             loss = loss_function(sr, hr)
@@ -282,8 +248,9 @@ def main() -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        # Logs, validates and saves when due.
-        run.end_step(loss=loss, learning_rate=scheduler.get_last_lr()[0])
+        run.end_step(  # logs, validates and saves when due
+            loss=loss, learning_rate=scheduler.get_last_lr()[0]
+        )
     run.finish()
 
 

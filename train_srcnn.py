@@ -7,24 +7,23 @@ minutes on one CPU core and reaches 32.54 dB on Set5 x3; the paper's is 32.39.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from common.arguments import (
-    add_recipe_arguments,
-    add_run_arguments,
-    learning_rate_factor,
-    positive_int,
-)
-from common.color import luma, replace_luma
-from common.hub import SuperResolutionModel
+from common.data.load import load_pictures
+from common.hub import load_matching
+from common.images.color import luma, replace_luma
+from common.images.resize import imresize
 from common.losses import euclidean
-from common.resize import imresize
-from common.run import Run
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, real, whole
+from common.training.options import add_run_arguments
+from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.run import Run
 
 
 def padding_border(kernel_sizes: str) -> int:
@@ -37,10 +36,12 @@ class SRCNN(SuperResolutionModel):
 
     Args:
         scale: Factor of the enlargement.
-        kernel_sizes: Of the three layers, odd: 9-1-5, 9-3-5 or 9-5-5 in the paper.
-        padding_mode: Of the convolutions. The authors pad by replication when they test.
-        mean: Taken from luma before the convolutions and added after them. With 0, as in the paper,
-            filters whose weights sum to less than 0 begin dead: no bright pixel passes their ReLU.
+        kernel_sizes: Sides of the kernels of the three layers, odd: 9-1-5, 9-3-5 or 9-5-5 in the
+            paper.
+        padding_mode: Padding of the convolutions. The authors pad by replication when they test.
+        mean: Value subtracted from luma before the convolutions and added after them. With 0, as
+            in the paper, filters whose weights sum to less than 0 begin dead: no bright pixel
+            passes their ReLU.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class SRCNN(SuperResolutionModel):
 
     @property
     def margin(self) -> int:
-        """In pixels of LR: 2 for the enlargement, and what the convolutions see of SR."""
+        """Pixels of LR: 2 for the enlargement, and what the convolutions see of SR."""
         return 2 + ceil(padding_border(self.kernel_sizes) / self.scale)
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -73,48 +74,32 @@ class SRCNN(SuperResolutionModel):
         enlarged = imresize(lr, self.scale)
         return replace_luma(enlarged, self.layers(luma(enlarged) - self.mean) + self.mean)
 
-    @classmethod
-    def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "SRCNN":
-        """The network with weights named conv1, conv2 and conv3, for luma itself, zero-padded."""
-        scale = cls.single_scale(scales)
-        new_names = {"conv1": "layers.0", "conv2": "layers.2", "conv3": "layers.4"}
-        sizes = "-".join(str(tensors[f"{name}.weight"].shape[-1]) for name in new_names)
-        weights = {}
-        for name, tensor in tensors.items():
-            layer, kind = name.split(".")
-            weights[f"{new_names[layer]}.{kind}"] = tensor
-        model = cls(scale, sizes, padding_mode="zeros", mean=0)
-        model.load_state_dict(weights)
-        return model.eval()
 
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     recipe = add_recipe_arguments(
         parser,
         "The paper's, but for Adam with a falling rate and small batches. The paper's SGD is "
         "--optimizer sgd --lr_scheduler step --lr_gamma 1 --lr_warmup_steps 0, and takes 10^8 "
         "patches.",
         batch_size=16,
-        max_train_steps=100_000,
         lr_scheduler="cosine",
         lr_step_size=50_000,
         lr_gamma=0.1,
         lr_warmup_steps=2000,  # weights of 0.001 do not survive steps of 0.005
     )
-    default = "(default: %(default)s)"
-    recipe.add_argument("--scale", type=int, choices=range(2, 9), default=3, help=default)
+    recipe.add_argument(
+        "--scale", type=int, choices=range(2, 9), default=3, help="factor of enlargement"
+    )
     recipe.add_argument(
         "--kernel_sizes",
         choices=["9-1-5", "9-3-5", "9-5-5"],
         default="9-1-5",
-        help=f"of the three layers; larger ones score better and take longer {default}",
+        help="sides of the kernels of the three layers; larger ones score better and take longer",
     )
     recipe.add_argument(
         "--patch_size",
-        type=positive_int,
+        type=whole(),
         help="side of an HR patch in pixels, a multiple of the scale (default: 33, or the next "
         "smaller multiple)",
     )
@@ -122,39 +107,45 @@ def parse_args() -> argparse.Namespace:
         "--optimizer",
         choices=["adam", "sgd"],
         default="adam",
-        help=f"sgd: the paper's, with momentum 0.9 {default}",
+        help="sgd: the paper's, with momentum 0.9",
     )
     recipe.add_argument(
         "--learning_rate",
-        type=float,
-        help="of the first two layers; a tenth of it for the last (default: 5e-3 for adam, the "
-        "paper's 1e-4 for sgd)",
+        type=real(above=0),
+        help="learning rate of the first two layers; a tenth of it for the last (default: 5e-3 for "
+        "adam, the paper's 1e-4 for sgd)",
     )
-    add_run_arguments(parser, output_dir="out/srcnn")
-    args = parser.parse_args()
+    add_run_arguments(parser, output_dir="out/srcnn", max_train_steps=100_000)
+    parser.checks.append(check_patch_size)
+    args = parser.parse_args(argv)
     args.patch_size = args.patch_size or 33 - 33 % args.scale
-    border = padding_border(args.kernel_sizes)
-    if args.patch_size <= 2 * border:
-        parser.error(
-            f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
-            f"where padding has a part in the result of {args.kernel_sizes}; at least 33 is usual"
-        )
     if args.learning_rate is None:
         args.learning_rate = {"adam": 5e-3, "sgd": 1e-4}[args.optimizer]
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    run = Run(args)
+def check_patch_size(args: argparse.Namespace) -> Iterator[str]:
+    border = padding_border(args.kernel_sizes)
+    if args.patch_size and args.patch_size <= 2 * border:
+        yield (
+            f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
+            f"where padding has a part in the result of {args.kernel_sizes}; at least 33 is usual."
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    # Checks the machine, claims --output_dir, seeds. (In the layout that PyTorch 2.15 would choose,
+    # it compiles replicated padding wrong.)
+    run = Run(args, compile_options={"layout_optimization": False})
     accelerator = run.accelerator
 
     model = SRCNN(args.scale, args.kernel_sizes)
-    if args.compile:  # which fails for replicated padding in the format below (PyTorch 2.15)
-        torch._inductor.config.layout_optimization = False
-    else:
+    if not args.compile:
         model = model.to(memory_format=torch.channels_last)
-    run.initialize(model)
+    if args.init_from:
+        run.print(load_matching(model, args.init_from, args.revision).summary)
+    pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
     layers = [
         {"params": model.layers[:-1].parameters(), "lr": args.learning_rate},
         {"params": model.layers[-1].parameters(), "lr": args.learning_rate / 10},
@@ -169,9 +160,9 @@ def main() -> None:
     border = padding_border(args.kernel_sizes)
     inner = slice(border, args.patch_size - border)
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    run.resume()
+    run.begin(model, pictures, [optimizer], [scheduler])  # or resumes
 
-    for lr, hr in run.batches():
+    for lr, hr in run.batches():  # the batches of the steps that are left
         with accelerator.accumulate(model):
             sr = model(lr)
             loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
@@ -179,8 +170,9 @@ def main() -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        # Logs, validates and saves when due.
-        run.end_step(loss=loss, learning_rate=scheduler.get_last_lr()[0])
+        run.end_step(  # logs, validates and saves when due
+            loss=loss, learning_rate=scheduler.get_last_lr()[0]
+        )
     run.finish()
 
 

@@ -9,7 +9,7 @@ steps that one has 32.05 dB on Set5 x4; 8,700 steps of 8 patches, 84 minutes on 
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -19,16 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.arguments import (
-    add_recipe_arguments,
-    add_run_arguments,
-    learning_rate_factor,
-    positive_int,
-)
+from common.data.load import load_pictures
 from common.errors import UserError
-from common.hub import SuperResolutionModel
-from common.losses import VGGContent, adversarial, total_variation, verdict
-from common.run import Run
+from common.hub import load_matching
+from common.losses import VGGContent, adversarial, probability_of_hr, total_variation
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, real, whole
+from common.training.options import add_run_arguments
+from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.run import Run
 
 
 class ResidualBlock(nn.Module):
@@ -95,7 +94,7 @@ class SRGAN(SuperResolutionModel):
 
     @property
     def margin(self) -> int:
-        """In pixels of LR: what each of the convolutions sees."""
+        """Pixels of LR: the sum of what each convolution sees."""
         return 4 + 2 * len(self.blocks) + 1 + len(self.upsamplers) + ceil(4 / self.scale)
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -104,31 +103,6 @@ class SRGAN(SuperResolutionModel):
         features = features + self.trunk_end(self.blocks(features))
         sr = self.tail(self.upsamplers(features))
         return (torch.tanh(sr) + 1) / 2 if self.variant == "tutorial" else sr
-
-    @classmethod
-    def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "SRGAN":
-        """The network with the weights of the tutorial, `block1` to `block8`."""
-        scale = cls.single_scale(scales)
-        last = max(int(name.split(".")[0].removeprefix("block")) for name in tensors)
-        parts = {"conv1": 0, "bn1": 1, "prelu": 2, "conv2": 3, "bn2": 4}
-        weights = {}
-        for name, tensor in tensors.items():
-            block, part, *rest = name.split(".")
-            number = int(block.removeprefix("block"))
-            if number == 1:
-                new = ["head", part]
-            elif number == last - 1:
-                new = ["trunk_end", part]
-            elif number < last:
-                new = ["blocks", str(number - 2), "layers", str(parts[part])]
-            elif len(rest) == 2:
-                new = ["upsamplers", part, {"conv": "0", "prelu": "2"}[rest[0]]]
-            else:
-                new = ["tail"]
-            weights[".".join([*new, rest[-1]])] = tensor
-        model = cls(scale, last - 3, "tutorial")
-        model.load_state_dict(weights)
-        return model.eval()
 
 
 class Discriminator(nn.Module):
@@ -173,58 +147,59 @@ class Discriminator(nn.Module):
         return self.layers(images)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     recipe = add_recipe_arguments(
         parser,
         "Defaults are the paper's. --max_train_steps and the schedule are those of the second "
         "phase, which follows on --pretrain_steps; 0 leaves it out.",
         batch_size=16,
-        max_train_steps=200_000,
         lr_scheduler="step",
         lr_step_size=100_000,
         lr_gamma=0.1,
     )
-    default = "(default: %(default)s)"
-    recipe.add_argument("--scale", type=int, choices=[2, 3, 4, 8], default=4, help=default)
+    recipe.add_argument(
+        "--scale", type=int, choices=[2, 3, 4, 8], default=4, help="factor of enlargement"
+    )
     recipe.add_argument(
         "--pretrain_steps",
-        type=int,
+        type=whole(least=0),
         help="optimizer steps of the first phase (default: 1000000, or 0 with --init_from)",
     )
     recipe.add_argument(
-        "--num_blocks", type=positive_int, default=16, help=f"of the generator {default}"
+        "--num_blocks", type=whole(most=1000), default=16, help="residual blocks of the generator"
     )
     recipe.add_argument(
         "--variant",
         choices=["srgan", "tutorial"],
         default="srgan",
-        help="of the generator; tutorial: its output is (tanh + 1) / 2, and its trunk ends with a "
-        f"PReLU {default}",
+        help="kind of generator; tutorial: its output is (tanh + 1) / 2, and its trunk ends with a "
+        "PReLU",
     )
     recipe.add_argument(
         "--discriminator",
         choices=["dense", "pooled"],
         default="dense",
-        help=f"pooled: global mean and 1x1 convolutions in place of dense layers {default}",
+        help="end of the discriminator; pooled: global mean and 1x1 convolutions in place of dense "
+        "layers",
     )
     recipe.add_argument(
         "--patch_size",
-        type=positive_int,
+        type=whole(),
         default=96,
-        help=f"side of an HR patch in pixels, a multiple of the scale {default}",
+        help="side of an HR patch in pixels, a multiple of the scale",
     )
     recipe.add_argument(
-        "--learning_rate", type=float, default=1e-4, help=f"of all networks, by Adam {default}"
+        "--learning_rate",
+        type=real(above=0),
+        default=1e-4,
+        help="learning rate of both networks, by Adam",
     )
     recipe.add_argument(
         "--adversarial_loss",
         choices=["vanilla", "least_squares", "linear"],
         default="vanilla",
-        help="vanilla: the paper's, by logarithms; least_squares: (1 - D)^2; linear: 1 - D "
-        f"{default}",
+        help="vanilla: the paper's, by logarithms; least_squares: (1 - D)^2; linear: 1 - D",
     )
     for name, value, what in (
         ("adversarial", 1e-3, "adversarial loss"),
@@ -233,47 +208,56 @@ def parse_args() -> argparse.Namespace:
         ("tv", 0.0, "total variation"),
     ):
         recipe.add_argument(
-            f"--{name}_weight", type=float, default=value, help=f"of the {what} {default}"
+            f"--{name}_weight", type=real(least=0), default=value, help=f"weight of the {what}"
         )
     recipe.add_argument(
-        "--content_network", choices=["vgg16", "vgg19"], default="vgg19", help=default
+        "--content_network",
+        choices=["vgg16", "vgg19"],
+        default="vgg19",
+        help="network whose features the content loss compares",
     )
     recipe.add_argument(
         "--content_layer",
         help="conv5_4: before the activation; relu5_4: after it; pool5: after the pooling "
         "(default: relu5_4 of vgg19, relu5_3 of vgg16)",
     )
-    recipe.add_argument(
+    run = add_run_arguments(
+        parser,
+        output_dir="out/srgan",
+        max_train_steps=200_000,
+        least_steps=0,
+        # The discriminator's batch normalization sees one micro-batch at a time.
+        parts_change_results=lambda args: args.max_train_steps > 0,
+    )
+    run.add_argument(
         "--vgg_weights",
         type=Path,
-        help="file of torchvision's state dict of it, .safetensors or .pth (default: downloaded)",
+        help="file of torchvision's state dict of --content_network, .safetensors or .pth "
+        "(default: downloaded)",
     )
-    add_run_arguments(parser, output_dir="out/srgan")
-    args = parser.parse_args()
+    parser.checks.append(check_steps)
+    args = parser.parse_args(argv)
     if args.pretrain_steps is None:
         args.pretrain_steps = 0 if args.init_from else 1_000_000
     if args.content_layer is None:
         args.content_layer = {"vgg16": "relu5_3", "vgg19": "relu5_4"}[args.content_network]
-    for name in (
-        "pretrain_steps",
-        "max_train_steps",
-        "adversarial_weight",
-        "content_weight",
-        "mse_weight",
-        "tv_weight",
-    ):
-        if not getattr(args, name) >= 0:
-            parser.error(f"--{name} {getattr(args, name)} is below 0")
-    if not args.pretrain_steps + args.max_train_steps:
-        parser.error(
-            "--pretrain_steps and --max_train_steps are both 0: nothing to train. With --init_from "
-            "--pretrain_steps is 0, unless given"
-        )
     return args
 
 
-def main() -> None:
-    args = parse_args()
+def check_steps(args: argparse.Namespace) -> Iterator[str]:
+    pretrain_steps = args.pretrain_steps
+    if pretrain_steps is None:
+        pretrain_steps = 0 if args.init_from else 1_000_000
+    if not pretrain_steps + args.max_train_steps:
+        yield (
+            "--pretrain_steps and --max_train_steps are both 0: nothing to train. With --init_from "
+            "--pretrain_steps is 0, unless given."
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    # Checks the machine, claims --output_dir, seeds.
     run = Run(args, total_steps=args.pretrain_steps + args.max_train_steps)
     accelerator = run.accelerator
     if accelerator.mixed_precision == "fp16":
@@ -295,14 +279,17 @@ def main() -> None:
     generator = generator.to(memory_format=torch.channels_last)
     discriminator = Discriminator(args.patch_size, args.discriminator)
     discriminator = discriminator.to(memory_format=torch.channels_last)
-    run.initialize(generator)
-    if args.init_from and not run.trained_before and not args.pretrain_steps:
-        raise UserError(
-            f"--init_from {args.init_from} holds another generator than --scale {args.scale} "
-            f"--num_blocks {args.num_blocks} --variant {args.variant}, and no adversarial training "
-            "begins with parts of one. Give the options that it was trained with, or train the "
-            "rest first, by --pretrain_steps N."
-        )
+    if args.init_from:
+        matching = load_matching(generator, args.init_from, args.revision)
+        run.print(matching.summary)
+        if not matching.complete and not args.pretrain_steps:
+            raise UserError(
+                f"--init_from {args.init_from} holds another generator than --scale {args.scale} "
+                f"--num_blocks {args.num_blocks} --variant {args.variant}, and no adversarial "
+                "training begins with parts of one. Give the options that it was trained with, or "
+                "train the rest first, by --pretrain_steps N."
+            )
+    pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
     # Each phase begins with an Adam of its own.
     pretrain_optimizer, g_optimizer, d_optimizer = (
         torch.optim.Adam(network.parameters(), lr=args.learning_rate, fused=True)
@@ -317,7 +304,12 @@ def main() -> None:
     discriminator, d_optimizer, d_scheduler = accelerator.prepare(
         discriminator, d_optimizer, d_scheduler
     )
-    run.resume()
+    run.begin(  # or resumes
+        generator,
+        pictures,
+        [pretrain_optimizer, g_optimizer, d_optimizer],
+        [g_scheduler, d_scheduler],
+    )
 
     # Phase 1, SRResNet: squared error alone.
     if run.step < args.pretrain_steps:
@@ -335,7 +327,7 @@ def main() -> None:
     # Phase 2. It costs PSNR, so the latest weights are kept from now on, not the best.
     if args.max_train_steps:
         run.print("Phase 2, against the discriminator: another loss, and PSNR falls.")
-    run.keeps_best = not args.max_train_steps
+        run.keep_latest()
     if content:
         content.to(accelerator.device).to(memory_format=torch.channels_last)
         if args.compile:
@@ -375,8 +367,8 @@ def main() -> None:
             loss=loss,
             **terms,
             d_loss=d_loss,
-            d_hr=verdict(d_hr, args.adversarial_loss).mean(),
-            d_sr=verdict(d_sr, args.adversarial_loss).mean(),
+            d_hr=probability_of_hr(d_hr, args.adversarial_loss).mean(),
+            d_sr=probability_of_hr(d_sr, args.adversarial_loss).mean(),
             learning_rate=g_scheduler.get_last_lr()[0],
         )
     run.finish()

@@ -8,7 +8,7 @@ validate on, and writes out/vdsr. The paper's Set5 is 37.53, 33.66 and 31.35 dB;
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil
 from typing import Any
@@ -16,17 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.arguments import (
-    add_recipe_arguments,
-    add_run_arguments,
-    learning_rate_factor,
-    positive_int,
-)
-from common.color import luma, replace_luma
-from common.hub import SuperResolutionModel
+from common.data.load import load_pictures
+from common.hub import load_matching
+from common.images.color import luma, replace_luma
+from common.images.resize import imresize
 from common.losses import euclidean
-from common.resize import imresize
-from common.run import Run
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, real, whole
+from common.training.options import add_run_arguments
+from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.run import Run
 
 
 def bicubic_border(scale: int) -> int:
@@ -64,7 +63,7 @@ class VDSR(SuperResolutionModel):
 
     @property
     def margin(self) -> int:
-        """In pixels of LR: 2 for the enlargement, and 1 of SR for each convolution."""
+        """Pixels of LR: 2 for the enlargement, and 1 of SR for each convolution."""
         convolutions = sum(isinstance(layer, nn.Conv2d) for layer in self.layers)
         return 2 + ceil(convolutions / self.scale)
 
@@ -77,104 +76,93 @@ class VDSR(SuperResolutionModel):
         y = luma(enlarged)
         return replace_luma(enlarged, y + self.layers(y))
 
-    @classmethod
-    def from_published(cls, tensors: dict[str, Tensor], scales: Sequence[int]) -> "VDSR":
-        """The network with weights that are numbered by convolution, `layers.0` to `layers.19`."""
-        weights = {}
-        for name, tensor in tensors.items():
-            layers, number, kind = name.split(".")
-            weights[f"{layers}.{2 * int(number)}.{kind}"] = tensor
-        num_layers = sum(name.endswith(".weight") for name in tensors)
-        num_features = len(tensors["layers.0.weight"])
-        model = cls(scales, num_layers, num_features, bias="layers.0.bias" in tensors)
-        model.load_state_dict(weights)
-        return model.eval()
 
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     recipe = add_recipe_arguments(
         parser,
         "The paper's, but for patches of 48, which all scales divide, instead of 41, one scale a "
         "batch, and Adam with a falling rate. The paper's SGD is --optimizer sgd --lr_scheduler "
         "step --lr_warmup_steps 0.",
         batch_size=64,
-        max_train_steps=9960,
         lr_scheduler="cosine",
         lr_step_size=2490,
         lr_gamma=0.1,
         lr_warmup_steps=100,
     )
-    default = "(default: %(default)s)"
     recipe.add_argument(
         "--scale",
         type=int,
         nargs="+",
         choices=range(2, 9),
         default=[2, 3, 4],
-        help="all that the network is for; a batch is of one of them (default: 2 3 4)",
+        help="factors of enlargement, all by the same network; a batch has one of them",
     )
     recipe.add_argument(
-        "--num_layers", type=positive_int, default=20, help=f"convolutions {default}"
+        "--num_layers", type=whole(least=2, most=1000), default=20, help="number of convolutions"
     )
     recipe.add_argument("--no_bias", action="store_true", help="convolutions without biases")
     recipe.add_argument(
         "--patch_size",
-        type=positive_int,
+        type=whole(),
         default=48,
-        help=f"side of an HR patch in pixels, a multiple of every scale {default}",
+        help="side of an HR patch in pixels, a multiple of every scale",
     )
     recipe.add_argument(
         "--optimizer",
         choices=["adam", "sgd"],
         default="adam",
-        help=f"sgd: the paper's, with momentum 0.9 and clipped gradients {default}",
+        help="sgd: the paper's, with momentum 0.9 and clipped gradients",
     )
     recipe.add_argument(
-        "--learning_rate", type=float, help="default: 4e-4 for adam, the paper's 0.1 for sgd"
+        "--learning_rate",
+        type=real(above=0),
+        help="learning rate (default: 4e-4 for adam, the paper's 0.1 for sgd)",
     )
-    recipe.add_argument("--weight_decay", type=float, default=1e-4, help=default)
+    recipe.add_argument(
+        "--weight_decay",
+        type=real(least=0),
+        default=1e-4,
+        help="share of a weight that is added to its gradient",
+    )
     recipe.add_argument(
         "--clip_theta",
-        type=float,
-        help="of sgd: the elements of a gradient are clipped to +-theta / learning rate, so that "
+        type=real(above=0),
+        help="with sgd: the elements of a gradient are clipped to +-theta / learning rate, so that "
         "it adds at most theta to a weight; the paper does not give theta (default: 2e-5)",
     )
-    add_run_arguments(parser, output_dir="out/vdsr")
-    args = parser.parse_args()
+    add_run_arguments(parser, output_dir="out/vdsr", max_train_steps=9960)
+    parser.checks.append(check_options)
+    args = parser.parse_args(argv)
     args.scale = sorted(set(args.scale))
-    border = bicubic_border(max(args.scale))
-    if args.patch_size <= 2 * border:
-        parser.error(
-            f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
-            f"where bicubic x{max(args.scale)} lacks its neighbors; 48 is usual"
-        )
     if args.learning_rate is None:
         args.learning_rate = {"adam": 4e-4, "sgd": 0.1}[args.optimizer]
     if args.optimizer == "sgd" and args.clip_theta is None:
         args.clip_theta = 2e-5
-    if args.clip_theta is not None:
-        if args.optimizer == "adam":
-            parser.error("--clip_theta is of --optimizer sgd; leave it out, or add that")
-        if not args.clip_theta > 0:
-            parser.error(f"--clip_theta {args.clip_theta} is not above 0")
-    if args.weight_decay < 0:
-        parser.error(f"--weight_decay {args.weight_decay} is below 0")
-    if args.num_layers < 2:
-        parser.error(f"--num_layers {args.num_layers} is not at least 2")
     return args
 
 
-def main() -> None:
-    args = parse_args()
-    run = Run(args)
+def check_options(args: argparse.Namespace) -> Iterator[str]:
+    border = bicubic_border(max(args.scale))
+    if args.patch_size <= 2 * border:
+        yield (
+            f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
+            f"where bicubic x{max(args.scale)} lacks its neighbors; 48 is usual."
+        )
+    if args.clip_theta is not None and args.optimizer == "adam":
+        yield "--clip_theta belongs to --optimizer sgd; leave it out, or add that."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    run = Run(args)  # checks the machine, claims --output_dir, seeds
     accelerator = run.accelerator
 
     model = VDSR(args.scale, args.num_layers, bias=not args.no_bias)
     model = model.to(memory_format=torch.channels_last)
-    run.initialize(model)
+    if args.init_from:
+        run.print(load_matching(model, args.init_from, args.revision).summary)
+    pictures = load_pictures(args, args.scale, say=run.print)  # decoded once, then mapped
     options: dict[str, Any] = {
         "lr": args.learning_rate,
         "weight_decay": args.weight_decay,
@@ -187,9 +175,9 @@ def main() -> None:
         optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, **options)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    run.resume()
+    run.begin(model, pictures, [optimizer], [scheduler])  # or resumes
 
-    for lr, hr in run.batches():
+    for lr, hr in run.batches():  # the batches of the steps that are left
         with accelerator.accumulate(model):
             scale = hr.shape[-1] // lr.shape[-1]
             sr = model(lr, scale)
@@ -203,8 +191,9 @@ def main() -> None:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        # Logs, validates and saves when due.
-        run.end_step(loss=loss, learning_rate=scheduler.get_last_lr()[0])
+        run.end_step(  # logs, validates and saves when due
+            loss=loss, learning_rate=scheduler.get_last_lr()[0]
+        )
     run.finish()
 
 

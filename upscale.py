@@ -2,7 +2,7 @@
 
     python upscale.py photo.jpg --model out/a2n                    # upscaled/photo_x2.jpg
     python upscale.py holidays "*.png" --model user/a2n-x2 --output large --format png
-    python upscale.py photo.jpg --model out/a2n --self_ensemble --compare
+    python upscale.py photo.jpg --model out/a2n --self_ensemble --comparison
 
 Gray, transparent and 16-bit pictures stay so; large ones are enlarged in tiles. Under `accelerate
 launch`, the processes share the pictures.
@@ -12,7 +12,7 @@ import argparse
 import glob
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -27,15 +27,16 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from PIL import Image
 from tqdm import tqdm
 
-from common import pictures
-from common.arguments import positive_int
-from common.comparison import comparison
-from common.data import picture_files, to_tensor
+from common.data.find import picture_files
 from common.errors import UserError
-from common.hub import add_model_arguments, load_model
+from common.hub import load_model
+from common.images import formats
+from common.images.formats import FORMATS, Picture
+from common.images.strip import make_strip
+from common.images.tensors import to_tensor
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import set_up_cpu
-from common.pictures import FORMATS, Picture
+from common.options import Arguments, Parser, add_model_arguments, real, whole
 
 
 def tile_size(text: str) -> int | None:
@@ -47,11 +48,8 @@ def tile_size(text: str) -> int | None:
     return int(text)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = "(default: %(default)s)"
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -60,79 +58,85 @@ def parse_args() -> argparse.Namespace:
         "patterns such as '*.png'",
     )
     add_model_arguments(parser)
-    output = parser.add_argument_group("what is written")
+    output = parser.group("what is written")
     output.add_argument(
         "--output",
         type=Path,
         default=Path("upscaled"),
-        help=f"folder, with the subfolders of the inputs {default}",
+        help="folder for the results, with the subfolders of the inputs",
     )
-    output.add_argument("--suffix", help="of the names (default: _x2 and so on)")
+    output.add_argument("--suffix", help="end of the names of the results (default: _x2 and so on)")
     output.add_argument(
         "--format",
         choices=["png", "jpg", "bmp", "webp", "tiff"],
-        help="default: that of each input; jpg and bmp hold no transparency, and only png and "
-        "tiff 16 bits",
+        help="format of the results; jpg and bmp hold no transparency, and only png and tiff 16 "
+        "bits (default: that of each input)",
     )
     output.add_argument(
         "--quality",
-        type=int,
+        type=whole(1, 100),
         metavar="1-100",
         default=95,
-        help=f"of JPEG and WebP {default}",
+        help="quality of JPEG and WebP",
     )
     output.add_argument(
-        "--overwrite", action="store_true", help="also what exists already, else left as it is"
+        "--overwrite", action="store_true", help="replace results that exist already"
     )
     output.add_argument(
-        "--compare",
+        "--comparison",
         action="store_true",
-        help="also a strip of input, bicubic and result, photo_x2.jpg_compare.png",
+        help="also write a strip of input, bicubic and result, photo_x2.jpg_comparison.png",
     )
-    how = parser.add_argument_group("how it is computed")
+    how = parser.group("how it is computed")
     how.add_argument(
         "--tile",
         type=tile_size,
         default="auto",
         metavar="auto|N|0",
-        help="side in pixels; 0: whole pictures; auto: tiles where the result has more than 4 "
-        f"megapixels {default}",
+        help="side of a tile in pixels; 0: whole pictures; auto: tiles where the result has more "
+        "than 4 megapixels",
     )
     how.add_argument(
         "--attention_window",
-        type=int,
+        type=whole(0, 64),
         metavar="0-64",
-        help="of A2N: pixels of a side over which its attention takes means, 0 for the whole "
-        "picture (default: 64 in tiles, else 0)",
+        help="for A2N: side in pixels over which its attention takes means, 0 for the whole "
+        "picture (default: 64 in tiles, otherwise 0)",
     )
     how.add_argument(
         "--self_ensemble",
         action="store_true",
-        help="the mean over 8 flips and rotations: a little better, 8 times as slow",
+        help="take the mean over 8 flips and rotations: a little better, 8 times as slow",
     )
-    how.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default="no")
-    how.add_argument("--compile", action="store_true", help="by torch.compile, for many pictures")
     how.add_argument(
-        "--cpu_threads", type=positive_int, help="of a CPU (default: its share of the cores)"
+        "--mixed_precision",
+        choices=["no", "fp16", "bf16"],
+        default="no",
+        help="type of the numbers in the network; no: float32",
+    )
+    how.add_argument(
+        "--compile", action="store_true", help="compile by torch.compile, for many pictures"
+    )
+    how.add_argument(
+        "--cpu_threads",
+        type=whole(most=10_000),
+        help="threads on a CPU (default: its share of the cores)",
     )
     how.add_argument(
         "--max_megapixels",
-        type=float,
-        default=200,
-        help=f"refuse larger pictures, which the memory may not hold {default}",
+        type=real(above=0),
+        default=200.0,
+        help="refuse larger pictures, which the memory may not hold",
     )
-    args = parser.parse_args()
+    parser.checks.append(check_options)
+    return parser.parse_args(argv)
+
+
+def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.output.is_file():
-        parser.error(f"--output {args.output} is a file; name a folder")
-    if not 1 <= args.quality <= 100:
-        parser.error(f"--quality {args.quality} is not between 1 and 100")
-    if not 0 <= (args.attention_window or 0) <= 64:
-        parser.error(f"--attention_window {args.attention_window} is not between 0 and 64")
-    if not args.max_megapixels > 0:
-        parser.error(f"--max_megapixels {args.max_megapixels:g} is not above 0")
+        yield f"--output {args.output} is a file; name a folder"
     if args.suffix and Path(args.suffix).name != args.suffix:
-        parser.error(f"--suffix {args.suffix} is of names; folders are for --output")
-    return args
+        yield f"--suffix {args.suffix} is a part of names; folders are for --output"
 
 
 def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
@@ -179,7 +183,7 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
         if ending not in FORMATS:
             ending = ".png"  # what it is, or whether it is a picture, shows when it is read
         output = args.output / relative.with_name(f"{relative.stem}{suffix}{ending}")
-        for target in [output, strip_of(output)] if args.compare else [output]:
+        for target in [output, strip_of(output)] if args.comparison else [output]:
             if target in targets:
                 raise UserError(
                     f"{targets[target]} and {path} would both become {target}. Enlarge them one "
@@ -200,25 +204,25 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
 
 
 def strip_of(output: Path) -> Path:
-    """Where --compare shows a result beside its input."""
-    return output.with_name(f"{output.name}_compare.png")
+    """Where --comparison shows a result beside its input."""
+    return output.with_name(f"{output.name}_comparison.png")
 
 
 def is_done(args: argparse.Namespace, output: Path) -> bool:
     """Whether all that is to be written for a picture is there."""
-    return output.exists() and (not args.compare or strip_of(output).exists())
+    return output.exists() and (not args.comparison or strip_of(output).exists())
 
 
 def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
-    """Writes the result and the strip for --compare, but not over what is there."""
+    """Writes the result and the strip for --comparison, but not over what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if args.overwrite or not path.exists():
-        pictures.write(sr, path, args.quality)
-    if args.compare and (args.overwrite or not strip_of(path).exists()):
-        pictures.write(Picture(np.asarray(compare(lr, sr, label))), strip_of(path))
+        formats.write_picture(sr, path, args.quality)
+    if args.comparison and (args.overwrite or not strip_of(path).exists()):
+        formats.write_picture(Picture(np.asarray(strip(lr, sr, label))), strip_of(path))
 
 
-def compare(lr: Picture, sr: Picture, label: str) -> Image.Image:
+def strip(lr: Picture, sr: Picture, label: str) -> Image.Image:
     """A strip of what is most different in the middle of the picture."""
     scale = sr.pixels.shape[0] // lr.pixels.shape[0]
     height, width = (min(side, 512) for side in lr.pixels.shape[:2])
@@ -229,16 +233,16 @@ def compare(lr: Picture, sr: Picture, label: str) -> Image.Image:
         part = part if part.dtype == np.uint8 else (part / 257).round().astype(np.uint8)
         return to_tensor(np.array(np.broadcast_to(part, (*part.shape[:2], 3))))
 
-    return comparison(middle(lr.pixels, 1), [(label, middle(sr.pixels, scale))])
+    return make_strip(middle(lr.pixels, 1), [(label, middle(sr.pixels, scale))])
 
 
 def read_result(path: Path, lr: Picture, scale: int) -> Picture:
-    """What an earlier start wrote, for --compare.
+    """What an earlier start wrote, for --comparison.
 
     Raises:
         ValueError: It is of another size.
     """
-    sr = pictures.read(path, inf)
+    sr = formats.read_picture(path, inf)
     height, width = lr.pixels.shape[:2]
     if sr.pixels.shape[:2] != (height * scale, width * scale):
         raise ValueError(f"{path} is there, and is not x{scale} of it; see --overwrite")
@@ -251,8 +255,8 @@ def read_ahead(
     """The pictures, of which the next one is always being read."""
     upcoming = None
     for (path, output), following in zip_longest(files, files[1:]):
-        current = upcoming or pool.submit(pictures.read, path, max_megapixels)
-        upcoming = following and pool.submit(pictures.read, following[0], max_megapixels)
+        current = upcoming or pool.submit(formats.read_picture, path, max_megapixels)
+        upcoming = following and pool.submit(formats.read_picture, following[0], max_megapixels)
         yield path, output, current
 
 
@@ -265,8 +269,8 @@ def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
     return sum(size for size in sizes if size <= max_megapixels * 1e6)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     # (Some may be done long before the others, for whom they wait.)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=7))
     set_up_cpu(args.cpu_threads)
@@ -340,12 +344,12 @@ def enlarge_all(
             try:
                 lr = reading.result()
                 height, width = lr.pixels.shape[:2]
-                pictures.check_size(output, height * network.scale, width * network.scale)
+                formats.check_size(output, height * network.scale, width * network.scale)
                 if args.overwrite or not output.exists():
                     sr, label = enlarger.enlarge(lr, bar.update), type(network).__name__
                 else:
                     sr, label = read_result(output, lr, network.scale), output.name
-            except Exception as error:  # of a damaged file, of the memory: of many kinds
+            except Exception as error:  # errors of many kinds: damaged file, memory
                 failures[path] = f"{error}" or type(error).__name__
                 continue
             finish(writing, failures)

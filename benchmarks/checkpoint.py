@@ -20,9 +20,9 @@ from torch import Tensor
 import train_a2n
 from benchmarks.measure import benchmark_parser, report
 from benchmarks.training import DEVICE, NEVER, data_options
-from common.arguments import positive_int
-from common.checkpoint import list_checkpoints
-from common.run import Run
+from common.options import whole
+from common.training.folder import list_checkpoints
+from common.training.run import Run
 
 
 def now() -> float:
@@ -42,16 +42,16 @@ class TimedRun(Run):
         super().end_step(**values)
         self.before = now()
 
-    def _save_checkpoint(self, stops: bool) -> None:
+    def _save_checkpoint(self, ends: bool) -> None:
         start = now()
-        super()._save_checkpoint(stops)
+        super()._save_checkpoint(ends)
         if self.step > 1:
             self.seconds["checkpoint"].append(now() - start)
 
 
 def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=20)
-    parser.add_argument("--batch_size", type=positive_int, default=32, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=whole(), default=32, help="default: %(default)s")
     parser.add_argument("--mixed_precision", default="bf16", help="default: %(default)s")
     args = parser.parse_args()
     train_a2n.Run = TimedRun

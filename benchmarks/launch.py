@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 import torch
 
 from benchmarks.measure import SCALE, benchmark_parser, report, take_turns
-from common.arguments import positive_int
+from common.options import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
@@ -80,11 +80,11 @@ def _lines(path: Path) -> int:
 def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=5)
     parser.add_argument(
-        "--patch_size", type=positive_int, default=48, help="of HR (default: %(default)s)"
+        "--patch_size", type=whole(), default=48, help="of HR (default: %(default)s)"
     )
-    parser.add_argument("--batch_size", type=positive_int, default=8, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=whole(), default=8, help="default: %(default)s")
     parser.add_argument(
-        "--steps", type=positive_int, default=50, help="that are timed (default: %(default)s)"
+        "--steps", type=whole(), default=50, help="that are timed (default: %(default)s)"
     )
     args = parser.parse_args()
     args.data_dir = args.data_dir and args.data_dir.resolve()

@@ -34,9 +34,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, default_convert
 
 from benchmarks.measure import SCALE, benchmark_parser, decode, find_sources, report, take_turns
-from common.arguments import positive_int
-from common.data import PatchDataset, Pictures, to_float, to_tensor
+from common.data.cache import Pictures
+from common.data.patches import PatchDataset
 from common.errors import UserError
+from common.images.tensors import to_float, to_tensor
+from common.options import whole
 
 BATCH_SIZE, LR_SIZE = 32, 64
 HR_SIZE = SCALE * LR_SIZE
@@ -153,7 +155,7 @@ def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a turn")
     parser.add_argument(
-        "--max_sub_images", type=positive_int, default=300, help="each takes 3.5 MB of disk"
+        "--max_sub_images", type=whole(), default=300, help="each takes 3.5 MB of disk"
     )
     args = parser.parse_args()
     random.seed(0)

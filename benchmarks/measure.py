@@ -4,7 +4,6 @@ import argparse
 import importlib.metadata
 import json
 import multiprocessing
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +16,11 @@ from statistics import median
 import datasets
 import torch
 
-from common.arguments import positive_int
-from common.data import (
-    SAMPLE_TRAIN,
-    Pictures,
-    Source,
-    decode_pictures,
-    find_pictures,
-    sample_pictures,
-)
+from common.data.cache import Pictures, decode_pictures
+from common.data.find import SAMPLE_TRAIN, Source, find_pictures, sample_pictures
+from common.files import shorten_command
 from common.machine import hardware, versions
+from common.options import whole
 
 SCALE = 2
 
@@ -41,7 +35,7 @@ def benchmark_parser(script: str, description: str, rounds: int) -> argparse.Arg
     )
     parser.add_argument(
         "--rounds",
-        type=positive_int,
+        type=whole(),
         default=rounds,
         help="turns of every variant that count (default: %(default)s)",
     )
@@ -178,6 +172,5 @@ def _rounded(value: float) -> str:
 
 
 def _command() -> str:
-    """The command line; of absolute paths, which say nothing on another machine, the last part."""
-    words = [word if not os.path.isabs(word) else Path(word).name for word in sys.argv[1:]]
-    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
+    module = f"benchmarks.{Path(sys.argv[0]).stem}"
+    return shorten_command(shlex.join(["python", "-m", module, *sys.argv[1:]]))

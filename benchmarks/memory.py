@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benc
 import torch
 
 from benchmarks.measure import SCALE, benchmark_parser, decode, find_sources, report, take_turns
-from common.data import PatchDataset
+from common.data.patches import PatchDataset
 
 BATCH_SIZE, HR_SIZE = 32, 128
 FACTOR = 10

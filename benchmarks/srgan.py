@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from benchmarks.measure import benchmark_parser, processes, report, take_turns
 from benchmarks.training import DEVICE, NEVER, data_options, run_script
-from common.arguments import positive_int
+from common.options import whole
 
 VARIANTS = ("float32", "bf16", "float32, compiled", "bf16, compiled")
 
@@ -49,10 +49,10 @@ def seconds_per_step(pipe: Connection, steps: int) -> float:
 
 def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=5)
-    parser.add_argument("--batch_size", type=positive_int, default=16, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=whole(), default=16, help="default: %(default)s")
     steps = 50 if DEVICE.type == "cuda" else 2
     parser.add_argument(
-        "--steps", type=positive_int, default=steps, help="of a turn (default here: %(default)s)"
+        "--steps", type=whole(), default=steps, help="of a turn (default here: %(default)s)"
     )
     args = parser.parse_args()
     args.data_dir = args.data_dir and args.data_dir.resolve()

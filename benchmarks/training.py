@@ -36,13 +36,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import benchmark_parser, processes, report, take_turns
-from common.arguments import positive_int
-from common.color import luma
-from common.data import SAMPLE_TRAIN, PatchDataset, decode_pictures, find_pictures, sample_pictures
+from common.data.cache import decode_pictures
+from common.data.find import SAMPLE_TRAIN, find_pictures, sample_pictures
+from common.data.patches import PatchDataset
 from common.hub import find_network
+from common.images.color import luma
+from common.images.resize import imresize
 from common.machine import set_up_cpu
-from common.resize import imresize
-from common.run import Run
+from common.options import whole
+from common.training.run import Run
 
 SCALE = 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -157,11 +159,11 @@ def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument("--network", choices=["srcnn", "vdsr"], default="srcnn")
     parser.add_argument(
-        "--patch_size", type=positive_int, default=33, help="of HR (default: %(default)s)"
+        "--patch_size", type=whole(), default=33, help="of HR (default: %(default)s)"
     )
-    parser.add_argument("--batch_size", type=positive_int, default=64, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=whole(), default=64, help="default: %(default)s")
     parser.add_argument(
-        "--steps", type=positive_int, default=50, help="of a turn (default: %(default)s)"
+        "--steps", type=whole(), default=50, help="of a turn (default: %(default)s)"
     )
     args = parser.parse_args()
     args.data_dir = args.data_dir and args.data_dir.resolve()

@@ -40,9 +40,10 @@ from benchmarks.measure import (
     report,
     take_turns,
 )
-from common.arguments import positive_int
-from common.data import PatchDataset, to_float
+from common.data.patches import PatchDataset
+from common.images.tensors import to_float
 from common.machine import set_up_cpu
+from common.options import whole
 from train_a2n import A2N
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -99,18 +100,18 @@ def work(pipe: Connection, variant: str, lr: Tensor, hr: Tensor, threads: int | 
 
 def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
-    parser.add_argument("--batch_size", type=positive_int, default=16, help="default: %(default)s")
+    parser.add_argument("--batch_size", type=whole(), default=16, help="default: %(default)s")
     parser.add_argument(
         "--lr_size",
-        type=positive_int,
+        type=whole(),
         default=48,
         help="side of an LR patch (default: %(default)s)",
     )
     steps = 100 if DEVICE.type == "cuda" else 4
     parser.add_argument(
-        "--steps", type=positive_int, default=steps, help="of a turn (default here: %(default)s)"
+        "--steps", type=whole(), default=steps, help="of a turn (default here: %(default)s)"
     )
-    parser.add_argument("--cpu_threads", type=positive_int, help="default: one for each core")
+    parser.add_argument("--cpu_threads", type=whole(), help="default: one for each core")
     args = parser.parse_args()
 
     with TemporaryDirectory() as folder:

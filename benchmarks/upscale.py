@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import benchmark_parser, report, take_turns
-from common.arguments import positive_int
 from common.inference import Enlarger
 from common.machine import set_up_cpu
+from common.options import whole
 from train_a2n import A2N
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -50,9 +50,9 @@ def original(network: A2N, lr: Tensor) -> Tensor:
 def main() -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument(
-        "--side", type=positive_int, default=1024, help="of the picture (default: %(default)s)"
+        "--side", type=whole(), default=1024, help="of the picture (default: %(default)s)"
     )
-    parser.add_argument("--cpu_threads", type=positive_int, help="default: one for each core")
+    parser.add_argument("--cpu_threads", type=whole(), help="default: one for each core")
     args = parser.parse_args()
     set_up_cpu(args.cpu_threads)
     torch.manual_seed(0)

@@ -1,4 +1,15 @@
-"""What the training scripts share: data, losses, metrics, models on disk, the books of a run."""
+"""What the training scripts share.
+
+errors files workers tables machine   plain values in, plain values out
+options                               command lines
+images/                               pixels: resizing, color, files, strips
+losses metrics                        tensors in, scalars out; metrics is the protocol
+network card                          a network and its model card
+hub_api hub                           the Hugging Face Hub; models by name
+data/                                 from a folder or the Hub to patches and benchmarks
+evaluation inference                  a network over a benchmark, over your pictures
+training/                             the books of one run, for `train_*.py` alone
+"""
 
 # Imported while a process group exists, it would take that into the defaults of its functions and
 # keep it alive: threads of gloo would then want Python when that has ended, and abort the process.

@@ -1,57 +1,58 @@
 """The model card: the README.md of a model folder, for people and for the Hugging Face Hub."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from common.files import replace_file
-
-if TYPE_CHECKING:
-    from common.hub import SuperResolutionModel
+from common.tables import format_score, markdown_table, score_name
 
 CARD = "README.md"
-VALIDATION = "validation pictures"  # as a data set among the results
+VALIDATION = "validation pictures"  # name of their data set among the results
 
 
 def model_card(
-    model: "SuperResolutionModel",
+    name: str,
+    architecture: str,
+    scales: Sequence[int],
     training: str = "",
     scores: Mapping[str, float] | None = None,
     dataset: str | None = None,
 ) -> str:
-    """The README.md of a model folder.
+    """Makes the README.md of a model folder.
 
     Args:
-        model: The network.
+        name: Name of the network, `A2N`.
+        architecture: Name of its script without `train_` and `.py`.
+        scales: Factors that it enlarges by.
         training: Markdown on its training and results.
-        scores: On the validation pictures, for the Hub to show: `psnr_y`, `ssim_y` and so on.
+        scores: Scores on the validation pictures, `psnr_y`, `ssim_y` and so on.
         dataset: `user/name` of the training set, if it is on the Hub.
     """
-    scales = model.scales
+    title = f"{name} {' '.join(f'x{scale}' for scale in scales)}"
     metadata = ModelCardData(
         license="apache-2.0",
         library_name="pytorch",
         pipeline_tag="image-to-image",
-        tags=["super-resolution", *(f"x{scale}" for scale in scales), model.architecture()],
+        tags=["super-resolution", *(f"x{scale}" for scale in scales), architecture],
         datasets=[dataset] if dataset else None,
         metrics=["psnr", "ssim"],
-        model_name=f"{type(model).__name__} {' '.join(f'x{scale}' for scale in scales)}",
+        model_name=title,
         eval_results=_results(VALIDATION, dataset or "images", scores or {}),
     )
     call = "model(lr)" if len(scales) == 1 else f"model(lr, scale={scales[0]})"
     return f"""---
 {metadata.to_yaml()}
 ---
-# {type(model).__name__} {" ".join(f"x{scale}" for scale in scales)}
+# {title}
 
 Single-image super-resolution by a factor of {" or ".join(map(str, scales))}.
 
 ## Use
 
-In a clone of the repository that has `train_{model.architecture()}.py`:
+In a clone of the repository that has `train_{architecture}.py`:
 
 ```python
 from common.hub import load_model
@@ -67,13 +68,13 @@ def add_to_card(
 ) -> None:
     """Writes results on benchmarks into a model's card, for its readers and for the Hub to show.
 
-    Those of the same benchmark and scale that it has are replaced.
+    Earlier results on the same benchmark at the same scale are replaced.
 
     Args:
-        folder: Of the model.
-        scale: That was evaluated.
-        results: For each benchmark the values of `psnr_y` and so on.
-        protocol: By which, in words.
+        folder: Folder of the model.
+        scale: Scale that was evaluated.
+        results: Values of `psnr_y` and so on, by the name of the benchmark.
+        protocol: Protocol of the evaluation, in words.
     """
     card = ModelCard.load(folder / CARD)
     named = {f"{name} x{scale}": (name.lower(), scores) for name, scores in results.items()}
@@ -87,12 +88,10 @@ def add_to_card(
         if result.dataset_name != VALIDATION:
             rows.setdefault(result.dataset_name, {})[result.metric_name] = result.metric_value
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    lines = [["", *(key.replace("_", "-").upper() for key in keys)], ["---"] * (len(keys) + 1)]
+    lines = [["", *map(score_name, keys)]]
     for name, row in sorted(rows.items()):
-        cells = [f"{row[key]:.{2 if 'psnr' in key else 4}f}" if key in row else "" for key in keys]
-        lines.append([name, *cells])
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    section = f"## Benchmarks\n\n{table}\n\nProtocol: {protocol}.\n\n"
+        lines.append([name, *(format_score(key, row[key]) if key in row else "" for key in keys)])
+    section = f"## Benchmarks\n\n{markdown_table(lines)}\nProtocol: {protocol}.\n\n"
     text = re.sub(r"## Benchmarks\n.*?(?=^## |\Z)", "", card.text, flags=re.DOTALL | re.MULTILINE)
     before, use, after = text.partition("## Use\n")
     replace_file(
@@ -101,7 +100,7 @@ def add_to_card(
 
 
 def _results(name: str, kind: str, scores: Mapping[str, float]) -> list[EvalResult]:
-    """Of one data set, as the Hub wants them."""
+    """Scores on one data set in the form that the Hub wants."""
     return [
         EvalResult(
             task_type="image-to-image",

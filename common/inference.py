@@ -11,9 +11,9 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.hub import SuperResolutionModel
-from common.pictures import Picture
-from common.resize import imresize
+from common.images.formats import Picture
+from common.images.resize import imresize
+from common.network import SuperResolutionModel
 
 # A2N takes means over cells of this side when it is tiled, so that tiles begin where cells do.
 ALIGNMENT = 8

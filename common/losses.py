@@ -59,40 +59,40 @@ def total_variation(sr: Tensor) -> Tensor:
 
 
 def adversarial(logits: Tensor, is_hr: bool, kind: str) -> Tensor:
-    """How far a discriminator's verdicts are from what somebody wishes: HR, or not HR.
+    """GAN loss: distance of the discriminator's output from a target label.
 
-    The discriminator wishes the truth, the generator that SR passes for HR.
+    The target is the true label for the discriminator, "HR" for the generator.
 
     Args:
-        logits: Any shape; `verdict` makes D(x) of them.
-        is_hr: The verdict wished for.
+        logits: Output of the discriminator, any shape.
+        is_hr: Target: whether the images should be taken for HR.
         kind: "vanilla", -log D(x) or -log(1 - D(x)) (Ledig et al. 2017, eqs. 2 and 6);
             "least_squares", (1 - D(x))^2 or D(x)^2 (Mao et al. 2017, LSGAN); "linear", 1 - D(x) or
             D(x).
 
     Returns:
-        A scalar, the mean of all.
+        Scalar, the mean over all elements.
     """
-    wished = torch.full_like(logits, float(is_hr))
+    target = torch.full_like(logits, float(is_hr))
     if kind == "vanilla":
-        return F.binary_cross_entropy_with_logits(logits, wished)
+        return F.binary_cross_entropy_with_logits(logits, target)
     difference = F.mse_loss if kind == "least_squares" else F.l1_loss
-    return difference(verdict(logits, kind), wished)
+    return difference(probability_of_hr(logits, kind), target)
 
 
-def verdict(logits: Tensor, kind: str) -> Tensor:
-    """D(x), what a discriminator thinks of images: 1 is HR, 0 is SR.
+def probability_of_hr(logits: Tensor, kind: str) -> Tensor:
+    """D(x): 1 for HR, 0 for SR.
 
     Args:
-        logits: Any shape.
-        kind: As in `adversarial`. Least squares take the logits as they are, the others' D(x) is
-            the probability sigmoid(logits).
+        logits: Output of the discriminator, any shape.
+        kind: Kind of `adversarial` loss. Least squares use the logits as they are, so D(x) may
+            leave [0, 1]; the others use the probability sigmoid(logits).
     """
     return logits if kind == "least_squares" else logits.sigmoid()
 
 
 class VGGContent(nn.Module):
-    """Mean squared difference of the features that VGG, trained on ImageNet, sees in two images.
+    """Content loss: mean squared difference of the VGG features of two images.
 
     Ledig et al. 2017, eq. 5. The network is frozen.
 
@@ -101,11 +101,11 @@ class VGGContent(nn.Module):
         layer: "conv5_4" before the activation, "relu5_4" after it, "pool5" after the pooling: the
             fourth convolution of the fifth block.
         weights: File with the state dict of torchvision's network, `.safetensors` or `.pth`.
-            Default: torchvision's, downloaded once.
+            Default: torchvision's weights, trained on ImageNet, downloaded once.
         feature_scale: Factor of the features, the paper's 1 / 12.75.
 
     Attributes:
-        min_size: Side of the smallest images of which something is left in that layer.
+        min_size: Side of the smallest images that leave at least one pixel in that layer.
 
     Raises:
         UserError: There are no such weights, or no such layer.
@@ -151,9 +151,9 @@ class VGGContent(nn.Module):
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, H, W) twice -> a scalar."""
         with torch.no_grad():
-            wished = self.features((hr - self.mean) / self.std)
+            target = self.features((hr - self.mean) / self.std)
         found = self.features((sr - self.mean) / self.std)
-        return F.mse_loss(found.float() * self.feature_scale, wished.float() * self.feature_scale)
+        return F.mse_loss(found.float() * self.feature_scale, target.float() * self.feature_scale)
 
 
 def _vgg_layers(features: nn.Sequential) -> list[str]:
@@ -185,6 +185,6 @@ def _vgg_weights(network: str, file: Path | None) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of the download, of reading, of unpickling
+    except Exception as error:  # errors of many kinds: download, file, unpickling
         source = f"--vgg_weights {file}" if file else f"The weights of {network} from torchvision"
         raise UserError(f"{source} cannot be had: {error}. {ways_out}") from None

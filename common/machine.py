@@ -1,4 +1,4 @@
-"""The machine: what computes here, by which versions."""
+"""What computes here, and by which versions: the facts that stand beside every figure."""
 
 import importlib.metadata
 import os
@@ -8,17 +8,21 @@ from pathlib import Path
 
 import torch
 
-from common.data import count_cores
-from common.hub import ROOT
+from common.workers import count_cores
+
+ROOT = Path(__file__).resolve().parent.parent  # of the repository
 
 
 def set_up_cpu(threads: int | None = None) -> None:
-    """Lets PyTorch compute with so many threads, by default with this process's share of the cores.
+    """Sets the number of threads in which PyTorch computes, and rounds tiny numbers to 0.
 
-    `accelerate launch` allows a process on the CPU one thread, unless OMP_NUM_THREADS is set.
-    Numbers below 1e-38 become 0: weight decay leaves many of them in VDSR, and a CPU takes seven
-    times as long with them. To be called before anything is computed, since threads that already
-    compute would not learn of it.
+    `accelerate launch` gives a process on the CPU one thread, unless OMP_NUM_THREADS is set.
+    Numbers below 1e-38 become 0: the weight decay of VDSR leaves many of them, and a CPU takes
+    seven times as long with them. Call it before anything is computed, since threads that already
+    compute do not learn of it.
+
+    Args:
+        threads: Default: the share of this process in the cores.
     """
     torch.set_flush_denormal(True)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -26,18 +30,18 @@ def set_up_cpu(threads: int | None = None) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python, the packages that decide about numbers, and this repository."""
+    """Versions of Python, of the packages that decide about numbers, and of this repository."""
     packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    except OSError:  # there is no git
-        commit = ""
     return {
-        "commit": commit or None,
+        "commit": _git("describe", "--always", "--dirty", "--abbrev=40") or None,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }
+
+
+def uncommitted_changes() -> str:
+    """What the code of this repository has that its commit has not, as `git diff` prints it."""
+    return _git("diff", "HEAD", "--", "*.py")
 
 
 def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:
@@ -47,10 +51,32 @@ def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:
     if facts.exists():
         lines = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].partition(":")[2].strip() if lines else cpu
-    found: dict[str, str | int] = {"cpu": cpu, "cores": count_cores()}
-    found["processes"] = processes
+    found: dict[str, str | int] = {"cpu": cpu, "cores": count_cores(), "processes": processes}
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     else:
         found["threads"] = torch.get_num_threads()
     return found
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory that this process has had at once, in GB: of the GPU, or of a CPU's process.
+
+    On a CPU the pages of memory-mapped pictures count as well. 0 where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if platform.system() == "Darwin" else 1024) / 1e9
+
+
+def _git(*words: str) -> str:
+    try:
+        process = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+    except OSError:  # there is no git
+        return ""
+    return process.stdout.strip() if process.returncode == 0 else ""

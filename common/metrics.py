@@ -1,27 +1,18 @@
-"""The evaluation protocol of the SR papers. Nothing else in the repository knows it.
+"""The evaluation protocol of the SR papers, which only this file knows: tensors in, scalars out.
 
 PSNR: Huynh-Thu and Ghanbari, "Scope of validity of PSNR in image/video quality assessment", 2008.
 SSIM: Wang et al., "Image quality assessment: from error visibility to structural similarity"
 (2004).
 """
 
-import copy
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from math import exp, inf, log10
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
+from torch import Tensor
 
-from common.color import luma
-from common.data import BenchmarkDataset, to_float
 from common.errors import UserError
-from common.hub import SuperResolutionModel
+from common.images.color import luma
 
 PROTOCOL = (
     "output rounded to 8 bits; Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
@@ -29,7 +20,17 @@ PROTOCOL = (
     "an 11x11 Gaussian (sigma 1.5), K1 = 0.01, K2 = 0.03, valid region; mean over the images"
 )
 
+WINDOW = 11  # side of SSIM's Gaussian
+
 Metric = Callable[[Tensor, Tensor, int], float]  # sr, hr, crop_border
+
+
+def can_be_scored(height: int, width: int, scale: int) -> bool:
+    """Whether SSIM's window fits into an HR picture of this size, inside of the border.
+
+    The picture is first cropped to a multiple of `scale`, as the benchmarks do.
+    """
+    return all(side // scale * scale - 2 * scale >= WINDOW for side in (height, width))
 
 
 def psnr_y(sr: Tensor, hr: Tensor, crop_border: int) -> float:
@@ -72,13 +73,14 @@ def make_lpips(device: torch.device) -> Metric:
     The metric takes the arguments of `psnr_y`.
 
     Raises:
-        UserError: AlexNet's weights cannot be had; later, an image is too small for it.
+        UserError: The weights of AlexNet cannot be had; the metric itself raises it for an image
+            that is too small.
     """
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
         network = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
-    except (OSError, RuntimeError) as error:  # of the download, of its checksum
+    except (OSError, RuntimeError) as error:  # from the download, from its checksum
         raise UserError(
             f"--lpips needs the weights of AlexNet, which torchvision cannot download: {error}. "
             "Leave it out, or put alexnet-owt-7be5be79.pth of download.pytorch.org into "
@@ -99,87 +101,26 @@ def make_lpips(device: torch.device) -> Metric:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[0, 1] floating-point, any shape -> the nearest 8-bit values, clipped."""
+    """Rounds floating-point images in [0, 1], of any shape, to 8-bit values, clipped."""
     return images.mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
 def score(
     sr: Tensor, hr: Tensor, scale: int, metrics: Sequence[Metric] = (psnr_y, ssim_y)
 ) -> dict[str, float]:
-    """One picture by each metric, by the metric's name. Arguments as in `psnr_y`."""
+    """Scores one picture by each metric: values by the metric's name. Arguments as in `psnr_y`."""
     return {metric.__name__: metric(sr, hr, scale) for metric in metrics}
 
 
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    benchmark: BenchmarkDataset,
-    device: torch.device,
-    metrics: Sequence[Metric] = (psnr_y, ssim_y),
-    on_image: Callable[[int, Tensor], None] | None = None,
-) -> dict[str, dict[str, float]]:
-    """Super-resolves and scores every picture of a benchmark; several processes share them out.
-
-    Args:
-        model: In evaluation mode; RGB in [0, 1], (1, 3, h, w) -> (1, 3, h * scale, w * scale).
-        benchmark: The pictures.
-        device: Where the model is.
-        metrics: What to score each picture by.
-        on_image: Is called with the number and the SR, uint8, (3, H, W), of each picture, in the
-            process that made it.
-
-    Returns:
-        On every process, for each picture its scores and the `seconds` of the forward pass.
-    """
-    state = PartialState()
-    mine = range(state.process_index, len(benchmark), state.num_processes)
-    results: dict[str, dict[str, float]] = {}
-    hidden = None if state.is_main_process else True  # None: shown on a terminal only
-    for index in tqdm(mine, desc="Evaluating", leave=False, disable=hidden):
-        name, lr, hr = benchmark[index]
-        lr, hr = to_float(lr, device)[None], to_float(hr, device)
-        if not results:
-            model(lr)  # the first pass also loads kernels; do not time it
-        start = _now(device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 all through
-            sr = model(lr)[0]
-        seconds = _now(device) - start
-        results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
-        if on_image:
-            on_image(index, to_uint8(sr))
-    gathered = {name: result for part in gather_object([results]) for name, result in part.items()}
-    return {name: gathered[name] for name in benchmark.pictures.names}
-
-
-def mean_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The figures of a benchmark: of each score the mean over the pictures."""
-    keys = next(iter(results.values()))
-    return {key: statistics.fmean(result[key] for result in results.values()) for key in keys}
-
-
-def count_multiply_adds(model: SuperResolutionModel) -> int:
-    """Multiply-adds of one forward pass with an output of 1280x720 pixels, as the SR papers count.
-
-    Of convolutions and linear layers only, at `model.scale`. Where that does not divide 1280, the
-    count for the next smaller picture is extrapolated.
-    """
-    height, width = 720 // model.scale, 1280 // model.scale
-    with FlopCounterMode(display=False) as counter:
-        copy.deepcopy(model).to("meta")(torch.empty(1, 3, height, width, device="meta"))
-    flops = counter.get_total_flops() * (1280 * 720) / (height * width * model.scale**2)
-    return round(flops / 2)
-
-
 def _prepare(sr: Tensor, hr: Tensor, crop_border: int) -> tuple[Tensor, Tensor]:
-    """Both images rounded to multiples of 1/255, in double precision, without the border."""
+    """Rounds both images to multiples of 1/255, in double precision, and crops the border."""
     if sr.shape != hr.shape:
         raise ValueError(f"sr is {tuple(sr.shape)}, hr is {tuple(hr.shape)}; they must be equal")
     height, width = hr.shape[-2] - 2 * crop_border, hr.shape[-1] - 2 * crop_border
     if min(height, width) < 1:
         raise ValueError(f"a border of {crop_border} leaves nothing of {tuple(hr.shape)}")
-    device = (
-        "cpu" if sr.device.type == "mps" else sr.device
-    )  # Apple's GPUs have no double precision
+    # Apple's GPUs have no double precision.
+    device = torch.device("cpu") if sr.device.type == "mps" else sr.device
     sr, hr = (
         to_uint8(image).to(device, torch.float64)[
             ..., crop_border : crop_border + height, crop_border : crop_border + width
@@ -196,8 +137,8 @@ def _psnr(sr: Tensor, hr: Tensor) -> float:
 
 
 def _ssim(sr: Tensor, hr: Tensor) -> float:
-    """(C, H, W) in [0, 1] -> mean over channels and positions of eq. 13 of Wang et al."""
-    if min(sr.shape[-2:]) < 11:
+    """Mean over channels and positions of eq. 13 of Wang et al., of images (C, H, W) in [0, 1]."""
+    if min(sr.shape[-2:]) < WINDOW:
         raise ValueError(
             f"SSIM needs at least 11x11 pixels inside the border, not {tuple(sr.shape)}"
         )
@@ -213,13 +154,10 @@ def _ssim(sr: Tensor, hr: Tensor) -> float:
 
 
 def _gaussian_means(maps: Tensor) -> Tensor:
-    """Means under an 11x11 Gaussian window, sigma 1.5, where it fits.
-
-    (..., H, W) -> (..., H-10, W-10).
-    """
-    window = [exp(-((k - 5) ** 2) / (2 * 1.5**2)) for k in range(11)]
+    """Means under a Gaussian window, sigma 1.5, where it fits: (..., H, W) -> (..., H-10, W-10)."""
+    window = [exp(-((k - WINDOW // 2) ** 2) / (2 * 1.5**2)) for k in range(WINDOW)]
     for axis in (-2, -1):
-        length = maps.shape[axis] - 10
+        length = maps.shape[axis] - WINDOW + 1
         maps = sum(
             (
                 weight / sum(window) * maps.narrow(axis, k, length)
@@ -228,10 +166,3 @@ def _gaussian_means(maps: Tensor) -> Tensor:
             start=torch.zeros((), dtype=maps.dtype, device=maps.device),
         )
     return maps
-
-
-def _now(device: torch.device) -> float:
-    """Seconds, once the device has done all its work."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()

@@ -4,7 +4,7 @@
     make results
 
 writes results/vdsr.json: PSNR and SSIM, and if the folder is that of a run, how it was trained.
-Its wall time is taken from its TensorBoard files, so let it be done.
+Its wall time is the last one in `times.jsonl`, so let it be done.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-
 from common.errors import UserError
-from common.hub import ROOT, load_model
+from common.files import shorten_command
+from common.hub import load_model
+from common.machine import ROOT
 
 RESULTS = Path(__file__).resolve().parent
 
@@ -40,19 +40,21 @@ def evaluate(model: str, scale: int, args: argparse.Namespace) -> dict[str, Any]
         return json.loads(report.read_text())
 
 
-def wall_time(tensorboard: Path) -> float:
-    """Seconds that a run took, of all its sessions together, with validation and checkpoints."""
-    seconds = 0.0
-    for file in tensorboard.rglob("events.out.tfevents.*"):
-        times = [event.wall_time for event in EventFileLoader(str(file)).Load()]
-        seconds += max(times) - min(times)
-    return seconds
+def wall_time(folder: Path) -> float:
+    """Seconds that a run took, over all its starts, with validation and checkpoints.
+
+    Raises:
+        UserError: The folder does not tell.
+    """
+    file = folder / "times.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    if not lines:
+        raise UserError(f"{file} does not tell how long the run took. Record it from its folder.")
+    return json.loads(lines[-1])["seconds"]
 
 
 def training(folder: Path) -> dict[str, Any]:
-    """How a run was trained, and under `init_from` that from whose weights it began, all of it.
-
-    Of absolute paths, which say nothing elsewhere, the last part.
+    """Facts on how a run was trained; under `init_from` those of the run that it began from.
 
     Raises:
         UserError: Nobody could repeat it, or its time is not known.
@@ -63,10 +65,8 @@ def training(folder: Path) -> dict[str, Any]:
             f"{folder} was trained by the code {run['commit']}, which nobody else has. Train it "
             "again from a clone without changes."
         )
-    seconds = round(wall_time(folder / "tensorboard"))
-    if not seconds:
-        raise UserError(f"{folder}/tensorboard does not tell how long the run took.")
-    command = re.sub(r"(?<=[ =])/(?:[^/ ]*/)*([^/ ]+)", r"\1", run["command"])
+    seconds = round(wall_time(folder))
+    command = shorten_command(run["command"])
     facts = {key: value for key, value in run.items() if key not in ("command", "args")}
     if start := run["args"]["init_from"]:  # that folder, or a file or folder in it
         if not Path(start).exists():

@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.hub import ROOT, replace_file
+from common.files import replace_file
+from common.machine import ROOT
+from common.tables import format_score, markdown_table, plural
 
 RESULTS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- results: made by `make results` -->\n", "<!-- end of results -->\n"
@@ -25,10 +27,7 @@ def rows() -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: for each scale its rows, by their PSNR on Set5."""
-    lines = [
-        f"| | | parameters | {' | '.join(BENCHMARKS)} | training |",
-        "|---|---|---|" + "---|" * len(BENCHMARKS) + "---|",
-    ]
+    lines = [["", "", "parameters", *BENCHMARKS, "training"]]
     cells = [
         (int(scale), benchmarks[BENCHMARKS[0]]["psnr_y"], row, benchmarks)
         for row in rows
@@ -37,16 +36,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     for scale, _, row, benchmarks in sorted(cells, key=lambda cell: cell[:2]):
         parameters = f"{row['parameters']:,}" if row["parameters"] else ""
         figures = [_figures(benchmarks.get(name)) for name in BENCHMARKS]
-        words = [f"x{scale}", row["row"], parameters, *figures, _training(row.get("training"))]
-        lines.append(f"| {' | '.join(words)} |")
-    return "\n".join(lines) + "\n"
+        training = _training(row.get("training"))
+        lines.append([f"x{scale}", row["row"], parameters, *figures, training])
+    return markdown_table(lines)
 
 
 def _figures(scores: dict[str, float] | None) -> str:
     if not scores:
         return ""
-    ssim = f" / {scores['ssim_y']:.4f}" if "ssim_y" in scores else ""
-    return f"{scores['psnr_y']:.2f}{ssim}"
+    keys = [key for key in ("psnr_y", "ssim_y") if key in scores]
+    return " / ".join(format_score(key, scores[key]) for key in keys)
 
 
 def _training(facts: dict[str, Any] | None) -> str:
@@ -60,7 +59,7 @@ def _training(facts: dict[str, Any] | None) -> str:
     if "gpu" in hardware:
         return f"{time}, {processes} {hardware['gpu']}"
     cores = processes * hardware["threads"]
-    return f"{time}, {cores} core{'s' * (cores > 1)} of {hardware['cpu']}"
+    return f"{time}, {plural(cores, 'core')} of {hardware['cpu']}"
 
 
 def _runs(facts: dict[str, Any]) -> list[dict[str, Any]]:

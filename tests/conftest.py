@@ -26,14 +26,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data import (
-    SAMPLE_BENCHMARK,
-    BenchmarkDataset,
-    decode_pictures,
-    find_pictures,
-    sample_pictures,
-)
-from common.metrics import evaluate, mean_scores
+from common.data.cache import decode_pictures
+from common.data.find import SAMPLE_BENCHMARK, find_pictures, sample_pictures
+from common.data.patches import BenchmarkDataset
+from common.evaluation import evaluate, mean_scores
 
 pytest.register_assert_rewrite("scripts")
 from scripts import OWN, ROOT, SMALL, run  # noqa: E402 (after the line above)

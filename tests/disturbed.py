@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.run import Run
+from common.training.run import Run
 
 SETTINGS = os.environ
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.data.load import load_pictures
 from common.hub import find_network
-from common.run import Run
+from common.training.run import Run
 
 
 def main() -> None:
@@ -21,9 +22,10 @@ def main() -> None:
     args = importlib.import_module(f"train_{architecture}").parse_args()
     run = Run(args)
     model = find_network(architecture)(args.scale)
-    run.initialize(model)
+    scales = args.scale if isinstance(args.scale, list) else [args.scale]
+    pictures = load_pictures(args, scales, say=run.print)
     prepared = run.accelerator.prepare(model)
-    run.resume()
+    run.begin(prepared, pictures, [], [])
     batches = []
     for lr, hr in run.batches():
         if not batches:

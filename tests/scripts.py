@@ -18,7 +18,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 
-from common.checkpoint import list_checkpoints
+from common.training.folder import list_checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))

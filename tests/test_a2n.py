@@ -2,8 +2,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.data import BenchmarkDataset, decode_pictures, find_pictures
-from common.metrics import evaluate, mean_scores
+from common.data.cache import decode_pictures
+from common.data.find import find_pictures
+from common.data.patches import BenchmarkDataset
+from common.evaluation import evaluate, mean_scores
+from convert_published import convert
 from train_a2n import A2N
 
 
@@ -50,7 +53,7 @@ def test_block_weighs_its_branches_by_the_image_as_the_paper_says():
     ],
 )
 def test_published_weights_score_as_published(benchmark_dir, published_a2n, name, psnr, ssim):
-    model = A2N.from_published(load_file(published_a2n), scales=[2])
+    model = convert(load_file(published_a2n), "a2n", [2])
     pictures, _ = decode_pictures(find_pictures(benchmark_dir / name, [2]), [2])
     scores = evaluate(
         model.to(memory_format=torch.channels_last),
@@ -91,11 +94,11 @@ def test_published_names_map_one_to_one():
     theirs["conv_first.weight"] /= 255
     theirs["conv_last.weight"] *= 255
     theirs["conv_last.bias"] *= 255
-    converted = A2N.from_published(theirs, scales=[4]).state_dict()
+    converted = convert(theirs, "a2n", [4]).state_dict()
     for name, tensor in ours.items():
         torch.testing.assert_close(converted[name], tensor)
 
 
 def test_weights_of_something_else_are_no_a2n():
     with pytest.raises(KeyError):
-        A2N.from_published({"weight": torch.zeros(1)}, scales=[2])
+        convert({"weight": torch.zeros(1)}, "a2n", [2])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from common.color import luma, replace_luma
+from common.images.color import luma, replace_luma
 
 
 def test_luma_of_black_white_and_primaries():

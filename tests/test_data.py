@@ -11,22 +11,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, default_convert
 
-import common.data
-from common.data import (
-    SAMPLE_BENCHMARK,
-    SAMPLE_TRAIN,
-    BenchmarkDataset,
-    PatchDataset,
-    decode_pictures,
-    find_pictures,
-    read_picture,
-    sample_pictures,
-    to_float,
-    to_tensor,
-)
+import common.data.cache
+from common.data.cache import decode_pictures
+from common.data.find import SAMPLE_BENCHMARK, SAMPLE_TRAIN, find_pictures, sample_pictures
+from common.data.hub_sets import hub_pictures
+from common.data.patches import BenchmarkDataset, PatchDataset
 from common.errors import UserError
-from common.hub_data import hub_pictures
-from common.resize import imresize
+from common.images.formats import read_rgb
+from common.images.resize import imresize
+from common.images.tensors import to_float, to_tensor
 
 GRADIENT = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
 
@@ -45,17 +38,17 @@ def saved(image: Image.Image, **options) -> io.BytesIO:
 def test_lossless_formats(format):
     options = {"lossless": True} if format == "WebP" else {}
     file = saved(Image.fromarray(GRADIENT), format=format, **options)
-    assert np.array_equal(read_picture(file), GRADIENT)
+    assert np.array_equal(read_rgb(file), GRADIENT)
 
 
 def test_gray_becomes_three_equal_channels():
     gray = GRADIENT[..., 0]
-    assert np.array_equal(read_picture(saved(Image.fromarray(gray))), np.stack([gray] * 3, axis=2))
+    assert np.array_equal(read_rgb(saved(Image.fromarray(gray))), np.stack([gray] * 3, axis=2))
 
 
 def test_black_and_white():
     bits = GRADIENT[..., 0] > 100
-    pixels = read_picture(saved(Image.fromarray(bits)))
+    pixels = read_rgb(saved(Image.fromarray(bits)))
     assert np.array_equal(pixels, np.stack([bits * np.uint8(255)] * 3, axis=2))
 
 
@@ -63,25 +56,25 @@ def test_palette():
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putdata([1, 0])
-    assert read_picture(saved(image)).tolist() == [[[200, 100, 50], [10, 20, 30]]]
+    assert read_rgb(saved(image)).tolist() == [[[200, 100, 50], [10, 20, 30]]]
 
 
 def test_transparency_shows_white():
     image = Image.new("RGBA", (3, 1))
     image.putdata([(255, 0, 0, 255), (255, 0, 0, 0), (0, 0, 0, 51)])
-    assert read_picture(saved(image)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
+    assert read_rgb(saved(image)).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
 
 
 def test_cmyk():
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    pixels = read_picture(saved(image, format="TIFF"))
+    pixels = read_rgb(saved(image, format="TIFF"))
     assert pixels[0, 0].tolist() == [255, 0, 0]
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bit_gray(format):
     values = np.array([[0, 257, 128 * 257, 65535, 300]], dtype=np.uint16)
-    pixels = read_picture(saved(Image.fromarray(values), format=format))
+    pixels = read_rgb(saved(Image.fromarray(values), format=format))
     assert pixels[0, :, 0].tolist() == [0, 1, 128, 255, 1]
     assert pixels.shape == (1, 5, 3)
 
@@ -91,20 +84,20 @@ def test_16_bit_color(tmp_path):
 
     values = np.array([[[0, 128 * 257, 65535]]], dtype=np.uint16)
     tifffile.imwrite(tmp_path / "deep.tif", values, photometric="rgb")
-    assert read_picture(tmp_path / "deep.tif").tolist() == [[[0, 128, 255]]]
+    assert read_rgb(tmp_path / "deep.tif").tolist() == [[[0, 128, 255]]]
 
 
 def test_exif_orientation():
     image = Image.fromarray(GRADIENT)
     exif = image.getexif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter to the right
-    pixels = read_picture(saved(image, exif=exif))
+    pixels = read_rgb(saved(image, exif=exif))
     assert np.array_equal(pixels, np.rot90(GRADIENT, k=-1))
 
 
 def test_32_bits_are_refused():
     with pytest.raises(ValueError, match="32 bits"):
-        read_picture(saved(Image.fromarray(GRADIENT[..., 0].astype(np.float32)), format="TIFF"))
+        read_rgb(saved(Image.fromarray(GRADIENT[..., 0].astype(np.float32)), format="TIFF"))
 
 
 def test_bytes_become_floats_in_0_1():
@@ -177,11 +170,11 @@ def test_pairs_of_several_scales(tmp_path):
     sources = find_pictures(tmp_path, [2, 3, 4])
     pictures, errors = decode_pictures(sources, [2, 3, 4])
     assert not errors
-    made = imresize(to_tensor(read_picture(tmp_path / "HR/a.png"))[:, :18, :24], 1 / 3)
+    made = imresize(to_tensor(read_rgb(tmp_path / "HR/a.png"))[:, :18, :24], 1 / 3)
     for scale, expected in (
-        (2, to_tensor(read_picture(tmp_path / "LR_bicubic/X2/ax2.png"))),
+        (2, to_tensor(read_rgb(tmp_path / "LR_bicubic/X2/ax2.png"))),
         (3, made),
-        (4, to_tensor(read_picture(tmp_path / "LR_bicubic/X4/ax4.png"))),
+        (4, to_tensor(read_rgb(tmp_path / "LR_bicubic/X4/ax4.png"))),
     ):
         assert torch.equal(BenchmarkDataset(pictures, scale)[0][1], expected)
 
@@ -272,7 +265,7 @@ def test_dataset_with_one_column_of_pictures(pictures_dir, tmp_path):
         assert not errors
         assert pictures.names == [f"row {number} ({number}.png)" for number in range(8)]
         _, lr, hr = BenchmarkDataset(pictures, 2)[3]
-        assert torch.equal(hr, to_tensor(read_picture(files[3])))
+        assert torch.equal(hr, to_tensor(read_rgb(files[3])))
         assert torch.equal(lr, imresize(hr, 0.5))
 
 
@@ -284,7 +277,7 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
     pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set"), [2])[0], [2])
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
-    assert torch.equal(hr, to_tensor(read_picture(files[7])))
+    assert torch.equal(hr, to_tensor(read_rgb(files[7])))
     assert lr[:, 0, 0].tolist() == [0, 128, 0]
     with pytest.raises(
         UserError, match=r"column lr of .* of one scale, not of \[2, 3\]. Name it with --scale"
@@ -322,7 +315,7 @@ def test_cache_holds_hr_and_matlabs_lr(pictures_dir):
     assert pictures.sizes.tolist() == [[80, 96]] * 8
     for scale in (2, 3):
         _, lr, hr = BenchmarkDataset(pictures, scale)[5]
-        original = to_tensor(read_picture(pictures_dir / "5.png"))[:, : 80 // scale * scale]
+        original = to_tensor(read_rgb(pictures_dir / "5.png"))[:, : 80 // scale * scale]
         assert torch.equal(hr, original)
         assert torch.equal(lr, imresize(original, 1 / scale))
 
@@ -331,9 +324,9 @@ def test_second_start_decodes_nothing_until_a_file_changes(pictures_dir, tmp_pat
     folder = tmp_path / "pictures"
     shutil.copytree(pictures_dir, folder)
     decoded = []
-    original = common.data._decode_one
+    original = common.data.cache._decode_one
     monkeypatch.setattr(
-        common.data, "_decode_one", lambda *args: decoded.append(args[1]) or original(*args)
+        common.data.cache, "_decode_one", lambda *args: decoded.append(args[1]) or original(*args)
     )
     decode_pictures(find_pictures(folder, [2]), [2])
     assert sorted(decoded) == list(range(8))
@@ -368,14 +361,14 @@ def test_lr_of_the_wrong_size_is_an_error(tmp_path):
 
 
 def _decode_and_count(folder: str, queue) -> None:
-    original, count = common.data._decode_one, 0
+    original, count = common.data.cache._decode_one, 0
 
     def counting(*args):
         nonlocal count
         count += 1
         return original(*args)
 
-    common.data._decode_one = counting
+    common.data.cache._decode_one = counting
     pictures, _ = decode_pictures(find_pictures(Path(folder), [2]), [2])
     queue.put((count, len(pictures)))
 
@@ -518,8 +511,6 @@ def test_small_pictures_are_left_out_by_name(pictures_dir, tmp_path):
 
 def test_unwritable_cache_is_said(pictures_dir, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(
-        common.data.datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache"
-    )
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     with pytest.raises(UserError, match="Set HF_DATASETS_CACHE to a folder with room"):
         decode_pictures(find_pictures(pictures_dir, [2]), [4])

@@ -21,11 +21,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from scripts import SMALL, environment, metrics, python, refusal, run, run_here
 
-from common.data import read_picture, to_tensor
+from common.data.benchmarks import hub_benchmark
+from common.data.hub_sets import hub_pictures
 from common.errors import UserError
 from common.hub import load_model
-from common.hub_data import hub_benchmark, hub_pictures
-from common.resize import imresize
+from common.images.formats import read_rgb
+from common.images.resize import imresize
+from common.images.tensors import to_tensor
 
 SCRIPT = "train_a2n.py"
 
@@ -364,7 +366,7 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     assert "--dataset_name user/prepared\n" in card.text
     table = datasets.Dataset.from_parquet(str(tmp_path / "set" / "train.parquet"))
     assert table.column_names == ["hr", "lr_x2", "lr_x3", "lr_x4"]
-    picture = read_picture(pictures_dir / "0.png")
+    picture = read_rgb(pictures_dir / "0.png")
     expected = picture[32:80, 48:96]
     assert np.array_equal(np.asarray(table[5]["hr"]), expected)
     for scale in (2, 3, 4):

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from scripts import refusal, run_here
 
 import common.inference
-from common.data import read_picture, sample_pictures
+from common.data.find import sample_pictures
 from common.errors import UserError
-from common.hub import SuperResolutionModel
+from common.images.formats import Picture, read_rgb
 from common.inference import Enlarger, SelfEnsemble
-from common.pictures import Picture
+from common.network import SuperResolutionModel
+from convert_published import convert
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_srgan import SRGAN
@@ -43,7 +44,7 @@ def make(name: str) -> SuperResolutionModel:
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     """A photograph of 200x170 pixels."""
-    return read_picture(sample_pictures(["astronaut.png"])[0]["hr"]["path"])[100:300, 100:270]
+    return read_rgb(sample_pictures(["astronaut.png"])[0]["hr"]["path"])[100:300, 100:270]
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
@@ -83,7 +84,7 @@ def test_a2n_in_tiles(pixels):
 
 @pytest.mark.slow
 def test_the_margin_of_a2n(published_a2n, pixels):
-    network = A2N.from_published(load_file(published_a2n), [2])
+    network = convert(load_file(published_a2n), "a2n", [2])
     network.attention_window = 64
     lr = torch.from_numpy(np.tile(pixels, (3, 3, 1))[:512, :496].copy()).movedim(-1, 0)[None] / 255
     with torch.no_grad():

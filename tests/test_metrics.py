@@ -6,20 +6,12 @@ import torch
 import torchvision
 from skimage.metrics import structural_similarity
 
-from common.data import BenchmarkDataset, decode_pictures, find_pictures
+from common.data.cache import decode_pictures
+from common.data.find import find_pictures
+from common.data.patches import BenchmarkDataset
 from common.errors import UserError
-from common.metrics import (
-    count_multiply_adds,
-    evaluate,
-    make_lpips,
-    mean_scores,
-    psnr_rgb,
-    psnr_y,
-    score,
-    ssim_rgb,
-    ssim_y,
-)
-from common.resize import Bicubic
+from common.evaluation import Bicubic, count_multiply_adds, evaluate, mean_scores
+from common.metrics import make_lpips, psnr_rgb, psnr_y, score, ssim_rgb, ssim_y
 from train_a2n import A2N
 
 CPU = torch.device("cpu")

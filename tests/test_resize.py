@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.data import read_picture, to_tensor
-from common.resize import Bicubic, crop_to_multiple, enlarge, imresize
+from common.evaluation import Bicubic
+from common.images.formats import read_rgb
+from common.images.resize import crop_to_multiple, enlarge, imresize
+from common.images.tensors import to_tensor
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -11,9 +13,9 @@ def test_published_lr_of_set5_pixel_by_pixel(benchmark_dir, scale):
     files = sorted((benchmark_dir / "Set5" / "HR").glob("*.png"))
     assert len(files) == 5
     for file in files:
-        hr = crop_to_multiple(to_tensor(read_picture(file)), scale)
+        hr = crop_to_multiple(to_tensor(read_rgb(file)), scale)
         (lr_file,) = (benchmark_dir / "Set5" / "LR_bicubic" / f"X{scale}").glob(f"{file.stem}*")
-        lr = to_tensor(read_picture(lr_file))
+        lr = to_tensor(read_rgb(lr_file))
         assert torch.equal(imresize(hr, 1 / scale), lr)
 
 

@@ -36,10 +36,16 @@ from scripts import (
     start,
 )
 
-import common.checkpoint
-from common.checkpoint import choose_checkpoint, claim_folder, find_damage, list_checkpoints, seal
+import common.training.folder
 from common.errors import UserError
 from common.hub import load_model
+from common.training.folder import (
+    choose_checkpoint,
+    claim_folder,
+    find_damage,
+    list_checkpoints,
+    seal,
+)
 
 SCRIPT = "train_a2n.py"
 A2N_BYTES = 4_163_308  # of its weights; the state of its optimizer has twice as many
@@ -377,11 +383,11 @@ def test_another_networks_checkpoint_is_refused(copy, train, pictures_dir, tmp_p
 
 
 def test_two_runs_cannot_share_a_folder(copy, pictures_dir, monkeypatch):
-    monkeypatch.setattr(common.checkpoint, "PATIENCE", 1)
+    monkeypatch.setattr(common.training.folder, "PATIENCE", 1)
     lock = claim_folder(copy, "latest")
     options = (*SMALL, *RECIPE, "--train_data_dir", pictures_dir, "--output_dir", copy)
     message = refusal(SCRIPT, *options, *LATEST)
-    lock.close()
+    lock.release()
     assert f"Another program still trains in --output_dir {copy}" in message
 
 

@@ -34,8 +34,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train_srcnn
 import train_srgan
 import train_vdsr
-from common.color import luma
-from common.data import PatchDataset, decode_pictures, find_pictures, read_picture, to_float
+from common.data.cache import decode_pictures
+from common.data.find import find_pictures
+from common.data.patches import PatchDataset
+from common.images.color import luma
+from common.images.formats import read_rgb
+from common.images.tensors import to_float
 from train_a2n import A2N
 
 # Of what all scripts leave to `Run`, one is tested, and the others in `make test-slow`.
@@ -713,17 +717,17 @@ def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path)
 
 
 def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
-    strip = read_picture(evaluation[2] / "comparison.png")
+    strip = read_rgb(evaluation[2] / "comparison.png")
     scale = evaluation[1]["scale"]
     size = 80 // scale * scale
     assert strip.shape == (size * 3 + 28, 4 * size * 3 + 3 * 8, 3)
     lr, bicubic, sr, original = (
         strip[28::3, x : x + 3 * size : 3] for x in range(0, 4 * (3 * size + 8), 3 * size + 8)
     )
-    hr = read_picture(tiny_benchmark_dir / "Tiny" / "HR" / "0.png")[:size]
+    hr = read_rgb(tiny_benchmark_dir / "Tiny" / "HR" / "0.png")[:size]
     crops = [hr[:, left : left + size] for left in range(0, 96 - size + 1)]
     left = next(left for left, crop in enumerate(crops) if np.array_equal(crop, original))
-    made = read_picture(evaluation[2] / "sr" / "Tiny" / "0.png")[:, left : left + size]
+    made = read_rgb(evaluation[2] / "sr" / "Tiny" / "0.png")[:, left : left + size]
     assert np.array_equal(sr, made)
     assert np.array_equal(lr[::scale, ::scale], lr[1::scale, 1::scale])
     error = [np.square(panel.astype(float) - original).mean() for panel in (lr, bicubic)]
@@ -734,14 +738,14 @@ def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path):
     for folder in ("one", "other"):
         A2N(2, num_blocks=1).save_pretrained(tmp_path / folder)
     run_here(
-        *("evaluate.py", "--model", tmp_path / "one", "--beside", tmp_path / "other"),
+        *("evaluate.py", "--model", tmp_path / "one", "--comparison_model", tmp_path / "other"),
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--comparison", tmp_path / "comparison.png", "--save_images", tmp_path),
     )
-    strip = read_picture(tmp_path / "comparison.png")
+    strip = read_rgb(tmp_path / "comparison.png")
     assert strip.shape[1] == 5 * 240 + 4 * 8
     _, _, other, one, _ = (strip[28::3, x : x + 240 : 3] for x in range(0, 5 * 248, 248))
-    made = read_picture(tmp_path / "Tiny" / "0.png")
+    made = read_rgb(tmp_path / "Tiny" / "0.png")
     crops = [made[:, left : left + 80] for left in range(made.shape[1] - 79)]
     assert any(np.array_equal(crop, one) for crop in crops)
     assert not any(np.array_equal(crop, other) for crop in crops)
@@ -1021,9 +1025,12 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
     assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")
-    assert "needs a --comparison FILE" in refusal(*bicubic, "--scale", 2, "--beside", folder)
+    assert "needs a --comparison FILE" in refusal(
+        *bicubic, "--scale", 2, "--comparison_model", folder
+    )
     assert "--sr_dir needs a --scale" in refusal("evaluate.py", "--sr_dir", tmp_path, *tiny)
-    message = refusal(*bicubic, "--scale", 3, "--beside", folder, "--comparison", "x.png")
+    other = ("--comparison_model", folder, "--comparison", "x.png")
+    message = refusal(*bicubic, "--scale", 3, *other)
     assert f"{folder} is trained to enlarge by 2, not by 3" in message
     Image.new("RGB", (95, 80)).save(tmp_path / "0.png")
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)

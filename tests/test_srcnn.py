@@ -3,9 +3,10 @@ import torch
 from conftest import psnr_of
 from safetensors.torch import load_file
 
-from common.color import luma
-from common.metrics import count_multiply_adds
-from common.resize import imresize
+from common.evaluation import count_multiply_adds
+from common.images.color import luma
+from common.images.resize import imresize
+from convert_published import convert
 from train_srcnn import SRCNN, padding_border
 
 
@@ -78,7 +79,7 @@ def test_inside_the_border_padding_has_no_part(kernel_sizes, border):
 
 def test_published_weights_score_as_published(published_weights, benchmark_dir):
     tensors = load_file(published_weights("srcnn_955_x3_published.safetensors"))
-    model = SRCNN.from_published(tensors, scales=[3])
+    model = convert(tensors, "srcnn", [3])
     assert psnr_of(model, benchmark_dir / "Set5", 3) == pytest.approx(32.66, abs=0.02)
 
 
@@ -89,4 +90,4 @@ def test_multiply_adds_are_those_of_the_convolutions():
 
 def test_weights_of_something_else_are_no_srcnn():
     with pytest.raises(KeyError):
-        SRCNN.from_published({"weight": torch.zeros(1)}, scales=[3])
+        convert({"weight": torch.zeros(1)}, "srcnn", [3])

@@ -10,6 +10,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.losses import VGGContent, adversarial, total_variation
+from convert_published import convert
 from train_srgan import SRGAN, Discriminator
 
 
@@ -82,7 +83,7 @@ def test_no_such_network():
 
 def test_published_generator_scores_as_published(published_weights, benchmark_dir):
     tensors = load_file(published_weights("srgan_x4_published.safetensors"))
-    model = SRGAN.from_published(tensors, scales=[4])
+    model = convert(tensors, "srgan", [4])
     assert len(model.blocks) == 5
     assert psnr_of(model, benchmark_dir / "Set5", 4) == pytest.approx(30.65, abs=0.02)
 

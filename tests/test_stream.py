@@ -12,9 +12,9 @@ import torch
 from datasets.table import embed_table_storage
 from scripts import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run_here, run_two
 
-from common.checkpoint import list_checkpoints
-from common.hub_data import hub_pictures
-from common.stream import PictureStream
+from common.data.hub_sets import hub_pictures
+from common.data.stream import PictureStream
+from common.training.folder import list_checkpoints
 
 SCRIPT = "train_srcnn.py"
 LATEST = ("--resume_from_checkpoint", "latest")

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from scripts import refusal, run_here, run_two
 
-from common.data import read_picture, to_tensor
 from common.hub import load_model
+from common.images.formats import Picture, read_picture, read_rgb, write_picture
+from common.images.resize import imresize
+from common.images.tensors import to_tensor
 from common.inference import Enlarger
 from common.metrics import to_uint8
-from common.pictures import Picture, read, write
-from common.resize import imresize
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_vdsr import VDSR
@@ -58,7 +58,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     assert written == {f"a/b/{n}_x2.png" for n in range(8)} | {"top_x2.png", "single_x2.png"}
     for number in (0, 7):
         sr = np.asarray(Image.open(output / "a" / "b" / f"{number}_x2.png"))
-        assert np.array_equal(sr, expected(model, read_picture(pictures_dir / f"{number}.png")))
+        assert np.array_equal(sr, expected(model, read_rgb(pictures_dir / f"{number}.png")))
 
     (output / "top_x2.png").unlink()
     (output / "single_x2.png").write_text("mine")
@@ -67,7 +67,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     assert "9 were there already and stay as they are; --overwrite makes them" in process.stdout
     assert (output / "single_x2.png").read_text() == "mine"
     upscale(*options, "--overwrite")
-    assert read(output / "single_x2.png").pixels.shape == (160, 192, 3)
+    assert read_picture(output / "single_x2.png").pixels.shape == (160, 192, 3)
 
 
 def test_its_own_results_are_no_inputs(model, pictures_dir, tmp_path):
@@ -85,34 +85,34 @@ def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
     assert process.stdout.count("Enlarged 7 of 7 pictures, in") == 1
     assert len(list(tmp_path.glob("*_x2.png"))) == 8
     for number in range(1, 8):
-        sr = read(tmp_path / f"{number}_x2.png").pixels
-        assert np.array_equal(sr, expected(model, read_picture(pictures_dir / f"{number}.png")))
+        sr = read_picture(tmp_path / f"{number}_x2.png").pixels
+        assert np.array_equal(sr, expected(model, read_rgb(pictures_dir / f"{number}.png")))
 
 
 def test_what_a_picture_is_it_stays(model, tmp_path):
     rgb = np.random.default_rng(0).integers(0, 255, (14, 12, 3), dtype=np.uint8)
     alpha = np.linspace(1, 255, 14 * 12).astype(np.uint8).reshape(14, 12)
-    write(Picture(rgb, alpha, b"profile"), tmp_path / "alpha.png")
-    write(Picture(rgb[..., :1]), tmp_path / "gray.png")
-    write(Picture(rgb.astype(np.uint16) * 257 + 5), tmp_path / "fine.tif")
+    write_picture(Picture(rgb, alpha, b"profile"), tmp_path / "alpha.png")
+    write_picture(Picture(rgb[..., :1]), tmp_path / "gray.png")
+    write_picture(Picture(rgb.astype(np.uint16) * 257 + 5), tmp_path / "fine.tif")
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(rgb).save(tmp_path / "turned.jpg", exif=exif)
     upscale(tmp_path, "--model", model, "--output", tmp_path / "out")
 
-    found = read(tmp_path / "out" / "alpha_x2.png")
+    found = read_picture(tmp_path / "out" / "alpha_x2.png")
     assert np.array_equal(found.pixels, expected(model, rgb))
     larger = imresize(torch.from_numpy(alpha).double(), 2).round().clamp(0, 255)
     assert np.abs(found.alpha - larger.numpy()).max() <= 1
     assert found.icc_profile == b"profile"
-    found = read(tmp_path / "out" / "gray_x2.png")
+    found = read_picture(tmp_path / "out" / "gray_x2.png")
     assert found.pixels.shape == (28, 24, 1)
     color = expected(model, np.repeat(rgb[..., :1], 3, axis=2))
     assert np.abs(found.pixels[..., 0] - color.mean(axis=2)).max() <= 0.5
-    found = read(tmp_path / "out" / "fine_x2.tif")
+    found = read_picture(tmp_path / "out" / "fine_x2.tif")
     assert found.pixels.dtype == np.uint16
     assert np.abs(found.pixels / 257 - expected(model, rgb)).max() <= 0.6
-    assert read(tmp_path / "out" / "turned_x2.jpg").pixels.shape == (24, 28, 3)
+    assert read_picture(tmp_path / "out" / "turned_x2.jpg").pixels.shape == (24, 28, 3)
 
 
 def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
@@ -145,20 +145,23 @@ def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
     ):
         assert line in message
     assert len(list((tmp_path / "out").iterdir())) == 9
-    assert read(tmp_path / "out" / "one_x2.png").pixels.shape == (2, 2, 3)
+    assert read_picture(tmp_path / "out" / "one_x2.png").pixels.shape == (2, 2, 3)
 
 
 def test_formats_and_strips(model, pictures_dir, tmp_path):
     base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path, "--suffix", "_large")
-    upscale(*base, "--format", "jpg", "--quality", 30, "--compare")
-    assert {path.name for path in tmp_path.iterdir()} == {"0_large.jpg", "0_large.jpg_compare.png"}
-    strip = Image.open(tmp_path / "0_large.jpg_compare.png")
+    upscale(*base, "--format", "jpg", "--quality", 30, "--comparison")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "0_large.jpg",
+        "0_large.jpg_comparison.png",
+    }
+    strip = Image.open(tmp_path / "0_large.jpg_comparison.png")
     assert strip.size == (3 * 288 + 2 * 8, 288 + 28)  # LR, bicubic and the network
     small = (tmp_path / "0_large.jpg").stat().st_size
     upscale(*base, "--format", "jpg", "--overwrite")
     assert (tmp_path / "0_large.jpg").stat().st_size > small
     upscale(*base, "--format", "webp")
-    assert read(tmp_path / "0_large.webp").pixels.shape == (160, 192, 3)
+    assert read_picture(tmp_path / "0_large.webp").pixels.shape == (160, 192, 3)
 
 
 def test_how_it_is_computed(pictures_dir, tmp_path):
@@ -168,7 +171,7 @@ def test_how_it_is_computed(pictures_dir, tmp_path):
         if parameter.dim() > 1:  # larger, so that windows and rounding show
             torch.nn.init.kaiming_uniform_(parameter, a=1)
     network.save(tmp_path / "a2n")
-    lr = read_picture(pictures_dir / "0.png")
+    lr = read_rgb(pictures_dir / "0.png")
     results = []
     for number, (options, settings) in enumerate(
         (
@@ -181,7 +184,7 @@ def test_how_it_is_computed(pictures_dir, tmp_path):
     ):
         base = (pictures_dir / "0.png", "--model", tmp_path / "a2n", "--suffix", f"_{number}")
         upscale(*base, "--output", tmp_path, *options)
-        result = read(tmp_path / f"0_{number}.png").pixels
+        result = read_picture(tmp_path / f"0_{number}.png").pixels
         expected = Enlarger(load_model(tmp_path / "a2n"), torch.device("cpu"), **settings)(lr)
         assert np.abs(result.astype(int) - expected).max() <= 1  # threads may add up otherwise
         results.append(result)
@@ -192,19 +195,19 @@ def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
     base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path)
     upscale(*base)
     (tmp_path / "0_x2.png").write_text("mine")
-    message = upscale(*base, "--compare", runner=refusal)
+    message = upscale(*base, "--comparison", runner=refusal)
     assert "0_x2.png: it is no PNG" not in message  # the input is sound
     assert "it is no PNG, JPEG, BMP, WebP or TIFF, or it is damaged" in message
     Image.new("RGB", (192, 160), "red").save(tmp_path / "0_x2.png")
-    assert "Enlarged 1 of 1" in upscale(*base, "--compare").stdout
-    assert read(tmp_path / "0_x2.png").pixels[0, 0].tolist() == [255, 0, 0]
-    strip = Image.open(tmp_path / "0_x2.png_compare.png")
+    assert "Enlarged 1 of 1" in upscale(*base, "--comparison").stdout
+    assert read_picture(tmp_path / "0_x2.png").pixels[0, 0].tolist() == [255, 0, 0]
+    strip = Image.open(tmp_path / "0_x2.png_comparison.png")
     assert strip.size == (3 * 288 + 2 * 8, 288 + 28)
     assert strip.getpixel((800, 200)) == (255, 0, 0)  # of what is there
-    assert "Enlarged 0 of 0" in upscale(*base, "--compare").stdout
+    assert "Enlarged 0 of 0" in upscale(*base, "--comparison").stdout
     Image.new("RGB", (96, 80), "red").save(tmp_path / "0_x2.png")
-    (tmp_path / "0_x2.png_compare.png").unlink()
-    message = upscale(*base, "--compare", runner=refusal)
+    (tmp_path / "0_x2.png_comparison.png").unlink()
+    message = upscale(*base, "--comparison", runner=refusal)
     assert "0_x2.png is there, and is not x2 of it; see --overwrite" in message
 
 
@@ -214,7 +217,7 @@ def test_results_among_the_inputs(model, pictures_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "Enlarged 2 of 2" in upscale("*.png", "--model", model, "--output", ".").stdout
     shutil.copy(pictures_dir / "2.png", tmp_path)
-    process = upscale("*.png", "--model", model, "--output", ".", "--compare")
+    process = upscale("*.png", "--model", model, "--output", ".", "--comparison")
     assert "Enlarged 3 of 3" in process.stdout
     process = upscale("*.png", "2.png", tmp_path / "2.png", "--model", model, "--output", ".")
     assert "Enlarged 0 of 0" in process.stdout
@@ -253,7 +256,7 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
     VDSR([2, 3], num_layers=2, num_features=4).save(tmp_path / "vdsr")
     base = (pictures_dir / "0.png", "--model", tmp_path / "vdsr", "--output", tmp_path)
     upscale(*base, "--scale", 3)
-    assert read(tmp_path / "0_x3.png").pixels.shape == (240, 288, 3)
+    assert read_picture(tmp_path / "0_x3.png").pixels.shape == (240, 288, 3)
     assert "is trained to enlarge by 2 or 3, not by 4" in upscale(
         *base, "--scale", 4, runner=refusal
     )
@@ -274,10 +277,10 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
         (("{folder}/a.png", "--output", "{folder}/a.bmp/b"), "Cannot make the folder --output "),
         (
             (
-                *("{folder}/a.png", "{folder}/a.png_compare.png"),
-                *("--suffix", "", "--compare", "--format", "png"),
+                *("{folder}/a.png", "{folder}/a.png_comparison.png"),
+                *("--suffix", "", "--comparison", "--format", "png"),
             ),
-            "a.png_compare.png would both become ",
+            "a.png_comparison.png would both become ",
         ),
         (("{folder}/a.png", "--max_megapixels", "nan"), "--max_megapixels nan is not above 0"),
         (("{folder}/a.png", "--suffix", "b/c"), "--suffix b/c is of names; folders are for --out"),
@@ -294,7 +297,7 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
 )
 def test_bad_options(options, message, model, tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("a.png", "a.bmp", "a.png_compare.png"):
+    for name in ("a.png", "a.bmp", "a.png_comparison.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     words = [option.format(folder=tmp_path) for option in options]
     output = () if "--output" in words else ("--output", tmp_path / "out")

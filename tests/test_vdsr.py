@@ -3,17 +3,16 @@ import torch
 from conftest import psnr_of
 from safetensors.torch import load_file
 
-from common.color import luma
-from common.metrics import count_multiply_adds
-from common.resize import imresize
+from common.evaluation import count_multiply_adds
+from common.images.color import luma
+from common.images.resize import imresize
+from convert_published import convert
 from train_vdsr import VDSR, bicubic_border
 
 
 @pytest.fixture(scope="module")
 def published(published_weights):
-    return VDSR.from_published(
-        load_file(published_weights("vdsr_published.safetensors")), scales=[2, 3, 4]
-    )
+    return convert(load_file(published_weights("vdsr_published.safetensors")), "vdsr", [2, 3, 4])
 
 
 @pytest.mark.parametrize(("bias", "parameters"), [(True, 665_921), (False, 664_704)])
@@ -97,4 +96,4 @@ def test_inside_the_border_a_patch_is_enlarged_as_its_picture(scale):
 
 def test_weights_of_something_else_are_no_vdsr():
     with pytest.raises((KeyError, ValueError)):
-        VDSR.from_published({"weight": torch.zeros(1)}, scales=[2])
+        convert({"weight": torch.zeros(1)}, "vdsr", [2])

@@ -1,66 +1,95 @@
 """The folder of a run and the checkpoints in it.
 
-A checkpoint is a folder `checkpoint-{step}` in Accelerate's format, with the checksums of its files
-in `SHA256SUMS`, which `sha256sum -c` reads as well. It bears that name only while it is whole: it
-is written as `checkpoint-{step}.partial`, flushed to the disk and then renamed, and renamed back
+A checkpoint is a folder `checkpoint-{step}` in Accelerate's format. The checksums of its files are
+in `SHA256SUMS`, which `sha256sum -c` reads as well. A folder of that name is always whole: it is
+written as `checkpoint-{step}.partial`, flushed to the disk and then renamed, and renamed back
 before it is deleted. So a program can be killed at any moment.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import re
 import shutil
-import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from common.errors import UserError
+from common.hub_api import check_token
+from common.options import Arguments
+from common.training.log import METRICS
+from common.training.recipe import RECORD, check_recipe
+from common.training.together import Processes
 
-CHECKSUMS, LOCK, RECORD = "SHA256SUMS", ".lock", "args.json"
-PATIENCE = 15  # seconds, since the loader's processes outlive a killed run by some five
-
-# What may change when a run is resumed. Everything else is its recipe.
-_NOT_RECIPE = {
-    *("max_train_steps", "output_dir", "init_from", "resume_from_checkpoint", "report_to"),
-    *("dataset_name", "dataset_config_name", "image_column", "train_data_dir", "data_files"),
-    *("dataset_revision", "train_split", "validation_split", "max_train_images", "revision"),
-    *("push_to_hub", "hub_model_id", "hub_private"),
-    *(
-        "validation_data_dir",
-        "validation_data_files",
-        "mixed_precision",
-        "compile",
-        "num_workers",
-        "cpu_threads",
-    ),
-    *("logging_steps", "validation_steps", "checkpointing_steps", "checkpoints_total_limit"),
-    *("gradient_accumulation_steps", "allow_recipe_change"),
-    "vgg_weights",  # a path, which says nothing of what is in the file
-}
+CHECKSUMS, LOCK = "SHA256SUMS", ".lock"
+PATIENCE = 15  # seconds, since the processes of a loader outlive a killed run by some five
 
 
-def claim_folder(output_dir: Path, wanted: str | None) -> IO[bytes]:
-    """Makes the output folder, and keeps it from other runs.
+class Claim(NamedTuple):
+    """Output folder that belongs to this run.
+
+    Attributes:
+        checkpoint: Checkpoint to go on from, or None to begin.
+        differences: Differences between its recipe and this one, all allowed.
+        lock: Lock of the folder, on the main process.
+    """
+
+    checkpoint: Path | None
+    differences: list[str]
+    lock: FileLock | None
+
+
+def claim_together(args: Arguments, processes: Processes) -> Claim:
+    """Claims the output folder; all processes go by what the main one finds there.
+
+    Raises:
+        UserError: The folder or its checkpoint cannot be used.
+    """
+    locks: list[FileLock] = []
+
+    def claim() -> tuple[Path | None, list[str]]:
+        if args.push_to_hub:
+            check_token()
+        locks.append(claim_folder(args.output_dir, args.resume_from_checkpoint))
+        if not args.resume_from_checkpoint:
+            return None, []
+        checkpoint, notes = choose_checkpoint(args.output_dir, args.resume_from_checkpoint)
+        for note in notes:
+            processes.warn(note)
+        return checkpoint, check_recipe(args, checkpoint) if checkpoint else []
+
+    checkpoint, differences = processes.from_main(claim)
+    folder = checkpoint or args.output_dir
+    if not all(processes.gather(folder.is_dir())):
+        processes.fail(
+            f"{folder} is on the disk of the first machine only. Name an --output_dir that all "
+            "machines see."
+        )
+    return Claim(checkpoint, differences, locks[0] if locks else None)
+
+
+def claim_folder(output_dir: Path, wanted: str | None) -> FileLock:
+    """Makes the output folder, and keeps other runs out of it.
 
     Args:
-        output_dir: May be missing.
+        output_dir: Folder, which may be missing.
         wanted: `--resume_from_checkpoint`.
 
     Returns:
-        What holds the folder until it is closed, or the program ends in whatever way.
+        Lock that holds the folder until it is released, or the program ends in whatever way.
 
     Raises:
         UserError: The folder holds something that would be overwritten, cannot be written to, or
-            is another run's at the moment.
+            belongs to another run at the moment.
     """
     _check_folder(output_dir, wanted)
+    lock = FileLock(output_dir / LOCK)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(output_dir / LOCK, "ab")  # noqa: SIM115 (for the caller to keep)
         _acquire(lock)
-    except BlockingIOError:
+    except Timeout:
         raise UserError(
             f"Another program still trains in --output_dir {output_dir}. Wait until it ends, stop "
             "it, or name another folder."
@@ -72,6 +101,22 @@ def claim_folder(output_dir: Path, wanted: str | None) -> IO[bytes]:
         ) from None
     _check_folder(output_dir, wanted)  # which may have changed while we waited
     return lock
+
+
+def _acquire(lock: FileLock) -> None:
+    """Takes a lock.
+
+    Raises:
+        Timeout: Another program holds it for longer than we wait.
+        OSError: The folder cannot be written to.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Waiting {PATIENCE} seconds for another program that holds {lock.lock_file}.")
+        lock.acquire(timeout=PATIENCE)
+    except NotImplementedError:
+        pass  # a file system that knows no locks
 
 
 def _check_folder(output_dir: Path, wanted: str | None) -> None:
@@ -90,17 +135,17 @@ def _check_folder(output_dir: Path, wanted: str | None) -> None:
 
 
 def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[str]]:
-    """The checkpoint to go on from: the one that is named, or the newest whole one.
+    """Chooses the checkpoint to go on from: the one that is named, or the newest whole one.
 
-    What is left of one that was being written or deleted is removed, and a damaged one gets another
-    name.
+    Remains of a checkpoint that was being written or deleted are removed, and a damaged checkpoint
+    gets another name.
 
     Args:
-        output_dir: Claimed.
+        output_dir: Folder that this run has claimed.
         wanted: `latest`, or the path of a checkpoint.
 
     Returns:
-        The checkpoint, or None if there is none yet, and what to tell of those passed over.
+        (checkpoint or None if there is none yet, lines about those that were passed over).
 
     Raises:
         UserError: There is no such checkpoint, or none that is whole.
@@ -142,36 +187,14 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
 
 
 def _steps_without_checkpoint(output_dir: Path) -> int:
-    """The last step in the log, if there must have been a checkpoint before it; else 0."""
-    log, record = output_dir / "metrics.jsonl", output_dir / RECORD
+    """Last step in the log, if there must have been a checkpoint before it; otherwise 0."""
+    log, record = output_dir / METRICS, output_dir / RECORD
     if not log.exists() or not record.exists():
         return 0
     lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     step = json.loads(lines[-1])["step"] if lines else 0
     first = json.loads(record.read_text())["args"]["checkpointing_steps"]
     return step if step > first or any(output_dir.glob("checkpoint-*.damaged")) else 0
-
-
-def _acquire(lock: IO[bytes]) -> None:
-    """Locks a file, where the system and the file system know how to.
-
-    Raises:
-        BlockingIOError: Another program holds it for longer than we wait.
-    """
-    if os.name != "posix":
-        return
-    import fcntl
-
-    for attempt in range(10 * PATIENCE):
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not attempt:
-                print(f"Waiting {PATIENCE} seconds for another program that holds {lock.name}.")
-            time.sleep(0.1)
-        except OSError:
-            return None
-    raise BlockingIOError
 
 
 def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> Path:
@@ -191,47 +214,8 @@ def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> 
     return path
 
 
-def check_recipe(args: argparse.Namespace, checkpoint: Path) -> list[str]:
-    """How the command differs from that of the checkpoint's run in what makes the weights.
-
-    Half of one recipe and half of another would be neither.
-
-    Returns:
-        A line for each difference, none without `--allow_recipe_change`.
-
-    Raises:
-        UserError: There are differences, and they are not allowed.
-    """
-    before = json.loads((checkpoint / RECORD).read_text())["args"]
-    # A longer cosine falls more slowly from its first step on.
-    free = _NOT_RECIPE - ({"max_train_steps"} if args.lr_scheduler == "cosine" else set())
-    differences = [
-        f"--{key} was {before[key]} and is {value}"
-        for key, value in vars(args).items()
-        if key not in free and key in before and before[key] != value
-    ]
-    return allow_differences(differences, args, checkpoint)
-
-
-def allow_differences(
-    differences: list[str], args: argparse.Namespace, checkpoint: Path
-) -> list[str]:
-    """The same differences, if there are none or `--allow_recipe_change` is given.
-
-    Raises:
-        UserError: Else.
-    """
-    if differences and not args.allow_recipe_change:
-        raise UserError(
-            f"Cannot resume from {checkpoint} by another recipe: {', '.join(differences)}. Give "
-            "the same options, start a new run with --init_from and another --output_dir, or go on "
-            "with the new recipe by --allow_recipe_change."
-        )
-    return differences
-
-
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first."""
+    """Lists the checkpoints in a folder, oldest first."""
     found = [
         path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
     ]
@@ -239,7 +223,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What keeps a checkpoint from being as it was written; None if it is."""
+    """Says how a checkpoint differs from what was written; None if it does not."""
     name = CHECKSUMS
     try:
         lines = (checkpoint / name).read_text(errors="replace").splitlines()
@@ -257,11 +241,11 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def seal(partial: Path, record: dict[str, Any]) -> None:
-    """Makes a checkpoint of the folder `checkpoint-{step}.partial`, to which all have written.
+    """Makes a checkpoint of the folder `checkpoint-{step}.partial`, when all have written to it.
 
     Args:
         partial: The folder.
-        record: What `check_recipe` will read.
+        record: Facts for resuming: options, fingerprint of the pictures, seconds of training.
 
     Raises:
         OSError: There is no room, for example.
@@ -285,7 +269,7 @@ def delete_oldest(folder: Path, keep: int) -> None:
 
 
 def _is_used(output_dir: Path) -> bool:
-    free = {LOCK, f"{RECORD}.partial"}  # what a run leaves that ended before it began
+    free = {LOCK, f"{RECORD}.partial"}  # a run that ended before it began leaves these
     return output_dir.is_dir() and any(path.name not in free for path in output_dir.iterdir())
 
 

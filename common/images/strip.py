@@ -1,31 +1,30 @@
-"""What a reader believes before any number: the same crop as LR, bicubic, SR and HR."""
+"""Strips: one crop as LR, bicubic, SR and HR side by side, for the eye."""
 
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from common.resize import imresize
+from common.images.resize import imresize
 
 
-def comparison(
+def make_strip(
     lr: Tensor,
     results: list[tuple[str, Tensor]],
     hr: Tensor | None = None,
     size: int = 96,
     zoom: int = 3,
 ) -> Image.Image:
-    """A labelled strip of one crop: LR, bicubic, each SR, and the original where there is one.
+    """Makes a labelled strip of one crop: LR, bicubic, each SR, and the original if it is given.
 
-    The crop is the one where bicubic is farthest from HR, whatever SR looks like there; without HR,
-    from the last SR.
+    The crop is the one in which bicubic differs most from HR, however SR looks there. Without HR,
+    the last SR takes its place.
 
     Args:
-        lr: uint8, (3, h, w), on the CPU like the others.
-        results: Pairs of what made an SR, for its label, and that SR, uint8,
-            (3, h * scale, w * scale).
-        hr: uint8, same shape as SR, or None.
+        lr: LR, uint8, (3, h, w), on the CPU like the others.
+        results: Pairs of a label and an SR, uint8, (3, h * scale, w * scale).
+        hr: HR, uint8, same shape as SR, or None.
         size: Side of the crop in HR pixels.
-        zoom: Pixels of the strip to a pixel of HR.
+        zoom: Enlargement of the crop in the strip, without interpolation.
     """
     aim = results[-1][1] if hr is None else hr
     scale = aim.shape[-1] // lr.shape[-1]

@@ -1,33 +1,28 @@
-"""Pictures from the Hugging Face Hub: data sets by name, and the benchmark sets of the papers.
+"""Training pictures from the Hugging Face Hub, or from a folder in the layout of a data set there.
 
-    sources = hub_pictures("yangtao9009/DIV2K", [2])
-    folder = hub_benchmark("Set5")
+    sources, identity = hub_pictures("yangtao9009/DIV2K", [2])
 
-Nothing from there is run as code, and no archive can write outside of its folder.
+Nothing from there is run as code.
 """
 
 import fnmatch
 import json
 import re
-import shutil
-import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import huggingface_hub
 from filelock import FileLock
 
-from common.data import picture_files
 from common.errors import UserError
 from common.files import checksum, replace_file
-from common.hub import ask_hub
+from common.hub_api import ask_hub
+from common.tables import enumerate_first
 
-# The benchmark sets under the names of the papers, and how many pictures they have.
-BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
-ALIASES = {"B100": "BSD100"}
+if TYPE_CHECKING:
+    import datasets
+
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 WAYS_OUT = (
     "Without the Hub, use --train_data_dir FOLDER for your own pictures, or --dataset_name sample "
@@ -44,28 +39,30 @@ def hub_pictures(
     data_files: Sequence[str] = (),
     revision: str | None = None,
     streaming: bool = False,
-) -> tuple[datasets.Dataset | datasets.IterableDataset, list[Any]]:
-    """A split of a data set on the Hub, downloaded but not decoded.
+) -> tuple["datasets.Dataset | datasets.IterableDataset", list[Any]]:
+    """Finds a split of a data set on the Hub, downloaded but not decoded.
 
-    Of archives that hold HR and LR, as DIV2K's, those of HR are taken.
+    Where a repository has archives of HR and of LR, as DIV2K's has, those of HR are taken.
 
     Args:
         name: `user/name`, or a folder in the layout of such a data set.
-        scales: Wanted. Columns of pictures `lr_x2` and so on, beside HR, are taken for their LR,
-            and `lr` for that of the only one.
-        config: Its configuration, where it has several.
-        column: The column of the HR pictures. Default: `hr`, or the only column of pictures.
-        split: Its name.
-        data_files: Of the repository, for this split; may have wildcards.
+        scales: Factors that are wanted. Columns of pictures `lr_x2` and so on, beside HR, hold the
+            LR; a column `lr` holds it for the only scale.
+        config: Configuration, where the data set has several.
+        column: Column of the HR pictures. Default: `hr`, or the only column of pictures.
+        split: Name of the split.
+        data_files: Files of the repository that make up this split; may have wildcards.
         revision: Branch, tag or commit. Default: the main branch.
-        streaming: Whether to read it over the network and keep nothing, instead of a download.
+        streaming: Whether to read over the network and keep nothing, instead of a download.
 
     Returns:
-        The pictures, and what tells them from others (JSON values).
+        (pictures, key of the cache for them, JSON values).
 
     Raises:
         UserError: The Hub or the data set cannot be had, or a column is not clear.
     """
+    import datasets
+
     identity = [name, config, column, split, list(data_files)]
     files: list[str] = []
     try:
@@ -96,10 +93,10 @@ def hub_pictures(
             streaming=streaming,
         )
         if streaming:
-            # Here, for its pictures would otherwise be decoded and encoded again.
+            # Before columns are chosen: the pictures would be decoded and encoded again otherwise.
             table = table.decode(False)
         else:
-            version = table._fingerprint
+            version = table._fingerprint  # no public name; caches of earlier versions have it
             if files:
                 paths = [file["filename"] for file in table.cache_files]
                 with FileLock(f"{record}.lock"):
@@ -107,29 +104,31 @@ def hub_pictures(
         table = _choose_columns(table, name, scales, column)
     except UserError:
         raise
-    except Exception as error:  # any of the many ways in which a repository can be no data set
+    except Exception as error:  # a repository can fail to be a data set in many ways
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
     return table, [*identity, version]
 
 
 def _record_of(*facts: object) -> Path:
-    """Where it is kept which files a data set was downloaded to, for a start without a network.
+    """File that records where a data set was downloaded to, for a start without a network.
 
-    (`datasets` finds them again only by what the Hub tells of its files.)
+    (`datasets` finds its files again only by what the Hub tells of them.)
     """
     folder = huggingface_hub.cached_assets_path("super-resolution", "data", "tables")
     return folder / f"{checksum(facts)}.json"
 
 
-def _downloaded_before(record: Path) -> tuple[datasets.Dataset, str]:
-    """The data set, and its fingerprint of then."""
+def _downloaded_before(record: Path) -> tuple["datasets.Dataset", str]:
+    """(data set, fingerprint) as `record` has them."""
+    import datasets
+
     paths, version = json.loads(record.read_text())
     return datasets.concatenate_datasets([datasets.Dataset.from_file(p) for p in paths]), version
 
 
 def _state_of(folder: Path) -> str:
-    """Changes when a file below it does."""
+    """Key of a folder: another one when a file below it changes."""
     files = [
         (str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
@@ -138,10 +137,10 @@ def _state_of(folder: Path) -> str:
 
 
 def _ask_for_data(name: str, revision: str | None) -> tuple[str, list[str]]:
-    """The commit of a data set and the names of its files, neither if it may not be asked for.
+    """(commit, names of the files) of a data set; both are empty if the Hub may not be asked.
 
     Raises:
-        UserError: There is none, or it is a script.
+        UserError: There is no such data set, or it is a script.
     """
     try:
         commit, files = ask_hub("dataset", name, revision) or ("", [])
@@ -162,15 +161,14 @@ def _check_patterns(patterns: Sequence[str], files: Sequence[str], name: str) ->
         pattern for pattern in patterns if not fnmatch.filter(files, pattern.replace("**/", "*"))
     ]
     if files and unknown:
-        others = f" (and {len(files) - 10} more)" if len(files) > 10 else ""
         raise UserError(
             f"The data set {name} has no file {' and no '.join(unknown)}. Its files: "
-            f"{', '.join(files[:10])}{others}."
+            f"{enumerate_first(files)}."
         )
 
 
 def _hr_archives(files: Sequence[str], split: str) -> list[str]:
-    """The archives of HR pictures of a split, where a repository has archives of LR as well."""
+    """Archives of HR pictures of a split, where a repository has archives of LR as well."""
     archives = [file for file in files if file.endswith(ARCHIVES)]
     hr, lr = (
         [file for file in archives if re.search(rf"(?<![a-z]){kind}(?![a-z])", file, re.I)]
@@ -184,11 +182,14 @@ def _hr_archives(files: Sequence[str], split: str) -> list[str]:
 
 
 def _choose_columns(
-    table: datasets.Dataset | datasets.IterableDataset,
+    table: "datasets.Dataset | datasets.IterableDataset",
     name: str,
     scales: Sequence[int],
     column: str | None,
-) -> datasets.Dataset | datasets.IterableDataset:
+) -> "datasets.Dataset | datasets.IterableDataset":
+    """Keeps the columns of HR and of the LR of these scales, undecoded, under our names."""
+    import datasets
+
     image_columns = [
         key for key, kind in table.features.items() if isinstance(kind, datasets.Image)
     ]
@@ -213,48 +214,3 @@ def _choose_columns(
     for key in columns:
         table = table.cast_column(key, datasets.Image(decode=False))
     return table
-
-
-def hub_benchmark(name: str) -> Path:
-    """The folder of a benchmark set's HR pictures, downloaded and unpacked once.
-
-    Args:
-        name: One of `BENCHMARKS` or `ALIASES`.
-
-    Raises:
-        UserError: There is no such benchmark, or it cannot be had.
-    """
-    known = ALIASES.get(name, name)
-    if known not in BENCHMARKS:
-        names = ", ".join(BENCHMARKS)
-        raise UserError(
-            f"{name} is none of the benchmarks that are on the Hub ({names}), and not `sample`. "
-            "Name the folder that it is in by --benchmark_dir."
-        )
-    folder = huggingface_hub.cached_assets_path("super-resolution", "benchmarks", known)
-    with FileLock(folder.with_name(f"{known}.lock")):
-        if not (folder / "HR").is_dir():
-            _unpack_benchmark(known, folder)
-    return folder
-
-
-def _unpack_benchmark(name: str, folder: Path) -> None:
-    repository, file = f"eugenesiow/{name}", f"data/{name}_HR.tar.gz"
-    try:
-        ask_hub("dataset", repository)
-        archive = huggingface_hub.hf_hub_download(repository, file, repo_type="dataset")
-        with tempfile.TemporaryDirectory(dir=folder) as unpacked:
-            with tarfile.open(archive) as tar:
-                tar.extractall(unpacked, filter="data")
-            flat = Path(unpacked, "HR")
-            flat.mkdir(exist_ok=True)
-            for picture in picture_files(Path(unpacked)):
-                picture.rename(flat / picture.name)
-            if (count := len(picture_files(flat))) != BENCHMARKS[name]:
-                raise ValueError(f"it has {count} pictures, not {BENCHMARKS[name]}.")
-            shutil.move(flat, folder / "HR")
-    except (UserError, Exception) as error:  # of the network, the archive, the disk
-        raise UserError(
-            f"The benchmark {name} ({repository} on the Hub) cannot be had: {error} With its "
-            f"pictures in DIR/{name}/HR, use --benchmark_dir DIR."
-        ) from None

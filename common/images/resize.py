@@ -11,7 +11,7 @@ from math import ceil
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
@@ -108,20 +108,6 @@ def crop_to_multiple(images: Tensor, scale: int) -> Tensor:
     """Drops rows at the bottom and columns at the right until `scale` divides both sides."""
     height, width = images.shape[-2:]
     return images[..., : height - height % scale, : width - width % scale]
-
-
-class Bicubic(nn.Module):
-    """The baseline of every table: MATLAB's enlargement, by `scale`, of the 8-bit image.
-
-    `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
-    """
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return imresize(lr.mul(255).round().to(torch.uint8), self.scale).float() / 255
 
 
 def _resize_axis(images: Tensor, axis: int, length: int, factor: float) -> Tensor:

@@ -1,9 +1,8 @@
-"""Pictures as their owners know them: gray or color, transparent or not, of 8 or 16 bits.
+"""Files of pictures: their formats, and what is read from and written to them.
 
-    picture = read(Path("photo.png"))
-    write(picture._replace(pixels=larger), Path("larger.png"))
-
-(For training, `common.data.read_picture` makes all of them 8-bit RGB.)
+picture = read_picture(Path("photo.png"))       # gray or color, transparent or not, 8 or 16 bits
+write_picture(picture._replace(pixels=larger), Path("larger.png"))
+pixels = read_rgb("photo.png")                  # 8-bit RGB, as networks are trained on
 """
 
 import io
@@ -16,14 +15,24 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common.files import replace_file
 
+# The formats that are looked for in folders and written, under the names that Pillow gives them.
 FORMATS = {
-    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP"},
-    **{".tif": "TIFF", ".tiff": "TIFF"},
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
 }
+EXTENSIONS = tuple(FORMATS)
+# A data set of the Hub may have others, which Pillow decodes without another program. (It would
+# have PostScript, for one, run by an interpreter.)
+DECODED = (*FORMATS.values(), "GIF", "PPM", "JPEG2000")
 ORIENTATION, ICC_PROFILE = 0x0112, 0x8773  # tags of EXIF and TIFF
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
@@ -37,8 +46,8 @@ class Picture(NamedTuple):
     Attributes:
         pixels: Gray or RGB, uint8 or uint16, (h, w, 1) or (h, w, 3).
         alpha: Opacity of the same type, (h, w), or None.
-        icc_profile: What its colors mean, or None for sRGB.
-        exif: Who took it when, and so on, but not its orientation; may be empty.
+        icc_profile: Meaning of its colors, or None for sRGB.
+        exif: Camera, date and so on, without the orientation; may be empty.
     """
 
     pixels: np.ndarray
@@ -47,23 +56,48 @@ class Picture(NamedTuple):
     exif: bytes = b""
 
 
-def read(path: Path, max_megapixels: float = 200) -> Picture:
-    """Reads a PNG, JPEG, BMP, WebP or TIFF file.
+def read_rgb(file: str | Path | io.BytesIO) -> np.ndarray:
+    """Decodes a picture as a viewer would show it: upright, in color, transparency over white.
+
+    Args:
+        file: Anything that Pillow opens: 1 to 16 bits, gray, palette, RGB(A), CMYK.
+
+    Returns:
+        RGB, uint8, shape (H, W, 3).
+
+    Raises:
+        OSError, ValueError: The file is no picture, is damaged, or has 32 bits a channel.
+    """
+    with Image.open(file, formats=DECODED) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I;16"):  # Pillow would clip these to 255
+            gray = np.asarray(image).astype(np.float32) / 257
+            return np.repeat(gray.round().astype(np.uint8)[..., None], 3, axis=2)
+        if image.mode in ("I", "F"):
+            raise ValueError("32 bits a channel; save it with 8 or 16")
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return np.array(image.convert("RGB"))
+
+
+def read_picture(path: Path, max_megapixels: float = 200) -> Picture:
+    """Reads a PNG, JPEG, BMP, WebP or TIFF file with all that it holds.
 
     Args:
         path: The file.
-        max_megapixels: That are not too many for the memory.
+        max_megapixels: Limit of the size, which protects the memory.
 
     Raises:
-        ValueError: It is too large, or of a kind that is not enlarged.
-        Exception: Of many kinds, if it is no picture or is damaged.
+        ValueError: The picture is too large, or of a kind that is not enlarged.
+        Exception: Errors of many kinds, if the file is no picture or is damaged.
     """
     with open(path, "rb") as file:
         header = file.read(25)
     if header[:4] in TIFF:
         with tifffile.TiffFile(path) as tiff:
             page: Any = tiff.pages[0]
-            if page.bitspersample > 8:  # of which Pillow reads some kinds only, and as 8
+            if page.bitspersample > 8:  # Pillow reads some kinds of these only, and as 8 bits
                 return _read_tiff(page, len(tiff.pages), max_megapixels)
     try:
         opened = Image.open(path, formats=tuple(FORMATS.values()))
@@ -81,22 +115,22 @@ def read(path: Path, max_megapixels: float = 200) -> Picture:
             array = imagecodecs.png_decode(path.read_bytes())
         else:
             if image.mode in ("CMYK", "LAB"):
-                profile = None  # of what it will no longer be
+                profile = None  # it describes CMYK or LAB, and the picture becomes RGB
             mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
             array = np.array(image.convert(mode + "A" if image.has_transparency_data else mode))
     return _picture(array, orientation, profile, exif)
 
 
-def write(picture: Picture, path: Path, quality: int = 95) -> None:
-    """Writes a picture in the format of the path's ending: all of it, or nothing.
+def write_picture(picture: Picture, path: Path, quality: int = 95) -> None:
+    """Writes a picture in the format of the path's ending, whole or not at all.
 
     What the format cannot hold is left out: 16 bits, but in PNG and TIFF; EXIF in BMP and TIFF, and
     more than 64 KB of it in JPEG; opacity in JPEG and BMP, where the picture is put on white.
 
     Args:
-        picture: What to write.
-        path: Is replaced if it is there.
-        quality: 1 to 100, of JPEG and WebP.
+        picture: The picture.
+        path: The file; one that is there is replaced.
+        quality: 1 to 100, for JPEG and WebP.
 
     Raises:
         OSError: There is no room, for example.
@@ -141,7 +175,7 @@ def write(picture: Picture, path: Path, quality: int = 95) -> None:
 
 
 def check_size(path: Path, height: int, width: int) -> None:
-    """Checks that a picture of so many pixels can be written there.
+    """Checks that the format of a file can hold a picture of so many pixels.
 
     Raises:
         ValueError: The format of the path's ending does not allow it.
@@ -156,10 +190,10 @@ def check_size(path: Path, height: int, width: int) -> None:
 
 
 def _exif(tags: Image.Exif) -> bytes:
-    """Nothing where they break the rules, which is no reason to do without the picture."""
+    """EXIF as bytes; empty where Pillow cannot write it, since the picture matters more."""
     try:
         return tags.tobytes() if tags else b""
-    except Exception:  # of the numbers in them, of many kinds
+    except Exception:  # errors of many kinds, from the numbers in the tags
         return b""
 
 
@@ -174,7 +208,7 @@ def _check(width: int, height: int, pages: int, max_megapixels: float) -> None:
 
 
 def _read_tiff(page: Any, pages: int, max_megapixels: float) -> Picture:
-    """Of 16 bits."""
+    """Reads a page of 16 bits a channel."""
     _check(page.imagewidth, page.imagelength, pages, max_megapixels)
     kind = page.photometric.name
     channels = {"MINISBLACK": (1, 2), "RGB": (3, 4)}.get(kind, ())
@@ -196,7 +230,7 @@ def _read_tiff(page: Any, pages: int, max_megapixels: float) -> Picture:
 
 
 def _picture(array: np.ndarray, orientation: int, profile: bytes | None, exif: bytes) -> Picture:
-    """From an array of 1 to 4 channels."""
+    """Picture from an array of 1 to 4 channels, (h, w) or (h, w, c)."""
     array = _upright(array.reshape(*array.shape[:2], -1), orientation)
     if array.shape[2] in (2, 4):
         return Picture(array[..., :-1], array[..., -1], profile, exif)
@@ -220,7 +254,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _without_axis(array: np.ndarray) -> np.ndarray:
-    """Gray as libraries want it, (h, w); the others as they are."""
+    """Array (h, w) of a gray one, as libraries want it; others stay as they are."""
     return array[..., 0] if array.shape[2] == 1 else array
 
 
@@ -229,7 +263,7 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """The picture as a viewer shows it, (h, w, c), by EXIF's orientation, 1 to 8."""
+    """Picture as a viewer shows it, (h, w, c), by the orientation of EXIF, 1 to 8."""
     if orientation in (5, 6, 7, 8):  # rows and columns change places
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

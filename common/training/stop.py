@@ -1,10 +1,11 @@
-"""Stopping between two steps when somebody asks for it: all processes after the same one."""
+"""Stopping between two steps when somebody asks for it: all processes stop after the same step."""
 
 import atexit
 import multiprocessing
 import multiprocessing.util  # so that its own clean-up comes after ours
 import os
 import signal
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -12,37 +13,26 @@ from typing import Any
 import torch
 from torch import distributed
 
-# A terminal that is closed sends the third, and SLURM, if it is asked to, the fourth before a job's
-# time is up. (Windows has neither.)
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
-    if hasattr(signal, name)
-]
+from common.workers import SIGNALS
+
 PARENT = os.getppid()  # as early as possible: it could end while we read pictures
 
 
-def ignore_signals(worker: int = 0) -> None:
-    """For the loader's processes: a signal to a whole group of processes is for their parent."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def kill_children() -> None:
-    """Ends the loader's processes, which do not heed the SIGTERM of Python at its end."""
+    """Ends the processes of the loader, which ignore the SIGTERM that Python sends at its end."""
     for child in multiprocessing.active_children():
         child.kill()
 
 
 class StopRequest:
-    """Takes the `SIGNALS` as wishes to stop, and the launcher's death like SIGTERM.
+    """Takes the signals of `common.workers` as wishes to stop, and the launcher's death as SIGTERM.
 
     `accelerate launch` and torchrun start the training as a process of its own, which would
     otherwise live on if they are killed. A second Ctrl-C ends the program at once.
     """
 
     def __init__(self) -> None:
-        """To be made on all processes at the same time."""
+        """Begins to listen; all processes call it at the same time."""
         self._received = 0  # the number of the signal
         self._received_at = 0.0
         launched = {"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
@@ -51,9 +41,11 @@ class StopRequest:
         self._sent: tuple[Any, torch.Tensor] | None = None  # and its result, once it is there
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             self._group = distributed.new_group(backend="gloo")
-        for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it for SIGHUP
-                signal.signal(number, self._receive)
+        self._handlers: dict[int, Any] = {}  # those before, by signal
+        if threading.current_thread() is threading.main_thread():  # Python allows no other
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP: so do we
+                    self._handlers[number] = signal.signal(number, self._receive)
         atexit.register(kill_children)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -70,11 +62,11 @@ class StopRequest:
                 os.write(2, text.encode())  # print() could be the very thing that it interrupts
 
     def after_step(self) -> signal.Signals | None:
-        """The signal to stop for, the same on all processes, which must call this every step.
+        """Signal to stop for, the same on all processes, which must call this after every step.
 
         With several processes it is known one step later: each sends what it received, and reads
-        what all had sent a step before. So none waits for a GPU, nor for others, unless they are
-        more than a step behind.
+        what all had sent a step before. So no process waits for a GPU, or for other processes
+        unless they are more than a step behind.
         """
         if self._launcher not in (None, os.getppid()):
             self._received = self._received or signal.SIGTERM
@@ -88,12 +80,14 @@ class StopRequest:
         return None
 
     def close(self) -> None:
-        """Ends the exchange; to be called before the processes part."""
+        """Ends the exchange, before the processes part, and no longer takes signals."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         self._sent_last()
         self._sent = self._group = None
 
     def _sent_last(self) -> int:
-        """The largest number that any process sent when they last did."""
+        """Largest number that any process sent at the last exchange."""
         if self._sent is None:
             return 0
         work, numbers = self._sent

@@ -1,0 +1,244 @@
+"""Decoded pictures, made once and then memory-mapped: the file that patches are cut from.
+
+pictures, errors = decode_pictures(find_pictures(Path("photos"), [2]), [2])
+pixels = pictures.hr(0)  # (H, W) elements of three bytes; pictures.lr(0, scale=2)
+"""
+
+import inspect
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from common.data.find import Source
+from common.errors import UserError
+from common.files import checksum
+from common.images import resize
+from common.images.formats import read_rgb
+from common.images.resize import crop_to_multiple, imresize
+from common.images.tensors import to_tensor
+from common.workers import count_cores
+
+if TYPE_CHECKING:
+    import datasets
+
+# Version of the table that `_decode` makes. Whoever edits what stands in DECODING gets new tables
+# by himself: the table of another code has another key. A release that decodes as before, but from
+# other words, sets KNOWN_CODE anew; one that decodes otherwise sets LAYOUT as well.
+LAYOUT = 1
+KNOWN_CODE = "0"
+
+
+class Pictures:
+    """Decoded pictures, HR and LR, in a memory-mapped Arrow file.
+
+    A picture is a view of the file: (H, W) elements of three bytes, R, G and B. Elements are
+    cropped, flipped and transposed several times as fast as a third axis of single bytes.
+    """
+
+    def __init__(self, table: "datasets.Dataset", rows: Sequence[int]) -> None:
+        self.table = table
+        self.rows = list(rows)
+        facts = table.select_columns(["name", "height", "width"])[self.rows]
+        self.names: list[str] = facts["name"]
+        self.sizes = np.array([facts["height"], facts["width"]]).T  # (len(self), 2), of HR
+        self._views: dict[tuple[str, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:  # a view would travel to a worker as a copy
+        return self.__dict__ | {"_views": {}}
+
+    def hr(self, index: int) -> np.ndarray:
+        """(H, W) pixels."""
+        return self._pixels("hr", index, *self.sizes[index])
+
+    def lr(self, index: int, scale: int) -> np.ndarray:
+        """(H // scale, W // scale) pixels."""
+        return self._pixels(f"lr_x{scale}", index, *self.sizes[index] // scale)
+
+    def checksum(self) -> str:
+        """Eight digits for their names and sizes, by which a checkpoint knows its pictures."""
+        return checksum([self.names, self.sizes.tolist()])[:8]
+
+    def subset(self, indices: Sequence[int]) -> "Pictures":
+        """Selects pictures by their numbers; the file stays the same."""
+        return Pictures(self.table, [self.rows[index] for index in indices])
+
+    def _pixels(self, column: str, index: int, height: int, width: int) -> np.ndarray:
+        if (column, index) not in self._views:
+            # The buffers of the file itself: a single element of an Arrow array is a copy.
+            cell = self.table.data.column(column).slice(self.rows[index], 1).chunk(0)
+            _, offsets, data = cell.buffers()
+            start = np.frombuffer(offsets, np.int64)[cell.offset]
+            pixels = np.frombuffer(data, "V3", height * width, start)
+            self._views[column, index] = pixels.reshape(height, width)
+        return self._views[column, index]
+
+
+def decode_pictures(
+    sources: Iterable[Source],
+    scales: Sequence[int],
+    identity: Any = None,
+    folder: Path | None = None,
+) -> tuple[Pictures, dict[str, str]]:
+    """Decodes pictures and makes their LR, or finds the result of an earlier start in the cache.
+
+    Where several processes start together, one decodes and the others wait.
+
+    Args:
+        sources: The pictures before they are decoded.
+        scales: Factors from LR to HR.
+        identity: Key of the cache, JSON values. The pictures are decoded again when it changes.
+            Default: the paths, sizes and times of the files.
+        folder: Folder of the cache. Default: that of `datasets` (`HF_DATASETS_CACHE`).
+
+    Returns:
+        (pictures, errors). errors: the reason for each picture that could not be read, by its name.
+
+    Raises:
+        UserError: The cache cannot be written.
+    """
+    identity = identity or [
+        [key, value if key == "name" else _state(value)]
+        for source in sources
+        for key, value in source.items()
+    ]
+    fingerprint = checksum([_layout(), identity, list(scales)])
+    columns = {"name": "string", "error": "string", "height": "int32", "width": "int32"}
+    columns |= dict.fromkeys(("hr", *(f"lr_x{scale}" for scale in scales)), "large_binary")
+    import datasets  # takes a second, for which somebody who enlarges a picture need not wait
+
+    cache = folder or Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        datasets.disable_progress_bars()  # its bar knows no total; ours does
+        with FileLock(cache / f"pictures-{fingerprint}.lock"):
+            table = datasets.Dataset.from_generator(
+                _decode,
+                # Tuples: `datasets` would take a list for shards and call us once for each element.
+                gen_kwargs={
+                    "sources": tuple(sources) if isinstance(sources, list) else sources,
+                    "scales": tuple(scales),
+                },
+                features=datasets.Features(
+                    {key: datasets.Value(kind) for key, kind in columns.items()}
+                ),
+                fingerprint=fingerprint,
+                cache_dir=str(cache),
+                writer_batch_size=4,  # pictures in memory; the default of 1000 takes gigabytes
+            )
+    except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+        raise UserError(
+            f"Cannot write the decoded pictures to {cache}: {error.__cause__ or error}. "
+            "Set HF_DATASETS_CACHE to a folder with room for them."
+        ) from error
+    finally:
+        datasets.enable_progress_bars()
+
+    facts = table.select_columns(["name", "error"])[:]
+    errors = {
+        name: error for name, error in zip(facts["name"], facts["error"], strict=True) if error
+    }
+    return Pictures(table, [row for row, error in enumerate(facts["error"]) if not error]), errors
+
+
+def _layout() -> int | str:
+    """Version of the table: LAYOUT, or a key of its own for code that somebody has edited."""
+    code = checksum([inspect.getsource(part) for part in DECODING])
+    return LAYOUT if code == KNOWN_CODE else code
+
+
+def _state(file: dict[str, Any]) -> list[Any]:
+    """Path, size and time of a file; a broken link has a path only."""
+    if not os.path.exists(file["path"]):
+        return [file["path"]]
+    status = os.stat(file["path"])
+    return [file["path"], status.st_size, status.st_mtime_ns]
+
+
+def _decode(sources: Iterable[Source], scales: Sequence[int]) -> Iterator[dict[str, Any]]:
+    workers = min(16, count_cores())  # threads do: Pillow and PyTorch release the interpreter
+    decode = partial(_decode_one, scales)
+    numbered = enumerate(sources)
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(
+            total=len(sources) if isinstance(sources, Sized) else None,
+            desc="Decoding",
+            unit=" pictures",
+            leave=False,
+            disable=None,
+        ) as bar,
+    ):
+        while some := list(islice(numbered, 2 * workers)):
+            for row in pool.map(decode, *zip(*some, strict=True)):
+                yield row
+                bar.update()
+
+
+def _fetch(file: dict[str, Any]) -> dict[str, Any]:
+    """Adds its bytes to a file that is on the Hub; any other file stays as it is.
+
+    Raises:
+        UserError: The Hub does not give the file. (A picture that cannot be decoded is no such
+            error, since the others can.)
+    """
+    if file["bytes"] is None and "hf://" in (file["path"] or ""):
+        try:
+            with fsspec.open(file["path"]) as opened:
+                return file | {"bytes": opened.read()}
+        except Exception as error:
+            raise UserError(f"Cannot read {file['path']}: {error}") from None
+    return file
+
+
+def _read_file(file: dict[str, Any]) -> np.ndarray:
+    if file["bytes"] is not None:
+        return read_rgb(io.BytesIO(file["bytes"]))
+    with fsspec.open(file["path"]) as opened:  # also inside of an archive: zip://a.png::b.zip
+        return read_rgb(opened)
+
+
+def _decode_one(scales: Sequence[int], number: int, source: Source) -> dict[str, Any]:
+    """Decodes one picture into a row of the table, or into a row with the reason why it cannot."""
+    source = source | {key: _fetch(source[key]) for key in source if key != "name" and source[key]}
+    file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
+    path = (file["path"] or "").partition("::")[0]  # in an archive: zip://a.png::b.zip
+    name = source.get("name") or f"row {number} ({Path(path).name})"
+    row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
+    row |= {f"lr_x{scale}": b"" for scale in scales}
+    try:
+        hr = _read_file(file)
+        pixels = {"hr": hr}
+        for scale in scales:
+            if not source.get(f"lr_x{scale}"):
+                small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
+                pixels[f"lr_x{scale}"] = small.movedim(0, -1).contiguous().numpy()
+                continue
+            lr = pixels[f"lr_x{scale}"] = _read_file(source[f"lr_x{scale}"])
+            if any(
+                high // scale != low for high, low in zip(hr.shape[:2], lr.shape[:2], strict=True)
+            ):
+                raise ValueError(
+                    f"its LR picture is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} "
+                    f"of {hr.shape[1]}x{hr.shape[0]}"
+                )
+        row |= {"height": hr.shape[0], "width": hr.shape[1]}
+        return row | {key: value.tobytes() for key, value in pixels.items()}
+    except Exception as error:  # decoders raise errors of many kinds for a damaged file
+        return row | {"error": f"{error}" or type(error).__name__}
+
+
+# All code that decides about a pixel of the table.
+DECODING = (read_rgb, resize, _read_file, _decode_one)

@@ -1,0 +1,180 @@
+"""From the command line to the pictures of a run: of a folder, of the Hub, or a stream."""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from common.data.cache import Pictures, decode_pictures
+from common.data.find import SAMPLE_TRAIN, Source, find_pictures, sample_pictures
+from common.data.hub_sets import hub_pictures
+from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
+from common.data.stream import Part, PatchStream, PictureStream
+from common.errors import UserError
+from common.files import checksum
+from common.tables import enumerate_first, plural
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class TrainingPictures(NamedTuple):
+    """Pictures of a run.
+
+    Attributes:
+        patches: Training patches, from decoded pictures or from a stream.
+        validation: Validation pictures, at each scale.
+        source: Name of the data set or folder.
+    """
+
+    patches: PatchDataset | PatchStream
+    validation: list[BenchmarkDataset]
+    source: str
+
+
+def load_pictures(
+    args: argparse.Namespace, scales: Sequence[int], say: Callable[[str], None]
+) -> TrainingPictures:
+    """Decodes the pictures that a command line names, or finds them in the cache.
+
+    Args:
+        args: Options of a training script.
+        scales: Factors that the network is trained for.
+        say: Function that prints a line for the user.
+
+    Raises:
+        UserError: The pictures cannot be had or used.
+    """
+    return _Loader(args, scales, say).load()
+
+
+class _Loader:
+    """Loads the pictures that a command line names, and says which ones it leaves out."""
+
+    def __init__(
+        self, args: argparse.Namespace, scales: Sequence[int], say: Callable[[str], None]
+    ) -> None:
+        self.args, self.scales, self.say = args, scales, say
+
+    def load(self) -> TrainingPictures:
+        args = self.args
+        training, identity, validation_dir = self._training()
+        is_stream = args.streaming and not args.max_train_images
+        if not is_stream:
+            pictures = self._decode(training, identity)
+        if validation_dir:
+            validation = self._decode(find_pictures(validation_dir, self.scales))
+        elif args.validation_split:
+            validation = self._decode(
+                *self._hub_pictures(args.validation_split, args.validation_data_files)
+            )
+        else:
+            pictures, validation = split_off_validation(pictures)
+        if too_small := too_small_to_score(validation, self.scales):
+            raise UserError(
+                f"Too small to validate on: {enumerate_first(too_small)}. Remove them, or name "
+                "larger pictures with --validation_data_dir."
+            )
+        patches = self._stream(training, identity) if is_stream else self._patches_of(pictures)
+        benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
+        return TrainingPictures(patches, benchmarks, f"{args.train_data_dir or args.dataset_name}")
+
+    def _training(self) -> tuple[Any, list[Any] | None, Path | None]:
+        """(training pictures, key of the cache for them, folder to validate on)."""
+        args = self.args
+        sources: Any
+        identity = None
+        validation_dir = args.validation_data_dir
+        if args.train_data_dir:
+            train_dir = args.train_data_dir
+            if all((train_dir / name).is_dir() for name in ("train", "val")):
+                validation_dir = validation_dir or train_dir / "val"
+                train_dir = train_dir / "train"
+            sources = find_pictures(train_dir, self.scales)
+        elif args.dataset_name == "sample":
+            sources = sample_pictures(SAMPLE_TRAIN)
+        else:
+            sources, identity = self._hub_pictures(args.train_split, args.data_files)
+        if first := args.max_train_images:
+            if isinstance(sources, Sized):
+                first = min(first, len(sources))
+            sources = sources[:first] if isinstance(sources, list) else sources.take(first)
+            identity = identity and [*identity, first]
+        return sources, identity, validation_dir
+
+    def _hub_pictures(self, split: str, files: Sequence[str]) -> tuple[Iterable[Source], list[Any]]:
+        args = self.args
+        return hub_pictures(
+            args.dataset_name,
+            self.scales,
+            config=args.dataset_config_name,
+            column=args.image_column,
+            split=split,
+            data_files=files,
+            revision=args.dataset_revision,
+            streaming=args.streaming,
+        )
+
+    def _decode(self, sources: Iterable[Source], identity: list[Any] | None = None) -> Pictures:
+        pictures, errors = decode_pictures(sources, self.scales, identity)
+        self._report_errors(pictures, errors)
+        return pictures
+
+    def _patches_of(self, pictures: Pictures) -> PatchDataset:
+        args = self.args
+        patches = PatchDataset(pictures, self.scales, args.patch_size, args.batch_size, args.seed)
+        if patches.too_small:
+            self.say(
+                f"Left out {len(patches.too_small)} of {plural(len(pictures), 'picture')}, which "
+                f"are smaller than a patch of {args.patch_size}x{args.patch_size}: "
+                f"{enumerate_first(patches.too_small)}"
+            )
+        return patches
+
+    def _patches_of_part(self, part: Part) -> PatchDataset:
+        self._report_errors(part.pictures, part.errors)
+        return self._patches_of(part.pictures)
+
+    def _report_errors(self, pictures: Pictures, errors: dict[str, str]) -> None:
+        """Says which pictures could not be read.
+
+        Raises:
+            UserError: They are too many.
+        """
+        if not errors:
+            return
+        all_pictures = len(pictures) + len(errors)
+        reasons = enumerate_first([f"{name} ({error})" for name, error in errors.items()])
+        message = f"{len(errors)} of {plural(all_pictures, 'picture')}: {reasons}"
+        if not len(pictures) or len(errors) > max(3, all_pictures / 100):
+            raise UserError(
+                f"Cannot read {message}. Up to three, or 1 %, would be left out. Mend or remove "
+                "them."
+            )
+        self.say(f"Left out {message}")
+
+    def _stream(self, table: "datasets.IterableDataset", identity: Any) -> PatchStream:
+        import datasets
+
+        args = self.args
+        size = args.streaming_images
+        facts = [identity, self.scales, size, args.seed, str(args.output_dir.resolve())]
+        folder = Path(datasets.config.HF_DATASETS_CACHE) / f"stream-{checksum(facts)}"
+        stream = PictureStream(table, self.scales, size, args.seed, identity, folder)
+        steps_per_part = max(1, size * args.patches_per_image // args.batch_size)
+        return PatchStream(stream, steps_per_part, self._patches_of_part)
+
+
+def split_off_validation(pictures: Pictures) -> tuple[Pictures, Pictures]:
+    """Divides pictures into those to train on and the last ones, a tenth but 1 to 10, to validate.
+
+    Raises:
+        UserError: There is only one picture.
+    """
+    if len(pictures) < 2:
+        raise UserError(
+            "One training picture leaves none to validate on. Add more, or name others with "
+            "--validation_data_dir."
+        )
+    border = len(pictures) - min(10, max(1, len(pictures) // 10))
+    return pictures.subset(range(border)), pictures.subset(range(border, len(pictures)))

@@ -1,0 +1,173 @@
+"""Training patches, each a function of seed and number, and whole pictures to evaluate on.
+
+    lr, hr = PatchDataset(pictures, [2], patch_size=128, batch_size=32, seed=0)[7]
+    name, lr, hr = BenchmarkDataset(pictures, scale=2)[0]
+
+All pixels are uint8. They become floats on the device (`common.images.tensors.to_float`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.data.cache import Pictures
+from common.errors import UserError
+from common.images.resize import crop_to_multiple
+from common.images.tensors import to_tensor
+from common.metrics import can_be_scored
+from common.tables import plural
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """An endless sequence of training patches: patch `i` is a function of pictures, seed and i.
+
+    There is no epoch, no shuffling and no state of a worker. The same numbers give the same bytes
+    for any number of workers and processes, and a run that resumes starts at a later number. Every
+    picture is equally likely, then every position in it, then each of the 8 flips and rotations.
+    The patches of a batch have one scale, a function of seed and step.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        scales: Sequence[int],
+        patch_size: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            pictures: Decoded pictures with the LR of these scales.
+            scales: Factors from LR to HR, each as likely as another.
+            patch_size: Side of an HR patch in pixels, a multiple of every scale.
+            batch_size: Patches of a step, over all processes.
+            seed: Whole number, at least 0.
+
+        Raises:
+            ValueError: `patch_size` is no multiple of a scale.
+            UserError: All pictures are smaller than a patch.
+        """
+        for scale in scales:
+            if patch_size % scale:
+                raise ValueError(f"patch_size {patch_size} is not a multiple of scale {scale}")
+        large = np.all(pictures.sizes >= patch_size, axis=1)
+        self.too_small = [name for name, ok in zip(pictures.names, large, strict=True) if not ok]
+        if not large.any():
+            raise UserError(
+                f"All {len(pictures)} training pictures are smaller than a patch of {patch_size}x"
+                f"{patch_size} pixels. Choose a smaller --patch_size or larger pictures."
+            )
+        self.pictures = pictures.subset(np.flatnonzero(large).tolist())
+        self.scales, self.patch_size = scales, patch_size
+        self.batch_size, self.seed = batch_size, seed
+        self.positions: dict[int, Sequence[int]] = {}  # a stream has some (`common.data.stream`)
+
+    def portions(
+        self, begin: int, end: int, agree: Callable[[str], str], deletes: bool
+    ) -> Iterator[tuple["PatchDataset", range]]:
+        """The same as `PatchStream.portions`: here, one portion for all steps."""
+        yield self, range(begin, end)
+
+    def fingerprint(self) -> list[int | str]:
+        """Number and checksum of the pictures, by which a checkpoint knows them."""
+        return [len(self.pictures), self.pictures.checksum()]
+
+    def difference_from(self, fingerprint: Sequence[int | str]) -> str:
+        """How these pictures differ from those of a fingerprint; "" if they do not."""
+        number, checksum = fingerprint
+        if number != len(self.pictures):
+            return f"there were {number} training pictures and are {len(self.pictures)}"
+        if checksum != self.pictures.checksum():
+            return "the names or sizes of the training pictures are others"
+        return ""
+
+    def in_banner(self) -> str:
+        megapixels = self.pictures.sizes.prod(axis=1).sum() / 1e6
+        return f"{len(self.pictures)} to train on ({megapixels:.1f} megapixels)"
+
+    def in_card(self, source: str) -> str:
+        return f"{plural(len(self.pictures), 'picture')} of {source}"
+
+    def scale(self, step: int) -> int:
+        """Scale of all patches of a step."""
+        # The third number gives other draws than those of `_uniform`.
+        generator = np.random.default_rng((self.seed, step, 1))
+        return self.scales[int(generator.integers(len(self.scales)))]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Cuts patch `index`: LR and HR, uint8, (3, side, side) each; HR has side `patch_size`."""
+        lr, hr = self.__getitems__([index])
+        return lr[0], hr[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Cuts patches of one step: LR (N, 3, h, w) and HR (N, 3, H, W), uint8, channels last."""
+        scale = self.scale(indices[0] // self.batch_size)
+        lr_size = self.patch_size // scale
+        lr = np.empty((len(indices), lr_size, lr_size), "V3")
+        hr = np.empty((len(indices), self.patch_size, self.patch_size), "V3")
+        for number, index in enumerate(indices):
+            choice, row, column, orientation = _uniform(self.seed, index // 4096)[index % 4096]
+            picture = int(choice * len(self.pictures))
+            lr_pixels = self.pictures.lr(picture, scale)
+            top = int(row * (lr_pixels.shape[0] - lr_size + 1))
+            left = int(column * (lr_pixels.shape[1] - lr_size + 1))
+            orientation = int(orientation * 8)
+            lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
+            hr[number] = _crop(
+                self.pictures.hr(picture),
+                top * scale,
+                left * scale,
+                self.patch_size,
+                orientation,
+            )
+        lr_batch, hr_batch = (
+            to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)
+        )
+        return lr_batch, hr_batch
+
+
+def too_small_to_score(pictures: Pictures, scales: Sequence[int]) -> list[str]:
+    """Names of the pictures that the metrics cannot score at one of the scales."""
+    return [
+        name
+        for name, (height, width) in zip(pictures.names, pictures.sizes, strict=True)
+        if not all(can_be_scored(height, width, scale) for scale in scales)
+    ]
+
+
+class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):
+    """Whole pictures: `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale)."""
+
+    def __init__(self, pictures: Pictures, scale: int) -> None:
+        self.pictures, self.scale = pictures, scale
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor]:
+        lr, hr = (
+            to_tensor(np.array(pixels).view(np.uint8).reshape(*pixels.shape, 3))
+            for pixels in (self.pictures.lr(index, self.scale), self.pictures.hr(index))
+        )
+        return self.pictures.names[index], lr, crop_to_multiple(hr, self.scale)
+
+
+@lru_cache(maxsize=2)
+def _uniform(seed: int, block: int) -> np.ndarray:
+    """Four random numbers in [0, 1) for each patch of a block of 4096, drawn at once for speed."""
+    return np.random.default_rng((seed, block)).random((4096, 4))
+
+
+def _crop(pixels: np.ndarray, top: int, left: int, size: int, orientation: int) -> np.ndarray:
+    """Cuts a square of pixels and turns it into one of 8 orientations."""
+    patch = pixels[top : top + size, left : left + size]
+    if orientation:
+        patch = patch.copy()  # rows of a large picture lie far apart, which makes turning slow
+    if orientation & 1:
+        patch = patch[:, ::-1]
+    if orientation & 2:
+        patch = patch[::-1]
+    return patch.T if orientation & 4 else patch

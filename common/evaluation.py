@@ -1,0 +1,104 @@
+"""A network over a benchmark, on all processes; what it scores and what it costs."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common.data.patches import BenchmarkDataset
+from common.images.resize import imresize
+from common.images.tensors import to_float
+from common.metrics import Metric, psnr_y, score, ssim_y, to_uint8
+from common.network import SuperResolutionModel
+
+
+class Bicubic(nn.Module):
+    """Baseline of every table: MATLAB's bicubic enlargement of the 8-bit image.
+
+    `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return imresize(lr.mul(255).round().to(torch.uint8), self.scale).float() / 255
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    benchmark: BenchmarkDataset,
+    device: torch.device,
+    metrics: Sequence[Metric] = (psnr_y, ssim_y),
+    on_image: Callable[[int, Tensor], None] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Super-resolves and scores every picture of a benchmark; the processes share the pictures.
+
+    Args:
+        model: Network in evaluation mode, RGB in [0, 1], (1, 3, h, w) -> (1, 3, h * scale,
+            w * scale).
+        benchmark: Pictures to score.
+        device: Device of the model.
+        metrics: Metrics of `common.metrics`.
+        on_image: Function that gets the number and the SR, uint8, (3, H, W), of each picture, in
+            the process that made it.
+
+    Returns:
+        On every process the same: the scores of each picture and the `seconds` of its forward pass,
+        by the name of the picture.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    state = PartialState()
+    mine = range(state.process_index, len(benchmark), state.num_processes)
+    results: dict[str, dict[str, float]] = {}
+    hidden = None if state.is_main_process else True  # None: the bar is shown on a terminal only
+    for index in tqdm(mine, desc="Evaluating", leave=False, disable=hidden):
+        name, lr, hr = benchmark[index]
+        lr, hr = to_float(lr, device)[None], to_float(hr, device)
+        if not results:
+            model(lr)  # the first pass also loads kernels, which must not be timed
+        start = _now(device)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 all through
+            sr = model(lr)[0]
+        seconds = _now(device) - start
+        results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
+        if on_image:
+            on_image(index, to_uint8(sr))
+    gathered = {name: result for part in gather_object([results]) for name, result in part.items()}
+    return {name: gathered[name] for name in benchmark.pictures.names}
+
+
+def mean_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Means over the pictures of a benchmark, the figures that papers print."""
+    keys = next(iter(results.values()))
+    return {key: statistics.fmean(result[key] for result in results.values()) for key in keys}
+
+
+def count_multiply_adds(model: SuperResolutionModel) -> int:
+    """Multiply-adds of one forward pass with an output of 1280x720 pixels, as the SR papers count.
+
+    Convolutions and linear layers count, at `model.scale`. Where the scale does not divide 1280,
+    the count for the next smaller picture is extrapolated.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width = 720 // model.scale, 1280 // model.scale
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to("meta")(torch.empty(1, 3, height, width, device="meta"))
+    flops = counter.get_total_flops() * (1280 * 720) / (height * width * model.scale**2)
+    return round(flops / 2)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, read when the device has done all its work."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

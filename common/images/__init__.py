@@ -1,0 +1,1 @@
+"""Pixels in, pixels out: no options, no network, no seed, no processes."""

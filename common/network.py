@@ -1,0 +1,121 @@
+"""The base of all networks: what a network must say of itself to be saved, loaded and applied."""
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import load_file, save
+from torch import nn
+
+from common.card import model_card
+from common.errors import UserError
+from common.files import replace_file
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
+    """Base of the networks.
+
+    `forward(lr)`: RGB (N, 3, h, w) in [0, 1] -> (N, 3, h * scale, w * scale).
+
+    A network is saved with the arguments of its constructor, which must be JSON values, and with
+    the name of its script, by which `common.hub.load_model` finds the class again.
+
+    Attributes:
+        arguments: Arguments of the constructor, with the defaults of those that were not given.
+        scales: Factors that the network is trained to enlarge by.
+        scale: Factor by which `forward(lr)` enlarges, at first the smallest of `scales`.
+        attention_window: For a network that takes means of the whole picture: side of the part of
+            the picture, in pixels of LR, to take them over instead; 0 for the whole. None for
+            networks without such means.
+    """
+
+    arguments: dict[str, Any]
+    attention_window: int | None = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "SuperResolutionModel":
+        model = super().__new__(cls, *args, **kwargs)
+        # (Partial: copy.deepcopy calls this without arguments, and then sets all attributes.)
+        given = inspect.signature(cls.__init__).bind_partial(model, *args, **kwargs)
+        given.apply_defaults()
+        _, *arguments = given.arguments.items()  # without `self`
+        model.__dict__["arguments"] = dict(arguments)  # nn.Module is not set up yet
+        return model
+
+    def __init__(self, scales: Sequence[int]) -> None:
+        super().__init__()
+        if not scales or min(scales) < 2:
+            raise ValueError(f"scales must be 2 or more, not {', '.join(map(str, scales)) or None}")
+        self.scales = sorted(set(scales))
+        self.scale = self.scales[0]
+
+    @property
+    def margin(self) -> int:
+        """Pixels of LR around a tile that have a part in the result of the tile.
+
+        Raises:
+            UserError: The network does not say, so it cannot be applied in tiles.
+        """
+        raise UserError(
+            f"{type(self).__name__} cannot be applied in tiles, since it has no `margin`. Give "
+            "--tile 0, or add that property to its class."
+        )
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Name of the network: `a2n` for the one in `train_a2n.py`."""
+        return Path(inspect.getfile(cls)).stem.removeprefix("train_")
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Makes the README.md of a folder that has none yet."""
+        return ModelCard(model_card(type(self).__name__, self.architecture(), self.scales))
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and configuration; at any moment the old or the new files are there.
+
+        (`save_pretrained` of the mixin deletes the old configuration first. On a full disk nothing
+        would be left.)
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"architecture": self.architecture(), **self.arguments}
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        replace_file(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+        replace_file(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        map_location: str = "cpu",
+        strict: bool = True,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **arguments: Any,
+    ) -> "SuperResolutionModel":
+        model = cls(**arguments)
+        path = Path(model_id, WEIGHTS)
+        if not path.parent.is_dir():
+            path = Path(
+                hf_hub_download(
+                    model_id,
+                    WEIGHTS,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            )
+        model.load_state_dict(load_file(path, device=map_location), strict=strict)
+        return model.eval()

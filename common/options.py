@@ -1,0 +1,220 @@
+"""Command lines: a parser that shows every default and tells all mistakes in one message.
+
+    parser = Parser(__file__, __doc__)
+    recipe = parser.group("recipe")
+    recipe.add_argument("--scale", type=whole(least=2), default=3, help="factor of enlargement")
+    args = parser.parse_args()
+
+Options under the heading `recipe` decide about the weights. They may not change when a run resumes.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any, NoReturn
+
+# A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
+Check = Callable[[argparse.Namespace], Iterable[str]]
+Condition = Callable[[argparse.Namespace], bool]
+
+LARGEST = 10**9  # whole numbers above it are mistakes, and some would take all memory
+
+
+class Arguments(argparse.Namespace):
+    """Parsed options, and two facts about them that `vars` leaves out.
+
+    Attributes:
+        command: Command line, `python train_a2n.py --scale 2`.
+        recipe: Names of the options that decide about the weights.
+    """
+
+    __slots__ = ("command", "recipe")
+
+    command: str
+    recipe: frozenset[str]
+
+
+class Group:
+    """Options under one heading of `--help`."""
+
+    def __init__(self, title: str, group: argparse._ActionsContainer) -> None:
+        self.title, self._group = title, group
+        self.recipe: dict[str, Condition] = {}  # by option: when it belongs to the recipe
+
+    def add_argument(
+        self, *names: str, recipe_if: Condition | None = None, **settings: Any
+    ) -> argparse.Action:
+        """Adds an option as argparse does, with its default in the help.
+
+        Args:
+            *names: Names of the option.
+            recipe_if: Condition under which the option belongs to the recipe. Default: always in
+                the group `recipe`, never in others.
+            **settings: What argparse takes.
+        """
+        action = self._group.add_argument(*names, **_with_default(settings))
+        if recipe_if or self.title == "recipe":
+            self.recipe[action.dest] = recipe_if or (lambda args: True)
+        return action
+
+    def exclusive(self, required: bool = False) -> "Group":
+        """Group within this one. A command line can have only one of its options."""
+        inner = Group(self.title, self._group.add_mutually_exclusive_group(required=required))
+        inner.recipe = self.recipe
+        return inner
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a script.
+
+    Attributes:
+        checks: Checks of several options together, for a command line whose options are valid each.
+    """
+
+    def __init__(self, script: str, description: str | None) -> None:
+        """
+        Args:
+            script: `__file__` of the script.
+            description: Docstring of the script.
+        """
+        self.checks: list[Check] = []
+        self._groups: list[Group] = []
+        super().__init__(
+            prog=Path(script).name,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            exit_on_error=False,
+        )
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # type: ignore[override]
+        """Adds an option as argparse does, with its default in the help."""
+        return super().add_argument(*names, **_with_default(settings))
+
+    def group(self, title: str, description: str | None = None) -> Group:
+        """Adds a heading of `--help`."""
+        self._groups.append(Group(title, self.add_argument_group(title, description)))
+        return self._groups[-1]
+
+    def parse_args(self, argv: Sequence[str] | None = None) -> Arguments:  # type: ignore[override]
+        """Parses the words of a command line, by default those of this process.
+
+        An option that is not valid is noted and left out, so that the others are checked as well.
+
+        Raises:
+            SystemExit: There are mistakes. All are printed; the status is 2.
+        """
+        words = list(map(str, sys.argv[1:] if argv is None else argv))
+        args, mistakes = self._parse(words)
+        if not mistakes:
+            mistakes = [mistake for check in self.checks for mistake in check(args)]
+        if mistakes:
+            super().error("\n".join(mistakes))
+        args.command = shlex.join(["python", self.prog, *words])
+        args.recipe = frozenset(
+            name
+            for group in self._groups
+            for name, condition in group.recipe.items()
+            if condition(args)
+        )
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print at once."""
+        raise argparse.ArgumentError(None, message)
+
+    def _parse(self, words: list[str]) -> tuple[Arguments, list[str]]:
+        mistakes: list[str] = []
+        while True:
+            args = Arguments()
+            try:
+                super().parse_args(words, args)
+                return args, mistakes
+            except argparse.ArgumentError as error:
+                # An option that is missing may be one that was left out here.
+                if error.argument_name or "required" not in error.message or not mistakes:
+                    mistakes.append(_in_our_words(error))
+                before, words = words, _without(words, error.argument_name)
+                if words == before:
+                    return args, mistakes
+
+
+def whole(least: int = 1, most: int = LARGEST) -> Callable[[str], int]:
+    """Type of an option, for argparse: a whole number from `least` to `most`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is no whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is more than {most}")
+        return value
+
+    return convert
+
+
+def real(
+    *, above: float = -inf, least: float = -inf, below: float = inf, most: float = inf
+) -> Callable[[str], float]:
+    """Type of an option, for argparse: a finite number within bounds."""
+    bounds = {"above": above, "at least": least, "below": below, "at most": most}
+    rule = " and ".join(f"{name} {bound:g}" for name, bound in bounds.items() if isfinite(bound))
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text} is no number") from None
+        if not (isfinite(value) and above < value < below and least <= value <= most):
+            raise argparse.ArgumentTypeError(f"{text} is not {rule or 'finite'}")
+        return value
+
+    return convert
+
+
+def add_model_arguments(options: Parser | Group) -> None:
+    """Adds the options of `common.hub.load_model`: `--model`, `--revision`, `--scale`."""
+    options.add_argument(
+        "--model",
+        required=True,
+        help="folder that a training script wrote, or user/name on the Hub",
+    )
+    options.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
+    options.add_argument(
+        "--scale",
+        type=int,
+        choices=range(2, 9),
+        help="factor, for models of several (default: the smallest)",
+    )
+
+
+def _with_default(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an option whose help ends with its default, unless it has none or says more."""
+    default, text = settings.get("default"), settings.get("help", "")
+    if default in (None, False, [], argparse.SUPPRESS) or "default:" in text:
+        return settings
+    value = " ".join(map(str, default)) if isinstance(default, list) else default
+    return settings | {"help": f"{text} (default: {value})".strip().replace("%", "%%")}
+
+
+def _in_our_words(error: argparse.ArgumentError) -> str:
+    """`--batch_size 0 is not at least 1`; argparse writes `argument --batch_size: 0 is ...`."""
+    text = re.sub(r"^argument (--\w+): (?!invalid|expected)", r"\1 ", f"{error}")
+    return text.removeprefix("argument ")
+
+
+def _without(words: list[str], option: str | None) -> list[str]:
+    """Words of a command line without an option and its values."""
+    kept, drops = [], False
+    for word in words:
+        if word.startswith("--"):
+            drops = option is not None and word.partition("=")[0] == option
+        if not drops:
+            kept.append(word)
+    return kept

@@ -1,0 +1,48 @@
+"""How scores and tables are written: the same in a terminal, a model card and the README."""
+
+from collections.abc import Mapping, Sequence
+
+
+def score_name(key: str) -> str:
+    """Heading of a score: `PSNR-Y` for `psnr_y`."""
+    return key.replace("_", "-").upper()
+
+
+def format_score(key: str, value: float) -> str:
+    """A score in as many digits as the papers print: 2 for a PSNR in dB, else 4."""
+    return f"{value:.{2 if key.startswith('psnr') else 4}f}"
+
+
+def text_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Table for a terminal: the first column aligned left, the others right.
+
+    Args:
+        rows: Cells by the heading of their column, in the same order in all rows.
+    """
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    lines = []
+    for row in [{key: key for key in widths}, *rows]:
+        first, *others = (
+            row[key].rjust(width) if number else row[key].ljust(width)
+            for number, (key, width) in enumerate(widths.items())
+        )
+        lines.append("  ".join([first, *others]).rstrip())
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Table in Markdown; the first row holds the headings."""
+    heading, *others = rows
+    lines = [heading, ["---"] * len(heading), *others]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def enumerate_first(items: Sequence[str], most: int = 10) -> str:
+    """The first items of a list, and how many more there are."""
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

@@ -1,0 +1,221 @@
+"""What a run writes down of itself: losses and scores by step, and how long the steps took.
+
+`metrics.jsonl` holds no times, so equal runs have equal files. The times are in `times.jsonl`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from common.files import replace_file
+from common.machine import peak_memory
+from common.training.together import Processes
+from common.training.trackers import Trackers
+
+METRICS, TIMES = "metrics.jsonl", "times.jsonl"
+
+
+class JsonLines:
+    """File of one JSON object a line, each with its `step`. A line is in it whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._unwritten: list[str] = []  # lines for which there was no room
+
+    def truncate(self, step: int) -> None:
+        """Removes the lines after a step, which a run that resumes there writes again.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        if self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            kept = [
+                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
+            ]
+            replace_file(self.path, "".join(kept).encode())
+
+    def add(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends a line, and those that found no room before.
+
+        Raises:
+            OSError: There is no room. The line is kept for later.
+        """
+        self._unwritten.append(json.dumps({"step": step, **values}) + "\n")
+        self.flush()
+
+    def flush(self) -> None:
+        """Appends the lines that are not in the file yet: all of them, or none.
+
+        Raises:
+            OSError: There is no room, for example.
+        """
+        lines = "".join(self._unwritten).encode()
+        with open(self.path, "ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                while lines:
+                    lines = lines[file.write(lines) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+        self._unwritten = []
+
+
+class RunningMeans:
+    """Means of the losses since the last log. No step waits for the device.
+
+    Attributes:
+        sums: Sum of each loss on this process, on the device.
+        count: Number of terms in each sum.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, values: Mapping[str, Tensor | float]) -> None:
+        """Adds the tensors among the values, scalars; numbers are left out."""
+        self.count += 1
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                self.sums[name] = self.sums.get(name, 0.0) + value.detach().float()
+
+    def means(self, processes: Processes) -> dict[str, float]:
+        """Means over all processes. Waits for the device."""
+        return {
+            name: processes.mean(total).item() / self.count for name, total in self.sums.items()
+        }
+
+    def clear(self) -> None:
+        self.sums, self.count = {}, 0
+
+    def load(self, sums_of_all: list[dict[str, Tensor]], count: int, processes: Processes) -> None:
+        """Takes the sums that a checkpoint has of all processes.
+
+        If there were more or fewer processes, each takes the mean.
+        """
+        self.count = count
+        if len(sums_of_all) == processes.count:
+            self.sums = dict(sums_of_all[processes.rank])
+        else:
+            names = sums_of_all[0]
+            self.sums = {
+                key: torch.stack([sums[key] for sums in sums_of_all]).mean(0) for key in names
+            }
+
+
+class Log:
+    """Everything that tells how a run goes: `metrics.jsonl`, `times.jsonl`, trackers, the bar.
+
+    The main process writes. All processes call the methods.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        batch_size: int,
+        device: torch.device,
+        trackers: Trackers,
+        processes: Processes,
+    ) -> None:
+        self._metrics, self._times = JsonLines(folder / METRICS), JsonLines(folder / TIMES)
+        self._batch_size, self._device = batch_size, device
+        self._trackers, self._processes = trackers, processes
+        self._latest: dict[str, float] = {}  # by name, for the bar
+
+    def truncate(self, step: int) -> None:
+        """Removes what is later than a step.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        if self._processes.is_main:
+            self._metrics.truncate(step)
+            self._times.truncate(step)
+
+    def begin(self, step: int, total_steps: int, seconds: float) -> None:
+        """Starts the bar and the clock.
+
+        Args:
+            step: Optimizer steps done.
+            total_steps: Optimizer steps of the whole run.
+            seconds: Seconds of training that led to the weights of `step`, over all starts of the
+                run. What was trained after a checkpoint and then lost does not count.
+        """
+        self._start = self._last = time.monotonic()
+        self._start -= seconds
+        self._last_step = step
+        self._bar = tqdm(
+            initial=step,
+            total=total_steps,
+            desc="Training",
+            unit="step",
+            disable=not self._processes.is_main,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}{postfix}]",
+        )
+
+    def seconds(self) -> float:
+        """Seconds of training so far, over all starts of the run, validation included."""
+        return round(time.monotonic() - self._start, 3)
+
+    def advance(self) -> None:
+        """Moves the bar by a step."""
+        self._bar.update()
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        self._add(self._metrics, values, step)
+        self._latest |= values
+        shown = [key for key in ("loss", "psnr_y") if key in self._latest]
+        self._bar.set_postfix({key: f"{self._latest[key]:.4g}" for key in shown})
+        self._trackers.log(values, step)
+
+    def write_time(self, step: int) -> None:
+        """Writes seconds of training, speed since the last call, and the memory of this process."""
+        now = time.monotonic()
+        patches = (step - self._last_step) * self._batch_size
+        values = {
+            "seconds": self.seconds(),
+            "patches_per_second": round(patches / max(now - self._last, 1e-9), 3),
+            "peak_memory_gb": round(peak_memory(self._device), 3),
+        }
+        self._last, self._last_step = now, step
+        self._add(self._times, values, step)
+
+    def flush(self) -> None:
+        """Writes the lines that found no room before.
+
+        Raises:
+            OSError: There is still none.
+        """
+        self._metrics.flush()
+        self._times.flush()
+
+    def close(self, step: int) -> None:
+        self._bar.close()
+        self._trackers.finish(step)
+
+    def _add(self, file: JsonLines, values: Mapping[str, float], step: int) -> None:
+        if self._processes.is_main:
+            try:
+                file.add(step, values)
+            except OSError as error:
+                self._processes.warn(
+                    f"{file.path.name} cannot be written ({error}). Its lines are kept for later."
+                )
+
+
+def not_finite(means: Mapping[str, float], model: torch.nn.Module) -> list[str]:
+    """Losses and weights that are infinite or no numbers, in words. Waits for the device."""
+    bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
+    finite = torch.stack([weights.isfinite().all() for weights in model.parameters()])
+    return bad if finite.all() else [*bad, "there are weights that are not finite"]

@@ -1,0 +1,118 @@
+"""Options of a run that do not change what is trained: where, how fast, how long, what is kept."""
+
+from pathlib import Path
+
+from common.data.options import add_data_arguments
+from common.options import Condition, Group, Parser, whole
+
+
+def add_run_arguments(
+    parser: Parser,
+    output_dir: str,
+    max_train_steps: int,
+    *,
+    least_steps: int = 1,
+    parts_change_results: Condition | None = None,
+) -> Group:
+    """Adds the options that all training scripts share, those of the data included.
+
+    Args:
+        parser: Parser of the script.
+        output_dir: Default of `--output_dir`.
+        max_train_steps: Default of `--max_train_steps`.
+        least_steps: Smallest `--max_train_steps`.
+        parts_change_results: Condition under which `--gradient_accumulation_steps` belongs to the
+            recipe. Default: never, as for networks without batch normalization.
+
+    Returns:
+        The group `run`.
+    """
+    add_data_arguments(parser)
+    run = parser.group("run", "May change when a run resumes.")
+    run.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path(output_dir),
+        help="folder for weights, card, logs and checkpoints",
+    )
+    run.add_argument(
+        "--max_train_steps",
+        type=whole(least_steps),
+        default=max_train_steps,
+        recipe_if=lambda args: args.lr_scheduler == "cosine",
+        help="optimizer steps; belongs to the recipe where the learning rate falls by a cosine",
+    )
+    run.add_argument(
+        "--gradient_accumulation_steps",
+        type=whole(),
+        default=1,
+        recipe_if=parts_change_results,
+        help="parts of a batch, computed one after the other, where it is too large for the memory",
+    )
+    run.add_argument(
+        "--init_from",
+        help="model folder, .safetensors file, or user/name on the Hub, whose weights to start "
+        "from (default: fresh weights)",
+    )
+    run.add_argument("--revision", help="branch, tag or commit of --init_from on the Hub")
+    run.add_argument(
+        "--mixed_precision",
+        choices=["no", "fp16", "bf16"],
+        help="type of the numbers in the network (default: what `accelerate launch` or `accelerate "
+        "config` says, else no: float32)",
+    )
+    run.add_argument(
+        "--compile", action="store_true", help="compile the network with torch.compile"
+    )
+    run.add_argument(
+        "--num_workers", type=whole(0, 1000), default=2, help="processes that load patches"
+    )
+    run.add_argument(
+        "--cpu_threads",
+        type=whole(most=10_000),
+        help="threads of a process that computes on the CPU (default: its share of the cores)",
+    )
+    run.add_argument(
+        "--logging_steps", type=whole(), default=100, help="steps between two logs of the mean loss"
+    )
+    run.add_argument(
+        "--validation_steps",
+        type=whole(),
+        default=5000,
+        help="steps between two validations, which keep the weights if they are the best (in "
+        "SRGAN's second phase always)",
+    )
+    run.add_argument(
+        "--checkpointing_steps",
+        type=whole(),
+        default=1000,
+        help="steps between two checkpoints, which hold all that resuming needs",
+    )
+    run.add_argument(
+        "--checkpoints_total_limit", type=whole(), default=2, help="checkpoints to keep"
+    )
+    run.add_argument(
+        "--resume_from_checkpoint",
+        help="`latest` in --output_dir, or the path of a checkpoint folder",
+    )
+    run.add_argument(
+        "--allow_recipe_change",
+        action="store_true",
+        help="resume even if the recipe differs, and go on with the new one",
+    )
+    run.add_argument(
+        "--report_to",
+        choices=["tensorboard", "none"],
+        default="tensorboard",
+        help="program that shows curves and pictures; metrics.jsonl is written in any case",
+    )
+    run.add_argument(
+        "--push_to_hub", action="store_true", help="upload the model when all steps are done"
+    )
+    run.add_argument(
+        "--hub_model_id", help="its name there, user/name (default: that of --output_dir)"
+    )
+    run.add_argument(
+        "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
+    )
+    return run

@@ -1,0 +1,337 @@
+"""Bookkeeping of a training run, shared by all scripts: folder, batches, logs, checkpoints, end.
+
+The script drives; `Run` conducts the parts of this folder and never calls back:
+
+    run = Run(args)                                    # checks the options, claims --output_dir
+    ...
+    run.begin(model, pictures, [optimizer], [scheduler])   # with the prepared model; or resumes
+    for lr, hr in run.batches():
+        ...
+        run.end_step(loss=loss)                        # counts; logs, validates, saves when due
+    run.finish()
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from torch import Tensor, nn
+
+from common.data.batches import load_batches
+from common.data.load import TrainingPictures
+from common.data.stream import PatchStream, StreamError
+from common.files import last_name
+from common.hub import push_model
+from common.images.tensors import to_float
+from common.machine import set_up_cpu
+from common.network import WEIGHTS
+from common.options import Arguments
+from common.training.banner import banner
+from common.training.folder import claim_together
+from common.training.log import Log, RunningMeans, not_finite
+from common.training.recipe import write_record
+from common.training.state import Checkpoints, RunState
+from common.training.stop import StopRequest
+from common.training.together import Processes, check_processes, make_accelerator, unwrap
+from common.training.trackers import Trackers
+from common.training.validation import Validator
+
+
+class Run:
+    """One training run and its output folder.
+
+    Attributes:
+        accelerator: Accelerate's, for the script's own verbs.
+        total_steps: Optimizer steps of the whole run.
+    """
+
+    def __init__(
+        self,
+        args: Arguments,
+        total_steps: int | None = None,
+        compile_options: dict[str, Any] | None = None,
+    ) -> None:
+        """Checks what the options ask for, claims the output folder and seeds.
+
+        Args:
+            args: Options of the script.
+            total_steps: Optimizer steps of the whole run. Give it if the run has several phases.
+                Default: `--max_train_steps`.
+            compile_options: Options of PyTorch's compiler that the network needs.
+
+        Raises:
+            UserError: The options do not fit the machine, or the folder cannot be used.
+        """
+        from accelerate.utils import set_seed
+
+        self.args = args
+        self.total_steps = args.max_train_steps if total_steps is None else total_steps
+        if args.train_data_dir:
+            args.dataset_name = None  # so that no record names a data set that was not used
+        self.accelerator = make_accelerator(args, compile_options)
+        self._processes = Processes(self.accelerator)
+        check_processes(args, self.accelerator)
+        self._claim = claim_together(args, self._processes)
+        set_seed(args.seed)
+        set_up_cpu(args.cpu_threads)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self._state.step
+
+    def print(self, text: str) -> None:
+        """Prints once, above the progress bar."""
+        self._processes.print(text)
+
+    # ------------------------------------------------------------------------------------ beginning
+
+    def begin(
+        self,
+        model: nn.Module,
+        pictures: TrainingPictures,
+        optimizers: Sequence[Any],
+        schedulers: Sequence[Any],
+    ) -> None:
+        """Begins the run, or loads its checkpoint, and prints what is to happen.
+
+        From here on, a signal to stop ends the run after the step, with a checkpoint.
+
+        Args:
+            model: Network as `accelerator.prepare` returned it.
+            pictures: Pictures to train and to validate on.
+            optimizers: Prepared optimizers, all that the run has.
+            schedulers: Prepared schedulers, all that the run has.
+
+        Raises:
+            TypeError: The script has not prepared one of them.
+            UserError: The checkpoint is of other pictures or of another network.
+        """
+        args, accelerator, processes = self.args, self.accelerator, self._processes
+        self._model = unwrap(accelerator, model, optimizers, schedulers)
+        self._pictures, self._means = pictures, RunningMeans()
+        self._trackers = Trackers(accelerator, processes)
+        self._log = Log(
+            args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
+        )
+        trained_on = pictures.patches.in_card(last_name(pictures.source))
+        self._validator = Validator(
+            args, self._model, pictures.validation, processes, self._trackers, trained_on
+        )
+        self._state = RunState(self._means, self._validator, pictures, processes)
+        accelerator.register_for_checkpointing(self._state)
+        if self._validator.average:
+            accelerator.register_for_checkpointing(self._validator.average)
+        self._checkpoints = Checkpoints(
+            args, accelerator, processes, self._state, pictures, optimizers, schedulers
+        )
+        self._stop = StopRequest()
+        seconds = self._resume()
+        if error := processes.error_of(self._begin_records):
+            processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}.")
+        self._trackers.start(args.report_to, self.step)
+        steps = range(self.step, self.total_steps)
+        self.print(banner(args, self._model, pictures, steps, accelerator))
+        self._log.begin(self.step, self.total_steps, seconds)
+
+    def _resume(self) -> float:
+        """Loads the checkpoint, if one was asked for and found; gives its seconds of training."""
+        args, checkpoint = self.args, self._claim.checkpoint
+        if not checkpoint:
+            if args.resume_from_checkpoint:
+                self.print(
+                    f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
+                )
+            return 0.0
+        differences, seconds = self._checkpoints.load(checkpoint, self._claim.differences)
+        if checkpoint.parent.resolve() != args.output_dir.resolve():
+            self._validator.best = {}  # the weights that scored it are in the other folder
+        if self.step > self.total_steps:
+            self._processes.fail(
+                f"{checkpoint} is later than the {self.total_steps} steps of this command. "
+                "Give a larger --max_train_steps, or go on elsewhere from an earlier one."
+            )
+        self.print(f"Resuming from {checkpoint}.")
+        if differences:
+            self.print(f"The recipe changes at step {self.step}: {'; '.join(differences)}.")
+        return seconds
+
+    def _begin_records(self) -> None:
+        """Writes args.json, and cuts from the logs what is later than the checkpoint."""
+        # A command that trains nothing more must not stand in the record of the training.
+        if self._processes.is_main and self.step < self.total_steps:
+            write_record(self.args, self.accelerator.device, self._processes.count)
+        self._log.truncate(self.step)
+
+    # ------------------------------------------------------------------------------------- training
+
+    def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gives the batches of the steps that are left: LR and HR, RGB in [0, 1], on the device.
+
+        A batch comes in `--gradient_accumulation_steps` micro-batches, one after the other, and
+        every process takes an equal share of each.
+
+        Args:
+            until: Step that ends this phase. Default: the last.
+        """
+        args, processes, device = self.args, self._processes, self.accelerator.device
+        self._end = self.total_steps if until is None else until
+        self._model.train()
+        portions = self._pictures.patches.portions(
+            self.step, self._end, processes.agree, deletes=processes.is_main_of_machine
+        )
+        try:
+            for patches, steps in portions:
+                for lr, hr in load_batches(
+                    patches,
+                    steps,
+                    parts=args.gradient_accumulation_steps,
+                    rank=processes.rank,
+                    processes=processes.count,
+                    num_workers=args.num_workers,
+                    pin_memory=device.type == "cuda",
+                ):
+                    yield to_float(lr, device), to_float(hr, device)
+        except StreamError as error:
+            if self.step and not (args.output_dir / f"checkpoint-{self.step}").exists():
+                self._checkpoints.save(self._log)
+            processes.fail(
+                f"Cannot go on in the stream of {args.dataset_name} after step {self.step}: "
+                f"{error} Try again with --resume_from_checkpoint latest."
+            )
+
+    def end_step(self, **values: Tensor | float) -> None:
+        """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
+
+        Call it after each micro-batch. Before the last one of a batch it only collects the values.
+
+        Args:
+            **values: Values to log: of a scalar tensor the mean since the last log, of a number the
+                latest. A tensor is not read before it is logged, so no step waits for the device.
+
+        Raises:
+            UserError: The training diverged.
+            SystemExit: Somebody asked the run to stop: 128 and the number of the signal.
+        """
+        args = self.args
+        self._means.add(values)
+        if not self.accelerator.sync_gradients:
+            return
+        self._state.step += 1
+        self._validator.update_average()
+        self._log.advance()
+
+        done = self.step == self._end
+        logs = self.step % args.logging_steps == 0 or done
+        validates = self.step % args.validation_steps == 0 or done
+        stop = self._stop.after_step()
+        saves = self.step % args.checkpointing_steps == 0 or done or stop
+        if logs or validates or saves:
+            means = self._finite_means()
+        if logs:
+            numbers = {
+                name: value for name, value in values.items() if not isinstance(value, Tensor)
+            }
+            self._log.write(means | numbers, self.step)
+            self._log.write_time(self.step)
+            self._means.clear()
+        if validates:
+            self._log.write(self._validator.validate(self.step), self.step)
+        if saves:
+            self._save_checkpoint(ends=bool(stop) or self.step == self.total_steps)
+        if stop and self.step < self.total_steps:
+            self._end_early(stop)
+
+    def save_copy(self, name: str) -> None:
+        """Saves the network of this step, which was just validated, in a folder of its own.
+
+        Args:
+            name: Folder within the output folder.
+        """
+        self._validator.save_copy(name)
+
+    def keep_latest(self) -> None:
+        """From here on, saves the weights of the last validation, no longer the best.
+
+        The second phase of SRGAN costs PSNR, by which the best would be chosen.
+        """
+        self._validator.keeps_best = False
+
+    def finish(self) -> None:
+        """Says where the result is, and pushes it to the Hub if that is asked for.
+
+        Raises:
+            UserError: The last state of the training, or its result, could not be saved.
+        """
+        args, processes = self.args, self._processes
+        self._close()
+        unsaved = self._unsaved()
+        if unsaved:
+            failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
+            processes.fail(
+                f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
+                " Make room there and repeat the command with --resume_from_checkpoint latest."
+            )
+        if isinstance(self._pictures.patches, PatchStream):
+            self._pictures.patches.clear()
+        if not (args.output_dir / WEIGHTS).exists():
+            processes.fail(
+                f"All steps are done, but there is no {WEIGHTS} in {args.output_dir}: somebody has "
+                "taken it away. The weights of the last step are in the checkpoint."
+            )
+        self.print(
+            f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
+            f"    python evaluate.py --model {args.output_dir}"
+        )
+        if args.push_to_hub and processes.is_main:
+            name = args.hub_model_id or args.output_dir.resolve().name
+            url = push_model(args.output_dir, name, args.hub_private)
+            self.print(f"It is on the Hub now: {url}")
+
+    # ------------------------------------------------------------------------------------- when due
+
+    def _finite_means(self) -> dict[str, float]:
+        """Means of the losses since the last log.
+
+        Raises:
+            UserError: A loss or a weight is not finite.
+        """
+        means = self._means.means(self._processes)
+        if bad := not_finite(means, self._model):
+            self._processes.fail(
+                f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
+                "--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead "
+                "of fp16. If the latest checkpoint diverges again, resume from an older one."
+            )
+        return means
+
+    def _save_checkpoint(self, ends: bool) -> None:
+        step, every = self.step, self.args.checkpointing_steps
+        missing = ""
+        if step == self.total_steps:
+            missing = next(iter(self._validator.unsaved.values()), "")
+        again = None if ends else min((step // every + 1) * every, self.total_steps)
+        self._checkpoints.save(self._log, missing=missing, again=again)
+
+    def _unsaved(self) -> dict[str, str]:
+        """What could not be saved when last tried, and the reasons."""
+        checkpoint = {"the checkpoint": self._checkpoints.error} if self._checkpoints.error else {}
+        return self._validator.unsaved | checkpoint
+
+    def _end_early(self, stop: signal.Signals) -> NoReturn:
+        self._close()
+        if error := self._checkpoints.error:
+            self._processes.fail(
+                f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
+                "--resume_from_checkpoint latest goes on from the latest checkpoint."
+            )
+        self.print(
+            f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "
+            "Go on by the same command with --resume_from_checkpoint latest."
+        )
+        raise SystemExit(128 + stop)
+
+    def _close(self) -> None:
+        self._log.close(self.step)
+        self._stop.close()
+        self.accelerator.end_training()

@@ -1,0 +1,179 @@
+"""The state of a run in its checkpoints: all that resuming needs, and nothing that is not whole."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from common.data.load import TrainingPictures
+from common.options import Arguments
+from common.training.folder import delete_oldest, list_checkpoints, seal
+from common.training.log import Log, RunningMeans
+from common.training.recipe import RECORD, allow_differences
+from common.training.together import Processes
+from common.training.validation import Validator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+    from accelerate.scheduler import AcceleratedScheduler
+
+
+class RunState:
+    """State of the bookkeeping, in the form that Accelerate saves and loads.
+
+    Its keys, and its place before the average of the weights, are those of all earlier checkpoints.
+
+    Attributes:
+        step: Optimizer steps done.
+    """
+
+    def __init__(
+        self,
+        means: RunningMeans,
+        validator: Validator,
+        pictures: TrainingPictures,
+        processes: Processes,
+    ) -> None:
+        self.step = 0
+        self._means, self._validator = means, validator
+        self._pictures, self._processes = pictures, processes
+        self._sums_of_all: list[dict[str, Tensor]] = []
+
+    def collect(self) -> None:
+        """Collects the sums of all processes, since only the main one writes the state."""
+        sums = {name: total.cpu() for name, total in self._means.sums.items()}
+        self._sums_of_all = self._processes.gather(sums)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "scores": self._validator.scores,
+            "best": self._validator.best,
+            "bicubic": self._validator.bicubic,
+            "sums": self._sums_of_all,
+            "count": self._means.count,
+            "validation": self._validator.identity,
+            "positions": self._pictures.patches.positions,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self._means.load(state["sums"], state["count"], self._processes)
+        self._pictures.patches.positions = state.get("positions", {})
+        validator = self._validator
+        validator.scores, validator.best = state["scores"], state["best"]
+        validator.bicubic = state["bicubic"]
+        if state["validation"] != validator.identity:  # these are scores on other pictures
+            validator.best, validator.bicubic = {}, {}
+
+
+class Checkpoints:
+    """Writes and loads the checkpoints of a run.
+
+    Attributes:
+        error: Reason why the last checkpoint could not be written, or "".
+    """
+
+    def __init__(
+        self,
+        args: Arguments,
+        accelerator: "Accelerator",
+        processes: Processes,
+        state: RunState,
+        pictures: TrainingPictures,
+        optimizers: Sequence["AcceleratedOptimizer"],
+        schedulers: Sequence["AcceleratedScheduler"],
+    ) -> None:
+        self._args, self._accelerator, self._processes = args, accelerator, processes
+        self._state, self._pictures = state, pictures
+        self._optimizers, self._schedulers = optimizers, schedulers
+        self.error = ""
+
+    def save(self, log: Log, *, missing: str = "", again: int | None = None) -> None:
+        """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on.
+
+        Args:
+            log: Log of the run, which must not be behind the checkpoint.
+            missing: Reason why there must be no checkpoint: a run that lacks its model must not
+                look done, so that it makes the model when it is resumed.
+            again: Step at which the run tries again, or None if it ends here.
+        """
+        folder = self._args.output_dir / f"checkpoint-{self._state.step}"
+        partial = folder.with_name(f"{folder.name}.partial")
+        self._state.collect()
+        self.error = missing
+        for action in (
+            lambda: self._accelerator.save_state(str(partial)),
+            lambda: self._seal(partial, log),
+        ):
+            self.error = self.error or self._processes.error_of(action)
+        if self.error and self._processes.is_main:
+            shutil.rmtree(partial, ignore_errors=True)
+            older = [path.name for path in list_checkpoints(folder.parent)]
+            space = shutil.disk_usage(folder.parent).free / 1e6
+            text = (
+                f"{folder.name} could not be saved: {self.error} ({space:.1f} MB are free). The "
+                f"latest checkpoint is {older[-1] if older else 'none'}."
+            )
+            if again is not None:
+                text += f" Training goes on, to try again at step {again}."
+            self._processes.warn(text)
+
+    def _seal(self, partial: Path, log: Log) -> None:
+        """Makes a checkpoint of the folder that all processes have written to."""
+        if self._processes.is_main:
+            log.flush()
+            fingerprint = self._pictures.patches.fingerprint()
+            record = {"args": vars(self._args), "pictures": fingerprint, "seconds": log.seconds()}
+            seal(partial, record)
+            delete_oldest(partial.parent, self._args.checkpoints_total_limit)
+
+    def load(self, checkpoint: Path, differences: Sequence[str]) -> tuple[list[str], float]:
+        """Loads a checkpoint. Where the recipe was changed, the rates of the command win.
+
+        Args:
+            checkpoint: Folder of the checkpoint.
+            differences: Differences of the recipe, which are allowed.
+
+        Returns:
+            (all differences, seconds of training up to the checkpoint).
+
+        Raises:
+            UserError: The checkpoint is of other pictures or of another network.
+        """
+        accelerator, processes = self._accelerator, self._processes
+        record = json.loads((checkpoint / RECORD).read_text())
+        difference = self._pictures.patches.difference_from(record["pictures"])
+        others = [difference] if difference else []
+        all_differences = [*differences, *allow_differences(others, self._args, checkpoint)]
+        fresh = [
+            [{key: value for key, value in group.items() if key != "params"} for group in groups]
+            for groups in (optimizer.param_groups for optimizer in self._optimizers)
+        ]
+        scaler = accelerator.scaler
+        if not (checkpoint / "scaler.pt").exists():  # it was not trained in fp16
+            accelerator.scaler = None
+        if error := processes.error_of(lambda: accelerator.load_state(str(checkpoint))):
+            processes.fail(
+                f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
+                f"and cannot be gone on from; --init_from may do. ({error})"
+            )
+        accelerator.scaler = scaler
+        accelerator.step = 0  # number of the micro-batch: a batch may have other parts now
+        if all_differences:
+            self._set_rates(fresh)
+        return all_differences, record.get("seconds", 0.0)
+
+    def _set_rates(self, settings: list[list[dict[str, Any]]]) -> None:
+        """Gives optimizers and schedulers the settings of the command, at the step of the state."""
+        for optimizer, groups in zip(self._optimizers, settings, strict=True):
+            for group, new in zip(optimizer.param_groups, groups, strict=True):
+                group.update(new)
+        for scheduler in (prepared.scheduler for prepared in self._schedulers):
+            scheduler.base_lrs = [g["initial_lr"] for g in scheduler.optimizer.param_groups]
+            scheduler.last_epoch -= 1
+            scheduler.step()

@@ -1,0 +1,217 @@
+"""Validation in float32 of the weights that count, and the model that is saved of them."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common.card import CARD, model_card
+from common.data.patches import BenchmarkDataset
+from common.evaluation import Bicubic, evaluate, mean_scores
+from common.files import last_name, replace_file, shorten_command
+from common.images.strip import make_strip
+from common.metrics import PROTOCOL
+from common.network import SuperResolutionModel
+from common.options import Arguments
+from common.tables import format_score, plural
+from common.training.together import Processes
+from common.training.trackers import Trackers
+
+
+def float32_copy(network: SuperResolutionModel) -> SuperResolutionModel:
+    """Makes a network of the same class, arguments, weights and memory format, on the same device.
+
+    It is made anew: a copy by `copy.deepcopy` would carry autocast along, which Accelerate puts
+    into `forward`.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):  # fresh weights must not shift the draws of the training
+        made = type(network)(**network.arguments)
+    tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    made.load_state_dict(tensors, assign=True)
+    made.to(next(network.parameters()).device)  # buffers that no state dict has
+    return made.eval().requires_grad_(False)
+
+
+class Validator:
+    """Scores the network on the validation pictures, and saves it.
+
+    Attributes:
+        average: Exponential moving average of the weights, or None without `--ema_decay`.
+        scores: Scores of the last validation, and its `step`.
+        best: Scores of the saved weights, and their `step`.
+        bicubic: Scores of bicubic on the same pictures.
+        keeps_best: Whether the best weights are saved, or those of the last validation.
+        unsaved: Reason for each model folder that could not be written when last tried.
+    """
+
+    def __init__(
+        self,
+        args: Arguments,
+        network: SuperResolutionModel,
+        benchmarks: Sequence[BenchmarkDataset],
+        processes: Processes,
+        trackers: Trackers,
+        trained_on: str,
+    ) -> None:
+        """
+        Args:
+            args: Options of the run.
+            network: Network that is trained, without the wrappers of Accelerate, on the device.
+            benchmarks: Validation pictures at each scale.
+            processes: Processes of the run, which share the pictures.
+            trackers: Trackers that show the first pictures.
+            trained_on: Training pictures in words, for the card.
+        """
+        self._args, self._network, self._benchmarks = args, network, benchmarks
+        self._processes, self._trackers, self._trained_on = processes, trackers, trained_on
+        self._device = next(network.parameters()).device
+        self._evaluated = float32_copy(network)
+        self.average: AveragedModel | None = None
+        if args.ema_decay:
+            average_of = get_ema_multi_avg_fn(args.ema_decay)
+            self.average = AveragedModel(self._evaluated, multi_avg_fn=average_of)
+            assert isinstance(self.average.module, SuperResolutionModel)  # a copy of the network
+            self._evaluated = self.average.module
+        self.scores: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.bicubic: dict[str, float] = {}
+        self.keeps_best = True
+        self.unsaved: dict[str, str] = {}
+
+    @property
+    def identity(self) -> list[object]:
+        """Scales and checksum of the pictures, by which a checkpoint knows whose scores it has."""
+        scales = [benchmark.scale for benchmark in self._benchmarks]
+        return [scales, self._benchmarks[0].pictures.checksum()]
+
+    def update_average(self) -> None:
+        """Takes the weights of a step into their average."""
+        if self.average:
+            self.average.update_parameters(self._network)
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Scores the network, and saves it if it is the best yet.
+
+        Returns:
+            `psnr_y` and `ssim_y`, means over the pictures; where there are several scales, also
+            `psnr_y_x2` and so on.
+        """
+        self._update()
+        results = {}
+        for benchmark in self._benchmarks:
+            scale = self._evaluated.scale = benchmark.scale
+            on_image = partial(self._show, step, benchmark)
+            results[scale] = evaluate(self._evaluated, benchmark, self._device, on_image=on_image)
+        if not self.bicubic:
+            self.bicubic = _means_of_scales(
+                {
+                    benchmark.scale: evaluate(Bicubic(benchmark.scale), benchmark, self._device)
+                    for benchmark in self._benchmarks
+                }
+            )
+        values = _means_of_scales(results)
+        self.scores = values | {"step": step}
+        if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
+            before, self.best = self.best, self.scores
+            if not self._save(self._args.output_dir, self.result()):
+                self.best = before
+        return values
+
+    def save_copy(self, name: str) -> None:
+        """Saves the network as it is now in a folder of its own within the output folder."""
+        self._update()
+        self._save(self._args.output_dir / name, self._in_words("Validation", self.scores))
+
+    def result(self) -> str:
+        """Scores of the saved weights in words."""
+        if not self.best:
+            return "Not validated yet."
+        return self._in_words("Best validation" if self.keeps_best else "Validation", self.best)
+
+    def _update(self) -> None:
+        """Makes the evaluated copy equal to the network, on all processes."""
+        if not self.average:
+            self._evaluated.load_state_dict(self._network.state_dict())
+        for buffer in self._evaluated.buffers():
+            self._processes.broadcast(buffer)  # batch statistics: each process saw other patches
+
+    def _show(self, step: int, benchmark: BenchmarkDataset, index: int, sr: Tensor) -> None:
+        """Puts one of the first pictures into the trackers, beside bicubic and the original."""
+        if self._trackers.shows(index):
+            name, lr, hr = benchmark[index]
+            strip = make_strip(lr, [(type(self._network).__name__, sr.cpu())], hr)
+            self._trackers.show(f"{name} x{benchmark.scale}", strip, step)
+
+    def _save(self, folder: Path, result: str) -> bool:
+        """Writes a model folder; where it cannot, all processes know, and training goes on."""
+        error = self._processes.error_of(lambda: self._write(folder, result))
+        self.unsaved.pop(f"the model in {folder}", None)
+        if error:
+            self.unsaved[f"the model in {folder}"] = error
+            self._processes.warn(
+                f"The model of step {self.scores['step']} could not be saved: {error}."
+            )
+        return not error
+
+    def _write(self, folder: Path, result: str) -> None:
+        if not self._processes.is_main:
+            return
+        self._evaluated.save(folder)
+        dataset = self._args.dataset_name
+        on_hub = dataset and dataset != "sample" and not Path(dataset).is_dir()
+        card = model_card(
+            type(self._evaluated).__name__,
+            self._evaluated.architecture(),
+            self._evaluated.scales,
+            training=_training_section(self._args, result, self._trained_on),
+            scores={key: value for key, value in self.scores.items() if key != "step"},
+            dataset=dataset if on_hub else None,
+        )
+        replace_file(folder / CARD, card.encode())
+
+    def _in_words(self, kind: str, scores: Mapping[str, float]) -> str:
+        results = []
+        for benchmark in self._benchmarks:
+            end, name = "", ""
+            if len(self._benchmarks) > 1:
+                end, name = f"_x{benchmark.scale}", f"x{benchmark.scale}: "
+            ours, bicubic = (
+                {key: format_score(key, values[f"{key}{end}"]) for key in ("psnr_y", "ssim_y")}
+                for values in (scores, self.bicubic)
+            )
+            results.append(
+                f"{name}PSNR-Y {ours['psnr_y']} dB, SSIM-Y {ours['ssim_y']} "
+                f"(bicubic: {bicubic['psnr_y']} dB, {bicubic['ssim_y']})"
+            )
+        pictures = plural(len(self._benchmarks[0]), "picture")
+        return f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
+
+
+def _training_section(args: Arguments, result: str, trained_on: str) -> str:
+    """Markdown for the card. Strangers read it, so paths of this machine are cut to their end."""
+    recipe = []
+    for key, value in vars(args).items():
+        words = [last_name(f"{word}") for word in (value if isinstance(value, list) else [value])]
+        if value is not None and words:
+            recipe.append(f"- `{key}`: {' '.join(words)}\n")
+    return (
+        f"\n## Results\n\n{result}\n\nProtocol: {PROTOCOL}.\n\n"
+        f"## Training\n\n    {shorten_command(args.command)}\n\n"
+        f"on {trained_on}, with\n\n{''.join(recipe)}"
+    )
+
+
+def _means_of_scales(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
+    """PSNR and SSIM over the pictures of each scale; where there are several, also of each."""
+    scores = {scale: mean_scores(pictures) for scale, pictures in results.items()}
+    values = {}
+    for key in ("psnr_y", "ssim_y"):
+        values[key] = statistics.fmean(means[key] for means in scores.values())
+        if len(scores) > 1:
+            values |= {f"{key}_x{scale}": means[key] for scale, means in scores.items()}
+    return values

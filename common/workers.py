@@ -1,0 +1,28 @@
+"""Processes and threads that help the main one: how many there may be, and what they ignore."""
+
+import os
+import signal
+import sys
+
+# A terminal that is closed sends SIGHUP; SLURM, if it is asked to, sends SIGUSR1 before the time of
+# a job is up. (Windows has neither.)
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+    if hasattr(signal, name)
+]
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def ignore_signals(worker: int = 0) -> None:
+    """Makes a process of the loader ignore `SIGNALS`.
+
+    A terminal or SLURM sends a signal to a whole group of processes. The training then ends after
+    its step; without its loader it could not.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -205,7 +205,7 @@ def _with_default(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _in_our_words(error: argparse.ArgumentError) -> str:
     """`--batch_size 0 is not at least 1`; argparse writes `argument --batch_size: 0 is ...`."""
-    text = re.sub(r"^argument (--\w+): (?!invalid|expected)", r"\1 ", f"{error}")
+    text = re.sub(r"^argument (--\w+): (?!invalid|expected|not allowed)", r"\1 ", f"{error}")
     return text.removeprefix("argument ")
 
 

@@ -1,0 +1,39 @@
+from types import SimpleNamespace
+
+import torch
+
+from common.training.banner import banner
+from train_srcnn import SRCNN
+
+
+def test_banner(accelerator, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    args = SimpleNamespace(
+        patch_size=24,
+        batch_size=8,
+        gradient_accumulation_steps=2,
+        compile=True,
+        output_dir="out/srcnn",
+    )
+    patches = SimpleNamespace(in_banner=lambda: "7 to train on (0.1 megapixels)")
+    pictures = SimpleNamespace(patches=patches, validation=[Benchmark(2), Benchmark(3)])
+    accelerator.device, accelerator.num_processes = torch.device("cpu"), 2
+    accelerator.mixed_precision = "bf16"
+    text = banner(args, SRCNN(2), pictures, range(1000, 20_000), accelerator)
+    assert text.splitlines() == [
+        "   Network: SRCNN x2 x3, 8,129 parameters",
+        "  Pictures: 7 to train on (0.1 megapixels), 1 to validate on",
+        "   Patches: LR 12x12 or 8x8, HR 24x24",
+        "     Batch: 8 patches in 2 parts over 2 processes",
+        "     Steps: 1,000 to 20,000",
+        "    Device: CPU, 1 thread, bf16, compiled",
+        "    Output: out/srcnn",
+    ]
+
+
+class Benchmark(SimpleNamespace):
+    def __init__(self, scale: int) -> None:
+        super().__init__(scale=scale)
+
+    def __len__(self) -> int:
+        return 1

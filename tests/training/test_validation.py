@@ -1,0 +1,188 @@
+"""The weights that count: a float32 copy, their average, the best of them."""
+
+import io
+from types import MethodType, SimpleNamespace
+
+import pytest
+import torch
+from accelerate.state import PartialState
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import common.training.validation
+from common.network import SuperResolutionModel
+from common.options import Arguments
+from common.training.log import RunningMeans
+from common.training.state import RunState
+from common.training.trackers import Trackers
+from common.training.validation import Validator, float32_copy
+
+
+class Tiny(SuperResolutionModel):
+    """A convolution, and a mean of a data set that no state dict has."""
+
+    mean: Tensor
+
+    def __init__(self, scale: int, num_features: int = 3) -> None:
+        super().__init__([scale])
+        self.layer = nn.Conv2d(3, num_features, 3, padding=1)
+        self.register_buffer("mean", torch.full((3, 1, 1), 0.5), persistent=False)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        larger = nn.functional.interpolate(lr, scale_factor=self.scale)
+        return larger + self.layer(larger - self.mean)
+
+
+@pytest.fixture(autouse=True)
+def state():
+    yield PartialState(cpu=True)
+    PartialState._reset_state()
+
+
+def test_the_copy_is_made_anew_without_autocast():
+    network = Tiny(2).to(memory_format=torch.channels_last)
+    wrapped = torch.autocast("cpu", torch.bfloat16)(network.forward.__func__)
+    network.forward = MethodType(wrapped, network)  # as Accelerate does
+    before = torch.get_rng_state()
+    copy = float32_copy(network)
+    assert torch.equal(torch.get_rng_state(), before)
+    lr = torch.rand(1, 3, 8, 8)
+    exact = copy(lr)
+    assert exact.dtype == torch.float32
+    assert not torch.equal(exact, network(lr).float())
+    assert copy.layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not any(parameter.requires_grad for parameter in copy.parameters())
+    network.layer.weight.data.zero_()
+    assert torch.equal(copy(lr), exact)
+
+
+class Pictures(SimpleNamespace):
+    def checksum(self) -> str:
+        return self.names[0]
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """Two scales of two pictures, whose scores are what `scores` says; and nothing is computed."""
+    found = SimpleNamespace(scores=[])
+
+    def evaluate(model, benchmark, device, on_image=None):
+        psnr = found.scores.pop(0) if isinstance(model, Tiny) else 20.0
+        return {name: {"psnr_y": psnr, "ssim_y": 0.5} for name in benchmark.pictures.names}
+
+    monkeypatch.setattr(common.training.validation, "evaluate", evaluate)
+
+    class Benchmark(SimpleNamespace):
+        def __len__(self) -> int:
+            return 2
+
+    found.all = [Benchmark(scale=scale, pictures=Pictures(names=["a", "b"])) for scale in (2, 3)]
+    return found
+
+
+@pytest.fixture
+def make(tmp_path, benchmarks, accelerator, processes):
+    def make(network, ema_decay=0.0, scales=2) -> Validator:
+        args = Arguments(
+            ema_decay=ema_decay,
+            output_dir=tmp_path / "run",
+            dataset_name=None,
+            train_data_dir="/home/me/T91",
+        )
+        args.command = "python train_tiny.py --train_data_dir /home/me/T91"
+        trackers = Trackers(accelerator, processes)
+        return Validator(args, network, benchmarks.all[:scales], processes, trackers, "T91")
+
+    return make
+
+
+def test_the_best_weights_are_kept_until_the_latest_are(make, benchmarks, tmp_path):
+    network = Tiny(2)
+    validator = make(network, scales=1)
+    saved = []
+    for step, psnr in ((1, 30.0), (2, 31.0), (3, 29.0), (4, 28.0)):
+        network.layer.bias.data.fill_(step)
+        benchmarks.scores = [psnr]
+        if step == 4:
+            validator.keeps_best = False
+        assert validator.validate(step) == {"psnr_y": psnr, "ssim_y": 0.5}
+        saved.append(load_file(tmp_path / "run" / "model.safetensors")["layer.bias"][0].item())
+    assert saved == [1, 2, 2, 4]
+    assert validator.result() == (
+        "Validation, at step 4, on 2 pictures: PSNR-Y 28.00 dB, SSIM-Y 0.5000 "
+        "(bicubic: 20.00 dB, 0.5000)."
+    )
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "    python train_tiny.py --train_data_dir T91\n" in card
+    assert "/home" not in card
+
+
+def test_means_over_several_scales(make, benchmarks):
+    benchmarks.scores = [30.0, 26.0]
+    validator = make(Tiny(2))
+    values = validator.validate(7)
+    assert values["psnr_y"] == 28.0
+    assert (values["psnr_y_x2"], values["psnr_y_x3"]) == (30.0, 26.0)
+    assert "step 7, on 2 pictures: x2: PSNR-Y 30.00 dB, SSIM-Y 0.5000 (bic" in validator.result()
+    assert "; x3: PSNR-Y 26.00 dB" in validator.result()
+
+
+def test_the_average_is_that_of_the_weights(make, benchmarks, tmp_path):
+    network = Tiny(2)
+    validator = make(network, ema_decay=0.75, scales=1)
+    for value in (8.0, 4.0, 0.0):
+        network.layer.bias.data.fill_(value)
+        validator.update_average()
+    benchmarks.scores = [30.0]
+    validator.validate(3)
+    saved = load_file(tmp_path / "run" / "model.safetensors")["layer.bias"]
+    assert torch.equal(saved, torch.full((3,), (8 * 0.75 + 4 * 0.25) * 0.75))
+
+
+def test_a_model_that_cannot_be_written_is_not_the_best(make, benchmarks, tmp_path, capsys):
+    validator = make(Tiny(2), scales=1)
+    (tmp_path / "run").write_text("a file where the folder should be")
+    benchmarks.scores = [30.0]
+    validator.validate(5)
+    assert validator.best == {}
+    assert list(validator.unsaved) == [f"the model in {tmp_path / 'run'}"]
+    assert "Warning: The model of step 5 could not be saved" in capsys.readouterr().out
+    (tmp_path / "run").unlink()
+    benchmarks.scores = [25.0]
+    validator.validate(6)
+    assert validator.best["step"] == 6
+    assert validator.unsaved == {}
+
+
+def test_state_of_a_checkpoint(make, benchmarks, processes):
+    def new() -> RunState:
+        means, validator = RunningMeans(), make(Tiny(2), scales=1)
+        pictures = SimpleNamespace(patches=SimpleNamespace(positions={}))
+        state = RunState(means, validator, pictures, processes)
+        return state, means, validator
+
+    state, means, validator = new()
+    state.step = 12
+    means.add({"loss": torch.tensor(2.0)})
+    benchmarks.scores = [30.0]
+    validator.validate(10)
+    state.collect()
+    saved = state.state_dict()
+    keys = ["step", "scores", "best", "bicubic", "sums", "count", "validation", "positions"]
+    assert list(saved) == keys  # as in all earlier checkpoints
+    content = io.BytesIO()
+    torch.save(saved, content)
+    content.seek(0)
+    saved = torch.load(content, weights_only=True)
+
+    other, means, validator = new()
+    other.load_state_dict(saved)
+    assert other.step == 12
+    assert (means.sums, means.count) == ({"loss": torch.tensor(2.0)}, 1)
+    assert validator.best == {"psnr_y": 30.0, "ssim_y": 0.5, "step": 10}
+    # With other validation pictures, the best weights are chosen anew.
+    benchmarks.all[0].pictures = Pictures(names=["c", "d"])
+    other, _, validator = new()
+    other.load_state_dict(saved)
+    assert (validator.best, validator.bicubic) == ({}, {})
+    assert validator.scores["step"] == 10

@@ -55,7 +55,7 @@ class AttentionInAttentionBlock(nn.Module):
 
     Args:
         num_features: Channels.
-        plain_kernel_size: Of the plain branch: 3 in A2N, 1 in A2N-M.
+        plain_kernel_size: Side of the kernel of the plain branch: 3 in A2N, 1 in A2N-M.
     """
 
     def __init__(self, num_features: int, plain_kernel_size: int) -> None:
@@ -167,11 +167,10 @@ class A2N(SuperResolutionModel):
 
     @property
     def margin(self) -> int:
-        """In pixels of LR, with an `attention_window` of 64: measured with the authors' weights.
+        """Pixels of LR, with an `attention_window` of 64, measured with the authors' weights.
 
-        The convolutions see 36. The windows of 16 blocks reach much farther, but what they see
-        beyond 128 changed no value by more than 6e-5 / 255 (n = 4 pictures), which is about what
-        float32 rounds.
+        The convolutions see 36. The windows of 16 blocks reach much farther, but pixels beyond 128
+        changed no value by more than 6e-5 / 255 (n = 4 pictures), about as much as float32 rounds.
         """
         return 128
 

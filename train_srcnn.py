@@ -27,7 +27,7 @@ from common.training.run import Run
 
 
 def padding_border(kernel_sizes: str) -> int:
-    """How far from the border of a picture padding has a part in the result, in pixels."""
+    """Pixels at the border of a picture in whose result padding has a part."""
     return sum(int(size) // 2 for size in kernel_sizes.split("-"))
 
 

@@ -29,7 +29,7 @@ from common.training.run import Run
 
 
 def bicubic_border(scale: int) -> int:
-    """How far from its border the enlargement of a patch differs from that of the whole picture."""
+    """Pixels at the border of an enlarged patch that differ from those of the enlarged picture."""
     return 3 * scale // 2
 
 

@@ -40,7 +40,7 @@ from common.options import Arguments, Parser, add_model_arguments, real, whole
 
 
 def tile_size(text: str) -> int | None:
-    """For argparse: None for `auto`, or a whole multiple of `ALIGNMENT`."""
+    """Type of an option, for argparse: None for `auto`, or a whole multiple of `ALIGNMENT`."""
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) % ALIGNMENT:
@@ -140,12 +140,12 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
 
 
 def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """The pictures, each with the path below the output folder that it would have there.
+    """Finds the pictures, each with its path below the output folder.
 
     Raises:
         UserError: There is nothing under a name, or no picture at all.
     """
-    found: dict[Path, tuple[Path, Path]] = {}  # by what it is, if it is named twice
+    found: dict[Path, tuple[Path, Path]] = {}  # by the file, which may be named twice
     output = args.output.resolve()
     for text in args.inputs:
         names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
@@ -170,10 +170,10 @@ def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
 
 
 def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
-    """The pictures, each with the file that it will be, but for results of an earlier start.
+    """Pairs the pictures with the files of their results; results of an earlier start are left out.
 
     Raises:
-        UserError: Two would be the same file, or one is itself.
+        UserError: Two results would be the same file, or a result would be an input.
     """
     suffix = f"_x{scale}" if args.suffix is None else args.suffix
     jobs: list[tuple[Path, Path]] = []
@@ -204,17 +204,17 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
 
 
 def strip_of(output: Path) -> Path:
-    """Where --comparison shows a result beside its input."""
+    """Path of the strip that --comparison writes for a result."""
     return output.with_name(f"{output.name}_comparison.png")
 
 
 def is_done(args: argparse.Namespace, output: Path) -> bool:
-    """Whether all that is to be written for a picture is there."""
+    """Whether all files of a picture are there."""
     return output.exists() and (not args.comparison or strip_of(output).exists())
 
 
 def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
-    """Writes the result and the strip for --comparison, but not over what is there."""
+    """Writes the result and the strip for --comparison, except where they are there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if args.overwrite or not path.exists():
         formats.write_picture(sr, path, args.quality)
@@ -223,7 +223,7 @@ def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label:
 
 
 def strip(lr: Picture, sr: Picture, label: str) -> Image.Image:
-    """A strip of what is most different in the middle of the picture."""
+    """Makes a strip of the crop in the middle of the picture that differs most."""
     scale = sr.pixels.shape[0] // lr.pixels.shape[0]
     height, width = (min(side, 512) for side in lr.pixels.shape[:2])
     top, left = (lr.pixels.shape[0] - height) // 2, (lr.pixels.shape[1] - width) // 2
@@ -237,10 +237,10 @@ def strip(lr: Picture, sr: Picture, label: str) -> Image.Image:
 
 
 def read_result(path: Path, lr: Picture, scale: int) -> Picture:
-    """What an earlier start wrote, for --comparison.
+    """Reads the result of an earlier start, for --comparison.
 
     Raises:
-        ValueError: It is of another size.
+        ValueError: The result has another size.
     """
     sr = formats.read_picture(path, inf)
     height, width = lr.pixels.shape[:2]
@@ -252,7 +252,7 @@ def read_result(path: Path, lr: Picture, scale: int) -> Picture:
 def read_ahead(
     pool: ThreadPoolExecutor, files: list[tuple[Path, Path]], max_megapixels: float
 ) -> Iterator[tuple[Path, Path, Future[Picture]]]:
-    """The pictures, of which the next one is always being read."""
+    """Reads the pictures; while one is used, the next is being read."""
     upcoming = None
     for (path, output), following in zip_longest(files, files[1:]):
         current = upcoming or pool.submit(formats.read_picture, path, max_megapixels)
@@ -261,7 +261,7 @@ def read_ahead(
 
 
 def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
-    """Of all pictures that are not too large, by what their headers say."""
+    """Counts the pixels of all pictures that are not too large, by their headers."""
     sizes = []
     for path, _ in files:
         with suppress(Exception), Image.open(path) as image:
@@ -325,7 +325,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def enlarge_all(
     args: argparse.Namespace, enlarger: Enlarger, files: list[tuple[Path, Path]]
 ) -> dict[Path, str]:
-    """Enlarges pictures, reading and writing others meanwhile; returns why some could not be."""
+    """Enlarges pictures, and reads and writes others meanwhile.
+
+    Returns:
+        The reason for each picture that could not be enlarged.
+    """
     network = enlarger.network
     failures: dict[Path, str] = {}
     with (
@@ -359,7 +363,7 @@ def enlarge_all(
 
 
 def finish(writing: tuple[Path, Future[None]] | None, failures: dict[Path, str]) -> None:
-    """Waits until a picture is written, and notes it if it cannot be."""
+    """Waits until a picture is written, and notes the reason if it cannot be written."""
     if writing:
         path, future = writing
         if error := future.exception():

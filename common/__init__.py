@@ -1,4 +1,4 @@
-"""What the training scripts share.
+"""Code that the scripts share, a line a room.
 
 errors files workers tables machine   plain values in, plain values out
 options                               command lines

@@ -1,4 +1,4 @@
-"""The one exception for what a user can cause and mend."""
+"""The exception for mistakes that a user can cause and mend."""
 
 
 class UserError(SystemExit):

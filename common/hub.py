@@ -128,7 +128,7 @@ def find_network(architecture: str) -> type[SuperResolutionModel]:
 
 
 class Matching(NamedTuple):
-    """What `load_matching` copied.
+    """Outcome of `load_matching`.
 
     Attributes:
         complete: Whether all tensors of the model and of the file matched.

@@ -23,7 +23,7 @@ SMALLEST_TILE = 64
 
 
 class SelfEnsemble(nn.Module):
-    """The mean of what a network makes of the 8 flips and rotations of its input, turned back.
+    """Mean of the SR of the 8 flips and rotations of an image, turned back.
 
     Timofte et al., "Seven ways to improve example-based single image super resolution" (2016).
     `forward(lr)`: (N, 3, h, w) -> (N, 3, h * scale, w * scale), as the network's.
@@ -68,16 +68,16 @@ class Enlarger:
     ) -> None:
         """
         Args:
-            network: On the device, in evaluation mode, at the scale that is wanted.
-            device: Where it computes.
+            network: Network on the device, in evaluation mode, at the wanted scale.
+            device: Device that computes.
             tile: See above.
-            attention_window: Side in LR pixels, up to 64, over which an attention that else takes
-                the mean of the whole picture takes it; 0 for the whole, which then is never tiled.
-                Default: 64 where there are tiles.
-            self_ensemble: See `SelfEnsemble`.
+            attention_window: Side in LR pixels, up to 64, of the part of a picture over which an
+                attention takes its mean; 0 for the whole picture, which then is never tiled.
+                Default: 64 where there are tiles, otherwise 0.
+            self_ensemble: Whether to take the mean over flips and rotations, see `SelfEnsemble`.
             compiled: Whether to compile the network by torch.compile.
             dtype: bfloat16 or float16, for autocast. Default: float32.
-            say: Gets a line when the memory is too small for a tile.
+            say: Function that gets a line when the memory is too small for a tile.
 
         Raises:
             UserError: The network has no such attention, or cannot be tiled.
@@ -119,7 +119,7 @@ class Enlarger:
         return tile
 
     def _at_once(self, tile: int, height: int, width: int) -> int:
-        """How many pixels the network gets with such tiles."""
+        """Pixels that the network gets at once with such tiles."""
         if not tile:
             return height * width
         side = tile + 2 * self._margin()
@@ -133,7 +133,7 @@ class Enlarger:
 
         Args:
             pixels: RGB, uint8 or uint16, (h, w, 3).
-            on_pixels: Is told how many pixels of it were enlarged since it was last told.
+            on_pixels: Function that gets the number of pixels enlarged since its last call.
 
         Returns:
             RGB of the same type, (h * scale, w * scale, 3), rounded.
@@ -175,7 +175,7 @@ class Enlarger:
     def enlarge(
         self, picture: Picture, on_pixels: Callable[[int], object] = lambda count: None
     ) -> Picture:
-        """The same with a gray or transparent picture: its opacity is enlarged by bicubic."""
+        """Enlarges a picture that may be gray or transparent; bicubic enlarges its opacity."""
         pixels, alpha = picture.pixels, picture.alpha
         is_gray = pixels.shape[2] == 1
         if alpha is not None:
@@ -190,7 +190,7 @@ class Enlarger:
         return picture._replace(pixels=sr, alpha=alpha)
 
     def _enlarge(self, pixels: np.ndarray, sr: np.ndarray, tile: int) -> Iterator[int]:
-        """Fills `sr` tile by tile, and yields the pixels of each."""
+        """Fills `sr` tile by tile, and yields the number of pixels of each tile."""
         (height, width), scale = pixels.shape[:2], self.network.scale
         if self.network.attention_window is not None:
             window = self.attention_window
@@ -213,7 +213,7 @@ class Enlarger:
         return -(-self.network.margin // ALIGNMENT) * ALIGNMENT
 
     def _pixels(self, lr: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-        """A part of what the network makes of these pixels."""
+        """Rows and columns of the SR that the network makes of these pixels."""
         maximum = np.iinfo(lr.dtype).max
         # uint16 has hardly any operations in PyTorch.
         images = torch.from_numpy(lr.astype(np.float32)).movedim(-1, 0)[None] / maximum
@@ -233,9 +233,9 @@ class Enlarger:
 
 
 def _spread_colors(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Gives pixels that nobody sees the color of the nearest one that is seen.
+    """Gives invisible pixels the color of the nearest visible one.
 
-    Theirs, often black, would else get into the visible edge.
+    Otherwise their own color, often black, would get into the visible edge.
     """
     if not alpha.any():
         return pixels

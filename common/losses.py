@@ -30,9 +30,9 @@ def charbonnier(sr: Tensor, hr: Tensor, eps: float = 1e-3) -> Tensor:
 def euclidean(sr: Tensor, hr: Tensor) -> Tensor:
     """Half the squared error of an image, summed over its pixels; mean over the images.
 
-    Caffe's EuclideanLoss: the mean squared error, in the unit for which SRCNN and VDSR give their
-    learning rates, weight decay and gradient clipping. By the mean over the pixels, the same rates
-    are a thousand times too small.
+    Caffe's EuclideanLoss: the squared error in the unit for which SRCNN and VDSR give their
+    learning rates, weight decay and gradient clipping. With the mean over the pixels instead, the
+    same rates would be a thousand times too small.
 
     Args:
         sr: Shape (N, C, H, W), any range.

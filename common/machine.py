@@ -1,4 +1,4 @@
-"""What computes here, and by which versions: the facts that stand beside every figure."""
+"""The machine: its processor, memory and versions, the facts that stand beside every figure."""
 
 import importlib.metadata
 import os
@@ -40,7 +40,7 @@ def versions() -> dict[str, str | None]:
 
 
 def uncommitted_changes() -> str:
-    """What the code of this repository has that its commit has not, as `git diff` prints it."""
+    """Changes of this repository's code since its commit, as `git diff` prints them."""
     return _git("diff", "HEAD", "--", "*.py")
 
 

@@ -29,9 +29,8 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         arguments: Arguments of the constructor, with the defaults of those that were not given.
         scales: Factors that the network is trained to enlarge by.
         scale: Factor by which `forward(lr)` enlarges, at first the smallest of `scales`.
-        attention_window: For a network that takes means of the whole picture: side of the part of
-            the picture, in pixels of LR, to take them over instead; 0 for the whole. None for
-            networks without such means.
+        attention_window: Side, in pixels of LR, of the part of a picture over which the network
+            takes its means; 0 for the whole picture. None for networks without such means.
     """
 
     arguments: dict[str, Any]

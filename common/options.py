@@ -54,7 +54,7 @@ class Group:
             *names: Names of the option.
             recipe_if: Condition under which the option belongs to the recipe. Default: always in
                 the group `recipe`, never in others.
-            **settings: What argparse takes.
+            **settings: Settings that argparse takes.
         """
         action = self._group.add_argument(*names, **_with_default(settings))
         if recipe_if or self.title == "recipe":

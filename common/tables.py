@@ -1,4 +1,4 @@
-"""How scores and tables are written: the same in a terminal, a model card and the README."""
+"""Scores and tables as text, the same in a terminal, a model card and the README."""
 
 from collections.abc import Mapping, Sequence
 

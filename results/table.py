@@ -17,7 +17,7 @@ BENCHMARKS = ("Set5", "Set14", "B100")
 
 
 def rows() -> list[dict[str, Any]]:
-    """What was measured, and what the papers print (`papers.json`, a list)."""
+    """Reads the rows that were measured, and those of the papers (`papers.json`, a list)."""
     found = []
     for file in sorted(RESULTS.glob("*.json")):
         content = json.loads(file.read_text())

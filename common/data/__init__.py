@@ -1,4 +1,4 @@
-"""From the name of a data set or folder to uint8 patches of numbers i, and to benchmarks.
+"""Pictures: from the name of a data set or folder to uint8 patches and benchmarks.
 
 A process is a rank and a number of processes here; Accelerate is not known.
 """

@@ -82,7 +82,7 @@ def hub_pictures(
                     "start, and HF_HUB_OFFLINE allows no download."
                 )
             if streaming:
-                revision = version  # else the branch might move on in the middle
+                revision = version  # the branch might move on in the middle
         chosen = list(data_files) or _hr_archives(files, split)
         table = datasets.load_dataset(
             name,

@@ -1,4 +1,4 @@
-"""From the command line to the pictures of a run: of a folder, of the Hub, or a stream."""
+"""Pictures of a run, as its command line names them: a folder, a data set, or a stream."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence, Sized
@@ -139,7 +139,7 @@ class _Loader:
         """Says which pictures could not be read.
 
         Raises:
-            UserError: They are too many.
+            UserError: Too many pictures cannot be read.
         """
         if not errors:
             return

@@ -68,7 +68,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     def portions(
         self, begin: int, end: int, agree: Callable[[str], str], deletes: bool
     ) -> Iterator[tuple["PatchDataset", range]]:
-        """The same as `PatchStream.portions`: here, one portion for all steps."""
+        """Gives one portion for all steps; `PatchStream.portions` explains the arguments."""
         yield self, range(begin, end)
 
     def fingerprint(self) -> list[int | str]:
@@ -76,7 +76,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return [len(self.pictures), self.pictures.checksum()]
 
     def difference_from(self, fingerprint: Sequence[int | str]) -> str:
-        """How these pictures differ from those of a fingerprint; "" if they do not."""
+        """Says how these pictures differ from those of a fingerprint; "" if they do not."""
         number, checksum = fingerprint
         if number != len(self.pictures):
             return f"there were {number} training pictures and are {len(self.pictures)}"

@@ -163,8 +163,8 @@ class PatchStream:
     """Training patches from a stream: every part serves for a fixed number of steps.
 
     Attributes:
-        positions: For a checkpoint: positions of this part and the next, by the steps at which they
-            begin.
+        positions: Positions of this part and the next, by the steps at which they begin; a
+            checkpoint holds them.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class PatchStream:
         Raises:
             StreamError: A process could not get its part.
         """
-        if begin >= end:  # else a process would begin to read for nothing
+        if begin >= end:  # no process must begin to read for nothing
             return
         length = self.steps_per_part
         first = begin // length * length
@@ -233,7 +233,7 @@ class PatchStream:
         return [self.stream.part_size, checksum(self.stream.identity)[:8]]
 
     def difference_from(self, fingerprint: Sequence[int | str]) -> str:
-        """How this data set differs from that of a fingerprint; "" if it does not."""
+        """Says how this data set differs from that of a fingerprint; "" if it does not."""
         same = fingerprint[1] == self.fingerprint()[1]
         return "" if same else "the data set is another, or its --dataset_revision"
 

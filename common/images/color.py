@@ -9,7 +9,7 @@ RED, GREEN, BLUE = 65.481 / 255, 128.553 / 255, 24.966 / 255
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """The Y channel.
+    """Computes the Y channel.
 
     Args:
         rgb: RGB in [0, 1], shape (..., 3, H, W), any floating-point type.
@@ -22,9 +22,9 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def replace_luma(rgb: Tensor, new_luma: Tensor) -> Tensor:
-    """The same picture with another Y channel and its own Cb and Cr.
+    """Replaces the Y channel of a picture, whose Cb and Cr stay.
 
-    Where Cb and Cr stay, all three of R, G and B change by the same amount.
+    Without a change of Cb and Cr, R, G and B all change by the same amount.
 
     Args:
         rgb: RGB in [0, 1], shape (..., 3, H, W).

@@ -35,8 +35,8 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     if torch.onnx.is_in_onnx_export() and isinstance(size, int) and images.is_floating_point():
         return enlarge(images, size)
     if torch.compiler.is_compiling():
-        # The matrices come from a cache, which a compiler would write out. (Not a decorator, which
-        # would load the compiler in every program.)
+        # The matrices come from a cache, which a compiler would write out. (A decorator would load
+        # the compiler in every program.)
         return torch.compiler.disable(_imresize)(images, size)
     return _imresize(images, size)
 
@@ -71,21 +71,21 @@ def _imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
 
 
 def enlarge(images: Tensor, factor: int) -> Tensor:
-    """What `imresize` does with floating-point images and a whole factor, by one convolution.
+    """Enlarges floating-point images by a whole factor, as `imresize` does, by one convolution.
 
-    Its filters are the same for all sizes, so this is what `imresize` becomes in an ONNX file. In
-    PyTorch it is the slower one: on a CPU it takes up to four times as long.
+    The filters are the same for all sizes, so `imresize` becomes this in an ONNX file. In PyTorch
+    it takes up to four times as long on a CPU.
 
     Args:
         images: Shape (N, C, H, W), any range.
-        factor: Of both sides.
+        factor: Factor of both sides.
 
     Returns:
         Tensor of the shape (N, C, H * factor, W * factor), with the dtype and device of `images`.
     """
     dtype = torch.float64 if images.dtype == torch.float64 else torch.float32
-    # The `factor` new pixels of an old one lie at most half a pixel from it, so that the kernel,
-    # which reaches 2 pixels far, sees two neighbors on either side.
+    # The `factor` new pixels of an old one lie at most half a pixel from it. So the kernel, which
+    # reaches 2 pixels far, sees two neighbors on either side.
     centers = (torch.arange(factor, dtype=torch.float64) + 0.5) / factor - 0.5
     weights = _keys_cubic(centers[:, None] - torch.arange(-2, 3))  # (factor, 5)
     filters = weights[:, None, :, None] * weights[:, None, :]  # (factor, factor, 5, 5)
@@ -94,7 +94,7 @@ def enlarge(images: Tensor, factor: int) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         padded = images.to(dtype)
         for axis in (2, 3):
-            # By symmetric reflection, 1 0 | 0 1 2 ...; a single pixel is repeated.
+            # Symmetric reflection, 1 0 | 0 1 2 ...; a single pixel is repeated.
             side = images.shape[axis]
             indices = torch.arange(-2, side + 2, device=images.device)
             indices = torch.maximum(indices, -1 - indices)
@@ -126,14 +126,13 @@ def _resize_axis(images: Tensor, axis: int, length: int, factor: float) -> Tenso
 def _matrix_blocks(
     old: int, new: int, factor: float, dtype: torch.dtype, device: torch.device, rows: int = 128
 ) -> list[tuple[int, Tensor]]:
-    """The weights of `old` pixels (columns) in `new` ones (rows), `rows` rows at a time.
+    """Weights of `old` pixels (columns) in `new` ones (rows), `rows` rows at a time.
 
-    The matrix is a narrow band: a block holds only the columns from the first to the last that its
-    rows use, and comes with the number of the first. Every row sums to 1.
+    The matrix is a narrow band: a block holds only the columns that its rows use, and comes with
+    the number of the first of these columns. Every row sums to 1.
     """
-    stretch = max(
-        1.0, 1.0 / factor
-    )  # antialiasing: the kernel widens by as much as the image shrinks
+    # Antialiasing: the kernel widens by as much as the image shrinks.
+    stretch = max(1.0, 1.0 / factor)
     radius = 2.0 * stretch
     centers = (torch.arange(new, dtype=torch.float64) + 0.5) / factor - 0.5
     taps = torch.floor(centers - radius)[:, None] + torch.arange(ceil(2 * radius) + 2)

@@ -1,4 +1,4 @@
-"""What a run writes down of itself: losses and scores by step, and how long the steps took.
+"""Logs of a run: losses and scores by step, and how long the steps took.
 
 `metrics.jsonl` holds no times, so equal runs have equal files. The times are in `times.jsonl`.
 """

@@ -251,7 +251,7 @@ class Run:
         self._validator.save_copy(name)
 
     def keep_latest(self) -> None:
-        """From here on, saves the weights of the last validation, no longer the best.
+        """Makes the run save the weights of the last validation from here on, not the best.
 
         The second phase of SRGAN costs PSNR, by which the best would be chosen.
         """
@@ -314,7 +314,7 @@ class Run:
         self._checkpoints.save(self._log, missing=missing, again=again)
 
     def _unsaved(self) -> dict[str, str]:
-        """What could not be saved when last tried, and the reasons."""
+        """Reasons for everything that could not be saved when last tried."""
         checkpoint = {"the checkpoint": self._checkpoints.error} if self._checkpoints.error else {}
         return self._validator.unsaved | checkpoint
 

@@ -47,7 +47,7 @@ class Processes:
         """Ends all processes; the message is printed once.
 
         Raises:
-            UserError: On the main process. The others exit with status 1.
+            UserError: This is the main process. The others exit with status 1.
         """
         raise UserError(message) if self.is_main else SystemExit(1)
 

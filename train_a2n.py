@@ -136,7 +136,8 @@ class A2N(SuperResolutionModel):
         num_blocks: Attention-in-attention blocks.
 
     A block weighs its branches by a mean of the whole picture, or, where `attention_window` is not
-    0, by those of parts of it. With parts as large as the training patches, tiles can be exact.
+    0, by those of parts of it. With parts as large as the training patches, tiles can be as the
+    whole but for rounding.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Enlarger:
     """Enlarges pictures by a network, in tiles where they are large.
 
     A tile is enlarged together with so much around it, the network's `margin`, that its part of the
-    result is as of the whole picture.
+    result is as of the whole picture, but for the order in which float32 is summed.
 
     Attributes:
         tile: Side of a tile in LR pixels; 0 for whole pictures, None to choose by their size.

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from ports import reserve_port
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
 # (TMPDIR: also for what launchers, workers and compilers leave behind.)
@@ -14,13 +15,15 @@ os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
 os.environ["HF_HOME"] = os.path.join(os.environ["TMPDIR"], "huggingface")
 os.environ.pop("HF_DATASETS_CACHE", None)
 os.environ.pop("HF_HUB_OFFLINE", None)
-with socket.create_server(("127.0.0.1", 0)) as free:  # nobody listens there but the tests' own Hub
-    os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{free.getsockname()[1]}"
+# Nobody listens there but the tests' own Hub, while a test has one.
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{reserve_port()}"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # which the tests' Hub does not have
 os.environ |= dict.fromkeys(
     ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
 )
 os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")
+# Else a machine with a GPU would train on it, and find other values than the tests expect.
+os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import pytest
 import torch
@@ -40,6 +43,13 @@ SHARED = ROOT.parent / "shared"
 def pytest_unconfigure() -> None:
     """Leaves the disk as it was."""
     shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _gpu_if_marked(request: pytest.FixtureRequest) -> None:
+    """Lets only tests with the mark `gpu` train on one."""
+    if "gpu" in request.keywords:
+        request.getfixturevalue("monkeypatch").delenv("ACCELERATE_USE_CPU")
 
 
 @pytest.fixture(scope="session")

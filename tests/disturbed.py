@@ -7,6 +7,8 @@ What happens is said by environment variables:
     SLOW_STEPS=0.2       every step takes so many seconds more
     SLOW_WRITES=0.05     so does every file or folder that is written, flushed, renamed or deleted
     NO_ROOM=10:20:100    from step 10 until step 20 no file of the main process grows over 100 bytes
+    HOLD=4               step 4 does not end before this process is asked to stop
+    HANG=4               step 4 takes five minutes more
     RAISE=1:3            process 1 raises an exception in step 3
     WATCH=1              the log tells the patches and random numbers of all processes, and a loss
                          scale as in fp16 is used, which a CPU otherwise does not have
@@ -49,6 +51,10 @@ class DisturbedRun(Run):
     def end_step(self, **values: Tensor | float) -> None:
         step, rank = self.step + 1, self.accelerator.process_index
         time.sleep(float(SETTINGS.get("SLOW_STEPS", 0)))
+        while SETTINGS.get("HOLD") == f"{step}" and not self._stop._received:
+            time.sleep(0.01)
+        if SETTINGS.get("HANG") == f"{step}":
+            time.sleep(300)
         if SETTINGS.get("RAISE") == f"{rank}:{step}":
             raise ArithmeticError(f"process {rank} cannot go on")
         if "NO_ROOM" in SETTINGS and self.accelerator.is_main_process:

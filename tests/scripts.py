@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -33,6 +34,9 @@ OWN = {SRGAN: "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split()}
 SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
 # One thread, because with more of them sums differ in the last bits from run to run.
 SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
+# Seconds that a test waits for a process. A busy machine needs some of them; only a test that
+# fails takes them all.
+PATIENCE = 300
 # (`accelerate launch --cpu --num_processes 2` would start one.)
 TWO = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
 
@@ -43,8 +47,8 @@ def python(*command) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """That of a script: ours, the repository in the path, and these; several processes on CPUs."""
-    own = {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    """That of a script: ours, the repository in the path, one thread, and these."""
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return os.environ | own | variables
 
 
@@ -91,19 +95,25 @@ def run_here(script: str, *options, check: bool = True, **variables: str):
     output, errors, code, threads = io.StringIO(), io.StringIO(), 0, torch.get_num_threads()
     arguments = mock.patch.object(sys, "argv", [script, *map(str, options)])
     changes = mock.patch.dict(os.environ, variables)
+    reset_accelerate()  # a test may have evaluated a network, by which a GPU would be chosen
     try:
         with arguments, changes, redirect_stdout(output), redirect_stderr(errors):
             main()
     except SystemExit as end:
         code = end.code
     finally:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
+        reset_accelerate()
         torch.set_num_threads(threads)
         gc.collect()  # which lets go of the output folder
     if check:
         assert code == 0, code
     return subprocess.CompletedProcess(options, code, output.getvalue(), errors.getvalue())
+
+
+def reset_accelerate() -> None:
+    """Lets accelerate choose a device anew, as in a process that has just begun."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
 
 
 def refusal(script: str, *options, **variables: str) -> str:
@@ -112,6 +122,17 @@ def refusal(script: str, *options, **variables: str) -> str:
     # argparse prints its message and leaves 2; that of a UserError is printed by Python, with 1.
     assert end.returncode == 2 or isinstance(end.returncode, str)
     return f"{end.stderr}{end.returncode}"
+
+
+def assert_nearly_equal(ours: np.ndarray, theirs: np.ndarray, share: float = 1e-3) -> None:
+    """Pixels that differ by 1 at most, and at most in so many of all values.
+
+    Every processor, and every size of an image, has its own order in which float32 is summed, and
+    a sum that is nearly half a value may then be rounded up or down.
+    """
+    differences = np.abs(ours.astype(int) - theirs)
+    assert differences.max() <= 1
+    assert np.mean(differences) <= share
 
 
 def metrics(folder: Path) -> list[dict]:

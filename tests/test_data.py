@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scripts import PATIENCE
 from torch.utils.data import DataLoader, default_convert
 
 import common.data.cache
@@ -383,7 +384,7 @@ def test_processes_that_start_together_decode_once(pictures_dir, tmp_path):
     ]
     for worker in workers:
         worker.start()
-    results = sorted(queue.get(timeout=120) for _ in workers)
+    results = sorted(queue.get(timeout=PATIENCE) for _ in workers)
     for worker in workers:
         worker.join()
     assert results == [(0, 8), (8, 8)]

@@ -1,15 +1,23 @@
-"""Pictures in tiles are as whole ones, and the self-ensemble is what it says."""
+"""Pictures in tiles are as whole ones, and the self-ensemble is what it says.
+
+Every processor, and every size of an image, has its own order in which float32 is summed. So a
+test asks for equal pixels only of networks whose sums are exact, or of images of one size.
+"""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from conftest import psnr_of
 from safetensors.torch import load_file
-from scripts import refusal, run_here
+from scripts import assert_nearly_equal, refusal, run_here
+from torch import nn
 
 import common.inference
+import train_srcnn
+import train_vdsr
 from common.data.find import sample_pictures
 from common.errors import UserError
 from common.images.formats import Picture, read_rgb
@@ -23,7 +31,8 @@ from train_vdsr import VDSR
 
 CPU = torch.device("cpu")
 NETWORKS = {
-    "srcnn": lambda: SRCNN(3, "9-5-5"),
+    "srcnn": lambda: SRCNN(2, "9-5-5"),
+    "srcnn-x3": lambda: SRCNN(3, "9-5-5"),
     "vdsr": lambda: VDSR([2, 3], num_layers=6, num_features=8),
     "srgan": lambda: SRGAN(4, num_blocks=3, num_features=8),
     "srgan-x3": lambda: SRGAN(3, num_blocks=1, num_features=8),
@@ -41,19 +50,64 @@ def make(name: str) -> SuperResolutionModel:
     return network
 
 
+@torch.no_grad()
+def make_exact(name: str) -> SuperResolutionModel:
+    """With weights by which float32 rounds nothing in black and white pictures.
+
+    A filter is the difference of two opposite corners of its kernel, the farthest that it sees.
+    The values are multiples of a power of two, and need fewer than the 24 bits of float32.
+    """
+    network = NETWORKS[name]().eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.zero_()
+            module.bias.zero_()
+            channels = torch.arange(module.out_channels)
+            module.weight[channels, channels % module.in_channels, 0, 0] = 1
+            module.weight[channels, (channels + 1) % module.in_channels, -1, -1] = -1
+            last = module
+        elif isinstance(module, nn.BatchNorm2d):
+            module.eps = 0  # else it divides by sqrt(1 + eps)
+        elif isinstance(module, nn.PReLU):
+            module.weight.fill_(0.5)
+    last.weight /= 16  # so that many values are between 0 and 1
+    return network
+
+
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     """A photograph of 200x170 pixels."""
     return read_rgb(sample_pictures(["astronaut.png"])[0]["hr"]["path"])[100:300, 100:270]
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
-def test_tiles_are_as_the_whole(name, pixels):
-    network = make(name)
-    whole = Enlarger(network, CPU, tile=0)(pixels)
+@pytest.fixture(scope="module")
+def black_and_white(pixels) -> np.ndarray:
+    """The same of 16 bits, of which the network gets 0 and 1."""
+    return np.where(pixels > 127, 65535, 0).astype(np.uint16)
+
+
+# Bicubic weights are multiples of 1/128 for x2, and no binary fractions for x3.
+@pytest.mark.parametrize("name", ["srcnn", "vdsr", "srgan", "srgan-x3"])
+def test_tiles_are_as_the_whole(name, black_and_white, monkeypatch):
+    for script in (train_srcnn, train_vdsr):
+        # Green for luma, whose weights are no binary fractions.
+        monkeypatch.setattr(script, "luma", lambda rgb: rgb[..., 1:2, :, :])
+    monkeypatch.setattr(common.inference, "ALIGNMENT", 1)  # which would round up the margin
+    network = make_exact(name)
+    whole = Enlarger(network, CPU, tile=0)(black_and_white)
     assert whole.shape == (200 * network.scale, 170 * network.scale, 3)
     for tile in (32, 64, 128):
-        assert np.array_equal(Enlarger(network, CPU, tile=tile)(pixels), whole)
+        assert np.array_equal(Enlarger(network, CPU, tile=tile)(black_and_white), whole)
+    monkeypatch.setattr(type(network), "margin", network.margin - 1)
+    assert not np.array_equal(Enlarger(network, CPU, tile=64)(black_and_white), whole)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
+def test_tiles_are_as_the_whole_but_for_rounding(name, pixels):
+    network = make(name)
+    for picture, share in ((pixels, 1e-5), (pixels.astype(np.uint16) * 257, 1e-3)):
+        whole = Enlarger(network, CPU, tile=0)(picture)
+        assert_nearly_equal(Enlarger(network, CPU, tile=64)(picture), whole, share)
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
@@ -76,17 +130,17 @@ def test_a2n_in_tiles(pixels):
     network = make("a2n")
     picture = np.tile(pixels, (2, 2, 1))
     whole = Enlarger(network, CPU, tile=0, attention_window=64)(picture)
-    tiles = Enlarger(network, CPU, tile=64)(picture)
-    assert np.mean(tiles != whole) < 1e-4  # sums in another order, rounded to 8 bits
+    assert_nearly_equal(Enlarger(network, CPU, tile=64)(picture), whole, share=1e-5)
     globally = Enlarger(network, CPU, tile=0)(picture)
     assert np.mean(globally != whole) > 1e-3
 
 
 @pytest.mark.slow
 def test_the_margin_of_a2n(published_a2n, pixels):
-    network = convert(load_file(published_a2n), "a2n", [2])
+    # In float64, whose rounding is far below what is asked for here.
+    network = convert(load_file(published_a2n), "a2n", [2]).double()
     network.attention_window = 64
-    lr = torch.from_numpy(np.tile(pixels, (3, 3, 1))[:512, :496].copy()).movedim(-1, 0)[None] / 255
+    lr = torch.from_numpy(np.tile(pixels, (3, 3, 1))[:512, :496] / 255).movedim(-1, 0)[None]
     with torch.no_grad():
         whole = network(lr)[..., 448:512, 448:512]
         around = slice(224 - network.margin, 256 + network.margin)
@@ -141,7 +195,7 @@ def test_the_self_ensemble_in_tiles(pixels):
     network = make("srgan")
     whole = Enlarger(network, CPU, tile=0, self_ensemble=True)(pixels)
     tiles = Enlarger(network, CPU, tile=64, self_ensemble=True)(pixels)
-    assert (tiles != whole).mean() < 1e-4  # sums of eight, in float32
+    assert_nearly_equal(tiles, whole, share=1e-4)  # sums of eight
     assert not np.array_equal(whole, Enlarger(network, CPU, tile=0)(pixels))
 
 
@@ -172,9 +226,9 @@ def test_smaller_tiles_when_the_memory_is_too_small(pixels, monkeypatch):
         enlarger(pixels)
 
 
-def test_what_was_done_when_the_memory_was_too_small_is_done_again(pixels, monkeypatch):
-    network, sizes, done = make("srgan"), [], []
-    expected = Enlarger(network, CPU, tile=0)(pixels)
+def test_what_was_done_when_the_memory_was_too_small_is_done_again(black_and_white, monkeypatch):
+    network, sizes, done = make_exact("srgan"), [], []
+    expected = Enlarger(network, CPU, tile=0)(black_and_white)
     forward = SRGAN.forward
 
     def third_time_without_memory(self, lr):
@@ -185,7 +239,7 @@ def test_what_was_done_when_the_memory_was_too_small_is_done_again(pixels, monke
 
     monkeypatch.setattr(SRGAN, "forward", third_time_without_memory)
     enlarger = Enlarger(network, CPU, tile=96, say=lambda line: None)
-    assert np.array_equal(enlarger(pixels, done.append), expected)
+    assert np.array_equal(enlarger(black_and_white, done.append), expected)
     assert done[:3] == [96 * 96, 96 * 74, -96 * 170]
     assert sum(done) == 200 * 170
 
@@ -240,7 +294,10 @@ def test_the_self_ensemble_adds_up_in_float32(pixels):
 
 
 def test_evaluate_by_self_ensemble_and_windows(tiny_benchmark_dir, tmp_path):
-    make("a2n").save(tmp_path / "a2n")
+    network = make("a2n")
+    for block in network.blocks:  # so that windows are seen among the rounding errors
+        torch.nn.init.constant_(block.branch_scores[-1].weight[0], 30)
+    network.save(tmp_path / "a2n")
     make("srcnn").save(tmp_path / "srcnn")
 
     def evaluated(*options):
@@ -249,14 +306,14 @@ def test_evaluate_by_self_ensemble_and_windows(tiny_benchmark_dir, tmp_path):
         run_here("evaluate.py", "--model", tmp_path / "a2n", *base, *report, *options)
         return json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
 
-    network = make("a2n")
-    assert evaluated() == pytest.approx(psnr_of(network, tiny_benchmark_dir / "Tiny", 2))
+    whole = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
+    assert evaluated() == pytest.approx(whole, abs=1e-3)
     ensemble = psnr_of(SelfEnsemble(network), tiny_benchmark_dir / "Tiny", 2)
-    assert evaluated("--self_ensemble") == pytest.approx(ensemble)
+    assert evaluated("--self_ensemble") == pytest.approx(ensemble, abs=1e-3)
     network.attention_window = 24
     local = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
-    assert evaluated("--attention_window", 24) == pytest.approx(local)
-    assert len({round(value, 4) for value in (evaluated(), ensemble, local)}) == 3
+    assert evaluated("--attention_window", 24) == pytest.approx(local, abs=1e-3)
+    assert min(abs(one - other) for one, other in combinations((whole, ensemble, local), 2)) > 1e-2
     message = refusal("evaluate.py", "--model", tmp_path / "srcnn", "--attention_window", 24)
     assert "--attention_window is for networks that take means of the whole picture" in message
     message = refusal(

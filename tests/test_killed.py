@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from scripts import (
+    PATIENCE,
     RECIPE,
     SCRIPTS,
     SRGAN,
@@ -60,7 +61,7 @@ def straight_run(train_in_phases, script, folder, launcher=()) -> float:
     """A run that nothing happens to; the seconds that its steps take."""
     process = begin(train_in_phases, script, folder, launcher)
     before = time.monotonic()
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     return time.monotonic() - before
 
@@ -122,22 +123,22 @@ def test_killed_at_any_moment(script, number, straight, train_in_phases, tmp_pat
     expected, seconds = straight(script)
     folder = tmp_path / "run"
     draw = random.Random(f"{script} {number}")
-    process = begin(train_in_phases, script, folder)
     if number < 6:  # while a checkpoint is written or an old one deleted
-        while draw.random() < 0.5 and process.poll() is None:
-            time.sleep(seconds / 10)
-        assert stop_inside(process, folder, "checkpoint-*.partial", draw.uniform(0, 0.2))
+        pattern, first, delay = "checkpoint-*.partial", draw.random() * seconds / 2, 0.2
     elif number < 8:  # while the best weights are written
-        assert stop_inside(process, folder, "model.safetensors.partial", draw.uniform(0, 0.03))
+        pattern, first, delay = "model.safetensors.partial", 0, 0.03
     else:
-        moment = draw.uniform(0, seconds)
-        time.sleep(moment)
-        while process.poll() is not None:  # this time it was faster
-            shutil.rmtree(folder)
-            moment *= 0.9
-            process = begin(train_in_phases, script, folder)
-            time.sleep(moment)
-    assert process.poll() is None
+        pattern, first, delay = "args.json", draw.uniform(0, seconds), 0
+    delay *= draw.random()
+    for _ in range(9):
+        process = begin(train_in_phases, script, folder)
+        time.sleep(first)
+        if stopped := stop_inside(process, folder, pattern, delay):
+            break
+        # This time it was faster, or this program slower.
+        shutil.rmtree(folder)
+        first, delay = 0.8 * first, 0.8 * delay
+    assert stopped
     process.kill()
     process.communicate()
     train_in_phases(script, folder, *LATEST)
@@ -157,7 +158,7 @@ def test_two_processes_asked_to_stop(script, number, straight, train_in_phases, 
         process = begin(train_in_phases, script, folder, tuple(TWO))
         time.sleep(moment)
         process.terminate()
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
         if stopped := "SIGTERM: stopped at step" in output:
             break
         moment *= 0.8

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from common.checkpoint import CHECKSUMS, RECORD
 from safetensors.torch import load_file
 from scripts import RECIPE, ROOT, SMALL, metrics, refusal, run_here
 
-from common.training.folder import find_damage, list_checkpoints, seal
+from common.training.folder import CHECKSUMS, find_damage, list_checkpoints, seal
+from common.training.recipe import RECORD
 
 OLD = ROOT / "tests" / "data" / "srcnn_run"
 SCRIPT = "train_srcnn.py"

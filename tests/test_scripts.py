@@ -241,7 +241,8 @@ def test_all_cores_under_accelerate_launch(pictures_dir, tmp_path):
         *("--output_dir", tmp_path / "run"),
     )
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    assert f"Device: CPU, {cores} threads, float32" in process.stdout
+    threads = f"{cores} threads" if cores > 1 else "1 thread"
+    assert f"Device: CPU, {threads}, float32" in process.stdout
 
 
 def test_all_threads_take_tiny_numbers_for_zero():
@@ -555,8 +556,9 @@ def test_srgan_resumes_with_content_loss(train, with_content, tmp_path, precisio
 def test_srgan_on_a_gpu(train, with_content, tmp_path):
     launcher = "-m torch.distributed.run --standalone --nproc_per_node 1".split()  # DDP by nccl
     options = ("--pretrain_steps", 2, "--mixed_precision", "bf16", "--logging_steps", 1)
-    runner = partial(run, *launcher, ACCELERATE_USE_CPU="false")
-    train(SRGAN, tmp_path / "run", *with_content, *options, steps=2, runner=runner)
+    runner = partial(run, *launcher)
+    process = train(SRGAN, tmp_path / "run", *with_content, *options, steps=2, runner=runner)
+    assert "Device: CPU" not in process.stdout
     assert [row["step"] for row in metrics(tmp_path / "run") if "loss" in row] == [1, 2, 3, 4]
 
 

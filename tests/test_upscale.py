@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import refusal, run_here, run_two
+from scripts import assert_nearly_equal, refusal, run_here, run_two
 
 from common.hub import load_model
 from common.images.formats import Picture, read_picture, read_rgb, write_picture
@@ -58,7 +58,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     assert written == {f"a/b/{n}_x2.png" for n in range(8)} | {"top_x2.png", "single_x2.png"}
     for number in (0, 7):
         sr = np.asarray(Image.open(output / "a" / "b" / f"{number}_x2.png"))
-        assert np.array_equal(sr, expected(model, read_rgb(pictures_dir / f"{number}.png")))
+        assert_nearly_equal(sr, expected(model, read_rgb(pictures_dir / f"{number}.png")))
 
     (output / "top_x2.png").unlink()
     (output / "single_x2.png").write_text("mine")
@@ -86,7 +86,7 @@ def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
     assert len(list(tmp_path.glob("*_x2.png"))) == 8
     for number in range(1, 8):
         sr = read_picture(tmp_path / f"{number}_x2.png").pixels
-        assert np.array_equal(sr, expected(model, read_rgb(pictures_dir / f"{number}.png")))
+        assert_nearly_equal(sr, expected(model, read_rgb(pictures_dir / f"{number}.png")))
 
 
 def test_what_a_picture_is_it_stays(model, tmp_path):
@@ -101,14 +101,15 @@ def test_what_a_picture_is_it_stays(model, tmp_path):
     upscale(tmp_path, "--model", model, "--output", tmp_path / "out")
 
     found = read_picture(tmp_path / "out" / "alpha_x2.png")
-    assert np.array_equal(found.pixels, expected(model, rgb))
+    assert_nearly_equal(found.pixels, expected(model, rgb))
     larger = imresize(torch.from_numpy(alpha).double(), 2).round().clamp(0, 255)
     assert np.abs(found.alpha - larger.numpy()).max() <= 1
     assert found.icc_profile == b"profile"
     found = read_picture(tmp_path / "out" / "gray_x2.png")
     assert found.pixels.shape == (28, 24, 1)
     color = expected(model, np.repeat(rgb[..., :1], 3, axis=2))
-    assert np.abs(found.pixels[..., 0] - color.mean(axis=2)).max() <= 0.5
+    # Half a value by rounding the mean, and a third if one of the three colors differs by 1.
+    assert np.abs(found.pixels[..., 0] - color.mean(axis=2)).max() < 0.9
     found = read_picture(tmp_path / "out" / "fine_x2.tif")
     assert found.pixels.dtype == np.uint16
     assert np.abs(found.pixels / 257 - expected(model, rgb)).max() <= 0.6
@@ -151,10 +152,8 @@ def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
 def test_formats_and_strips(model, pictures_dir, tmp_path):
     base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path, "--suffix", "_large")
     upscale(*base, "--format", "jpg", "--quality", 30, "--comparison")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "0_large.jpg",
-        "0_large.jpg_comparison.png",
-    }
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"0_large.jpg", "0_large.jpg_comparison.png"}
     strip = Image.open(tmp_path / "0_large.jpg_comparison.png")
     assert strip.size == (3 * 288 + 2 * 8, 288 + 28)  # LR, bicubic and the network
     small = (tmp_path / "0_large.jpg").stat().st_size
@@ -186,7 +185,7 @@ def test_how_it_is_computed(pictures_dir, tmp_path):
         upscale(*base, "--output", tmp_path, *options)
         result = read_picture(tmp_path / f"0_{number}.png").pixels
         expected = Enlarger(load_model(tmp_path / "a2n"), torch.device("cpu"), **settings)(lr)
-        assert np.abs(result.astype(int) - expected).max() <= 1  # threads may add up otherwise
+        assert_nearly_equal(result, expected)
         results.append(result)
     assert len({result.tobytes() for result in results}) == 5
 

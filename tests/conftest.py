@@ -35,7 +35,7 @@ from common.data.patches import BenchmarkDataset
 from common.evaluation import evaluate, mean_scores
 
 pytest.register_assert_rewrite("scripts")
-from scripts import OWN, ROOT, SMALL, run  # noqa: E402 (after the line above)
+from scripts import OWN, ROOT, SMALL, run_here  # noqa: E402 (after the line above)
 
 SHARED = ROOT.parent / "shared"
 
@@ -112,9 +112,9 @@ def tiny_benchmark_dir(pictures_dir: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def train(pictures_dir: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a training script on the small pictures."""
+    """Runs a training script on the small pictures, in this process unless a runner is given."""
 
-    def train(script, output_dir, *options, steps=20, runner=run):
+    def train(script, output_dir, *options, steps=20, runner=run_here):
         return runner(
             script,
             *SMALL,

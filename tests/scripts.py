@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from forked import ROOT, run_forked
 from safetensors.torch import load_file
 
 from common.training.folder import list_checkpoints
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
 SRGAN = "train_srgan.py"
 # Of the runs that are compared: a schedule that does not depend on the number of steps, and small
@@ -34,9 +34,6 @@ OWN = {SRGAN: "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split()}
 SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
 # One thread, because with more of them sums differ in the last bits from run to run.
 SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
-# Seconds that a test waits for a process. A busy machine needs some of them; only a test that
-# fails takes them all.
-PATIENCE = 300
 # (`accelerate launch --cpu --num_processes 2` would start one.)
 TWO = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
 
@@ -62,9 +59,9 @@ def run(*command, check: bool = True, **variables: str) -> subprocess.CompletedP
     return process
 
 
-def run_two(*command, **variables: str) -> subprocess.CompletedProcess:
-    """The same on two processes."""
-    return run(*TWO, *command, **variables)
+def run_two(script, *options, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a script on two processes."""
+    return run_forked(script, *options, processes=2, **variables)
 
 
 def start(*command, **variables: str) -> subprocess.Popen:
@@ -93,12 +90,11 @@ def run_here(script: str, *options, check: bool = True, **variables: str):
     """The same in this process, which saves the seconds of another start."""
     main = importlib.import_module(script.removesuffix(".py")).main
     output, errors, code, threads = io.StringIO(), io.StringIO(), 0, torch.get_num_threads()
-    arguments = mock.patch.object(sys, "argv", [script, *map(str, options)])
     changes = mock.patch.dict(os.environ, variables)
     reset_accelerate()  # a test may have evaluated a network, by which a GPU would be chosen
     try:
-        with arguments, changes, redirect_stdout(output), redirect_stderr(errors):
-            main()
+        with changes, redirect_stdout(output), redirect_stderr(errors):
+            main(options)
     except SystemExit as end:
         code = end.code
     finally:

@@ -33,6 +33,7 @@ from scripts import (
     metrics,
     refusal,
     run,
+    run_forked,
     run_two,
     start,
 )
@@ -95,7 +96,7 @@ def test_all_state_is_resumed(train, tmp_path):
 
 
 def test_a_loss_scale_begins_where_the_checkpoint_has_none(copy, train):
-    train(SCRIPT, copy, *RECIPE, *LATEST, steps=22, runner=disturbed(run, WATCH="1"))
+    train(SCRIPT, copy, *RECIPE, *LATEST, steps=22, runner=disturbed(run_forked, WATCH="1"))
     assert metrics(copy)[-2]["scale"] == 2.0**16
 
 
@@ -455,7 +456,7 @@ def test_other_validation_pictures_choose_anew(copy, train, pictures_dir, tmp_pa
 @pytest.mark.parametrize("script", [script for script in SCRIPTS if script != SRGAN])
 def test_other_numbers_of_processes(script, train, tmp_path):
     options = (*RECIPE, "--logging_steps", 1, "--checkpointing_steps", 7)
-    train(script, tmp_path / "straight", *options, runner=disturbed(run, WATCH="1"))
+    train(script, tmp_path / "straight", *options, runner=disturbed(run_forked, WATCH="1"))
     for steps, runner in ((7, run), (14, run_two), (20, run)):
         folder = tmp_path / "changing"
         watched = disturbed(runner, WATCH="1")
@@ -476,7 +477,7 @@ def test_other_numbers_of_processes(script, train, tmp_path):
 
 def test_four_processes_train_as_one(straight, train, tmp_path):
     def run_four(*command):
-        return run(*TWO[:-1], 4, *command)
+        return run_forked(*command, processes=4)
 
     process = train(SCRIPT, tmp_path / "run", *RECIPE, runner=run_four)
     assert "Batch: 4 patches over 4 processes" in process.stdout

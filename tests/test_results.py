@@ -1,10 +1,8 @@
 import json
 import re
-from unittest import mock
 
 import pytest
 from scripts import ROOT
-from torch.utils.tensorboard import SummaryWriter
 
 from common.errors import UserError
 from results.record import training, wall_time
@@ -55,17 +53,10 @@ def test_table_by_hand():
     ]
 
 
-def write_session(folder, seconds, suffix=""):
-    """The TensorBoard file of a run that took so long, by a clock that stands still meanwhile."""
-    with mock.patch("time.time", return_value=1_000_000.0):
-        writer = SummaryWriter(str(folder), filename_suffix=suffix)
-        writer.add_scalar("loss", 1.0, walltime=1_000_000.0 + seconds)
-        writer.close()
-
-
 def write_run(folder, **record):
     """A run's folder, as far as `training` reads it: one of a minute."""
-    write_session(folder / "tensorboard", 60)
+    folder.mkdir(exist_ok=True)
+    (folder / "times.jsonl").write_text('{"seconds": 60}\n')
     run = {"command": "", "args": {"init_from": None}, "commit": "0" * 40, "hardware": {}}
     (folder / "args.json").write_text(json.dumps(run | record))
 
@@ -100,7 +91,8 @@ def test_training_from_weights_without_a_run(tmp_path):
     assert "init_from" not in training(tmp_path / "run")
 
 
-def test_wall_time_adds_the_sessions_of_a_run(tmp_path):
-    write_session(tmp_path, 60, "first")
-    write_session(tmp_path, 30, "resumed")
+def test_wall_time_is_the_last_of_the_run(tmp_path):
+    with pytest.raises(UserError, match=r"times\.jsonl does not tell how long the run took"):
+        wall_time(tmp_path)
+    (tmp_path / "times.jsonl").write_text('{"seconds": 60}\n{"seconds": 90}\n')
     assert wall_time(tmp_path) == 90

@@ -84,6 +84,7 @@ def new_network(tmp_path, monkeypatch) -> Iterator[None]:
     code.mkdir()
     (code / "train_mine.py").write_text("\n\n".join(fences(NEW_NETWORK, "python")))
     monkeypatch.syspath_prepend(code)
+    monkeypatch.delitem(sys.modules, "train_mine", raising=False)  # a reader's own
     names.mkdir()  # where `find_network` looks which scripts there are
     for path in [*ROOT.glob("train_*.py"), code / "train_mine.py"]:
         (names / path.name).touch()

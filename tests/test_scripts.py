@@ -37,6 +37,7 @@ import train_vdsr
 from common.data.cache import decode_pictures
 from common.data.find import find_pictures
 from common.data.patches import PatchDataset
+from common.hub import load_model
 from common.images.color import luma
 from common.images.formats import read_rgb
 from common.images.tensors import to_float
@@ -153,7 +154,8 @@ def test_parts_of_a_batch_train_as_the_whole(trained, train, tmp_path):
         )
     )
     for key in before:
-        assert (four[key] - one[key]).norm() < 0.02 * (one[key] - before[key]).norm()
+        # (A constant of the network is equal in all three.)
+        assert (four[key] - one[key]).norm() <= 0.02 * (one[key] - before[key]).norm()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -663,7 +665,8 @@ def test_two_processes_resumed_equal_straight(script, train, tmp_path):
     before, after = (
         load_file(straight / f"checkpoint-{step}" / "model.safetensors") for step in (10, 20)
     )
-    assert not any(torch.equal(before[name], after[name]) for name in before)
+    learned = dict(load_model(straight).named_parameters())  # not the constants
+    assert not any(torch.equal(before[name], after[name]) for name in learned)
     # As if killed before step 20: what is later than checkpoint-10 must be made again.
     shutil.copytree(straight, folder)
     shutil.rmtree(folder / "checkpoint-20")

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,14 +118,21 @@ def find_network(architecture: str) -> type[SuperResolutionModel]:
             f"Unknown architecture {architecture!r}. This repository has: {', '.join(known)}."
         )
     module = importlib.import_module(f"train_{architecture}")
-    (network,) = (
+    networks = [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
         and issubclass(value, SuperResolutionModel)
         and value.__module__ == module.__name__
-    )
-    return network
+    ]
+    if len(networks) != 1:
+        names = ", ".join(network.__name__ for network in networks) or "none"
+        raise UserError(
+            f"train_{architecture}.py must have one subclass of SuperResolutionModel, by which a "
+            f"saved model is found again, and has {len(networks)} ({names}). Make its parts plain "
+            "nn.Modules, or give each network a script of its own."
+        )
+    return networks[0]
 
 
 class Matching(NamedTuple):
@@ -207,13 +215,13 @@ def push_model(folder: str | Path, name: str, private: bool = False) -> str:
     return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Pushes a model folder to the Hub."""
     parser = argparse.ArgumentParser(description="Pushes a model folder to the Hugging Face Hub.")
     parser.add_argument("folder", help="folder that a training script wrote")
     parser.add_argument("name", help="name on the Hub: user/name, or the name alone")
     parser.add_argument("--private", action="store_true", help="make it for its owner only")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     print(push_model(args.folder, args.name, args.private))
 
 

@@ -32,16 +32,22 @@ def set_up_cpu(threads: int | None = None) -> None:
 def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages that decide about numbers, and of this repository."""
     packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
+    commit = _git("describe", "--always", "--dirty", "--abbrev=40")
+    if commit and _new_files() and not commit.endswith("-dirty"):
+        commit += "-dirty"
     return {
-        "commit": _git("describe", "--always", "--dirty", "--abbrev=40") or None,
+        "commit": commit or None,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
     }
 
 
 def uncommitted_changes() -> str:
-    """Changes of this repository's code since its commit, as `git diff` prints them."""
-    return _git("diff", "HEAD", "--", "*.py")
+    """Changes of this repository's code since its commit, new files included, as a patch."""
+    changes = [_git("diff", "HEAD", "--", "*.py")]
+    for name in _new_files():
+        changes.append(_git("diff", "--no-index", "--", os.devnull, name))
+    return "\n".join(filter(None, changes))
 
 
 def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:
@@ -74,9 +80,15 @@ def peak_memory(device: torch.device) -> float:
     return peak * (1 if platform.system() == "Darwin" else 1024) / 1e9
 
 
+def _new_files() -> list[str]:
+    """Python files of the repository that git does not track yet and does not ignore."""
+    return _git("ls-files", "--others", "--exclude-standard", "--", "*.py").splitlines()
+
+
 def _git(*words: str) -> str:
     try:
         process = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
     except OSError:  # there is no git
         return ""
-    return process.stdout.strip() if process.returncode == 0 else ""
+    # (`git diff --no-index` exits with 1 where there are differences.)
+    return process.stdout.strip() if process.returncode <= 1 else ""

@@ -43,6 +43,14 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         given.apply_defaults()
         _, *arguments = given.arguments.items()  # without `self`
         model.__dict__["arguments"] = dict(arguments)  # nn.Module is not set up yet
+        for name, value in arguments:
+            try:
+                json.dumps(value)
+            except TypeError:
+                raise TypeError(
+                    f"{cls.__name__}({name}={value!r}): an argument of a network is saved in "
+                    f"{CONFIG}, so it must be a JSON value, and a {type(value).__name__} is none"
+                ) from None
         return model
 
     def __init__(self, scales: Sequence[int]) -> None:

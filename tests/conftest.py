@@ -29,10 +29,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data.cache import decode_pictures
-from common.data.find import SAMPLE_BENCHMARK, find_pictures, sample_pictures
-from common.data.patches import BenchmarkDataset
-from common.evaluation import evaluate, mean_scores
+from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 
 pytest.register_assert_rewrite("scripts")
 from scripts import OWN, ROOT, SMALL, run_here  # noqa: E402 (after the line above)
@@ -78,13 +75,6 @@ def published_weights() -> Callable[[str], Path]:
 def published_a2n(published_weights) -> Path:
     """The authors' weights of A2N x2."""
     return published_weights("a2n_x2_published.safetensors")
-
-
-def psnr_of(model: torch.nn.Module, folder: Path, scale: int) -> float:
-    """PSNR-Y of a model on the benchmark set in a folder."""
-    pictures, _ = decode_pictures(find_pictures(folder, [scale]), [scale])
-    scores = evaluate(model, BenchmarkDataset(pictures, scale), torch.device("cpu"))
-    return mean_scores(scores)["psnr_y"]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,10 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from forked import ROOT, run_forked
 from safetensors.torch import load_file
 
+from common.data.cache import decode_pictures
+from common.data.find import find_pictures
+from common.data.patches import BenchmarkDataset
+from common.evaluation import evaluate, mean_scores
 from common.training.folder import list_checkpoints
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
@@ -166,3 +170,10 @@ def assert_equal(ours: object, theirs: object) -> None:
         assert torch.equal(ours, theirs)
     else:
         assert ours == theirs
+
+
+def psnr_of(model: torch.nn.Module, folder: Path, scale: int) -> float:
+    """PSNR-Y of a model on the benchmark set in a folder."""
+    pictures, _ = decode_pictures(find_pictures(folder, [scale]), [scale])
+    scores = evaluate(model, BenchmarkDataset(pictures, scale), torch.device("cpu"))
+    return mean_scores(scores)["psnr_y"]

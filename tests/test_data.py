@@ -8,8 +8,8 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from forked import PATIENCE
 from PIL import Image
-from scripts import PATIENCE
 from torch.utils.data import DataLoader, default_convert
 
 import common.data.cache
@@ -276,7 +276,8 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     for file in files:
         Image.new("RGB", (48, 40), "green").save(tmp_path / "lr" / file.name)
     save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
-    pictures, _ = decode_pictures(hub_pictures(str(tmp_path / "set"), [2])[0], [2])
+    sources, identity = hub_pictures(str(tmp_path / "set"), [2])
+    pictures, _ = decode_pictures(sources, [2], identity)
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
     assert torch.equal(hr, to_tensor(read_rgb(files[7])))
     assert lr[:, 0, 0].tolist() == [0, 128, 0]
@@ -290,7 +291,8 @@ def test_empty_cell_is_left_out(pictures_dir, tmp_path):
     table = datasets.Dataset.from_dict({"image": [str(pictures_dir / "0.png"), None]})
     (tmp_path / "set").mkdir()
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
-    pictures, errors = decode_pictures(hub_pictures(str(tmp_path / "set"), [2])[0], [2])
+    sources, identity = hub_pictures(str(tmp_path / "set"), [2])
+    pictures, errors = decode_pictures(sources, [2], identity)
     assert pictures.names == ["row 0 (0.png)"]
     assert list(errors) == ["row 1 ()"]
 

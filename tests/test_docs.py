@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE_BENCHMARK
 from PIL import Image
 from scripts import ROOT, run_here
 
 import common
 import common.hub
-from common.data.find import sample_pictures
+from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 from common.hub import load_model
 from train_a2n import A2N
 

@@ -16,10 +16,11 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from forked import PATIENCE
 from hub_server import HubServer
 from PIL import Image
 from safetensors.torch import load_file
-from scripts import PATIENCE, SMALL, environment, metrics, python, refusal, run, run_here
+from scripts import SMALL, environment, metrics, python, refusal, run, run_here
 
 from common.data.benchmarks import hub_benchmark
 from common.data.hub_sets import hub_pictures

@@ -10,9 +10,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from conftest import psnr_of
 from safetensors.torch import load_file
-from scripts import assert_nearly_equal, refusal, run_here
+from scripts import assert_nearly_equal, psnr_of, refusal, run_here
 from torch import nn
 
 import common.inference

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from forked import PATIENCE
 from scripts import (
-    PATIENCE,
     RECIPE,
     SCRIPTS,
     SRGAN,

@@ -6,9 +6,12 @@ import pytest
 import torch
 from scripts import SCRIPTS
 
+import train_srcnn
+from common.errors import UserError
 from common.hub import find_network, load_model
 from common.network import SuperResolutionModel
 from common.training.validation import float32_copy
+from train_srcnn import SRCNN
 
 ARCHITECTURES = [script.removeprefix("train_").removesuffix(".py") for script in SCRIPTS]
 
@@ -63,3 +66,18 @@ def test_saved_and_loaded_it_is_the_same(architecture, tmp_path):
         expected = network(lr)
         assert torch.equal(load_model(tmp_path)(lr), expected)
         assert torch.equal(float32_copy(network)(lr), expected)
+
+
+def test_an_argument_that_is_no_json_value_is_refused_when_the_network_is_made():
+    with pytest.raises(TypeError, match=r"SRCNN\(padding_mode=<class 'int'>\): an argument"):
+        SRCNN(2, padding_mode=int)
+
+
+def test_a_script_of_two_networks_is_refused(monkeypatch):
+    class Another(SuperResolutionModel):
+        pass
+
+    Another.__module__ = "train_srcnn"
+    monkeypatch.setattr(train_srcnn, "Another", Another, raising=False)
+    with pytest.raises(UserError, match=r"train_srcnn.py must have one subclass .* 2 \(SRCNN, A"):
+        find_network("srcnn")

@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from forked import PATIENCE, run_forked
 from ports import reserve_port
 from safetensors.torch import load_file
 from scripts import (
-    PATIENCE,
     RECIPE,
     SCRIPTS,
     SMALL,
@@ -33,7 +33,6 @@ from scripts import (
     metrics,
     refusal,
     run,
-    run_forked,
     run_two,
     start,
 )
@@ -392,7 +391,7 @@ def test_a_run_that_ended_before_it_began_leaves_the_folder_free(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / "args.json.partial").touch()
     assert choose_checkpoint(tmp_path, "latest") == (None, [])
-    claim_folder(tmp_path, None).close()
+    claim_folder(tmp_path, None).release()
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(UserError, match="is not empty"):
         claim_folder(tmp_path, None)

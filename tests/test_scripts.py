@@ -59,7 +59,8 @@ def trained(request, train, tmp_path_factory):
 
 def test_output_folder(trained):
     script, folder, _ = trained
-    assert {path.name for path in folder.iterdir()} == {
+    changed_code = {"uncommitted.patch"}  # where these tests run before a commit
+    assert {path.name for path in folder.iterdir()} - changed_code == {
         ".lock",
         "args.json",
         "checkpoint-10",
@@ -69,6 +70,7 @@ def test_output_folder(trained):
         "model.safetensors",
         "README.md",
         "tensorboard",
+        "times.jsonl",
     }
     record = json.loads((folder / "args.json").read_text())
     assert record["args"]["max_train_steps"] == 20
@@ -137,12 +139,14 @@ def test_parts_of_a_batch_train_as_the_whole(trained, train, tmp_path):
     shutil.rmtree(parts / "checkpoint-20")
     options = (*RECIPE, "--gradient_accumulation_steps", 4, "--resume_from_checkpoint", "latest")
     runner = partial(run_here, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="3")  # which does not count
+    if script == SRGAN:  # whose batch normalization sees a part of the batch at a time
+        message = train(script, parts, *options, runner=refusal)
+        assert "by another recipe: --gradient_accumulation_steps was 1 and is 4" in message
+        return
     process = train(script, parts, *options, runner=runner)
     assert "Batch: 4 patches in 4 parts" in process.stdout
     rows = metrics(parts)
     assert [row["step"] for row in rows] == [5, 10, 10, 15, 20, 20]
-    if script == SRGAN:
-        return  # batch normalization sees a part of the batch at a time
     for ours, theirs in zip(rows, metrics(whole), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     before, one, four = (
@@ -579,7 +583,7 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     assert "by --vgg_weights, or train without content loss by --content_weight 0." in message
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     message = refusal(*base, "--tv_weight", -1)
-    assert "--tv_weight -1.0 is below 0" in message
+    assert "--tv_weight -1 is not at least 0" in message
     # Said before VGG is wanted, which is not here.
     message = refusal(*base, "--max_train_steps", 0)
     assert "--pretrain_steps and --max_train_steps are both 0: nothing to train" in message
@@ -870,13 +874,15 @@ def test_mistakes_of_the_luma_networks(pictures_dir, tmp_path):
     assert "--patch_size 12 leaves nothing between borders of 6 pixels" in message
     assert "--num_layers 1 is not at least 2" in refusal("train_vdsr.py", *base, "--num_layers", 1)
     sgd = ("train_vdsr.py", *base, "--optimizer", "sgd")
-    assert "--clip_theta 0.0 is not above 0" in refusal(*sgd, "--clip_theta", 0)
+    assert "--clip_theta 0 is not above 0" in refusal(*sgd, "--clip_theta", 0)
     message = refusal("train_vdsr.py", *base, "--clip_theta", 1e-4)
-    assert "--clip_theta is of --optimizer sgd; leave it out, or add that" in message
-    assert "--weight_decay -1.0 is" in refusal("train_vdsr.py", *base, "--weight_decay", -1)
+    assert "--clip_theta belongs to --optimizer sgd; leave it out, or add that" in message
+    assert "--weight_decay -1 is not at least 0" in refusal(
+        "train_vdsr.py", *base, "--weight_decay", -1
+    )
     for script in SCRIPTS:
         message = refusal(script, *base, *OWN.get(script, ()), "--learning_rate", 0)
-        assert "--learning_rate 0.0 is not above 0." in message
+        assert "--learning_rate 0 is not above 0" in message
 
 
 @pytest.mark.parametrize("script", ONE_OR_ALL)

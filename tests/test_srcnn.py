@@ -1,7 +1,7 @@
 import pytest
 import torch
-from conftest import psnr_of
 from safetensors.torch import load_file
+from scripts import psnr_of
 
 from common.evaluation import count_multiply_adds
 from common.images.color import luma

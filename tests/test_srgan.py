@@ -4,8 +4,8 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import psnr_of
 from safetensors.torch import load_file, save_file
+from scripts import psnr_of
 from torch import nn
 
 from common.errors import UserError

@@ -228,7 +228,7 @@ def test_the_first_of_a_stream_are_an_ordinary_set(shards, tmp_path):
         (("--dataset_name", "sample"), "--streaming reads from the Hub. Leave it out"),
         (("--train_data_dir", "pictures"), "--streaming reads from the Hub. Leave it out"),
         (("--dataset_name", "user/name"), "cannot keep the last pictures for validation. Name a"),
-        (("--validation_data_files", "a.zip"), "are of a --validation_split. Name it"),
+        (("--validation_data_files", "a.zip"), "needs --validation_split NAME. Any name"),
     ],
 )
 def test_bad_options(options, message, tmp_path):

@@ -282,8 +282,11 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
             "a.png_comparison.png would both become ",
         ),
         (("{folder}/a.png", "--max_megapixels", "nan"), "--max_megapixels nan is not above 0"),
-        (("{folder}/a.png", "--suffix", "b/c"), "--suffix b/c is of names; folders are for --out"),
-        (("{folder}/a.png", "--attention_window", "-5"), "_window -5 is not between 0 and 64"),
+        (
+            ("{folder}/a.png", "--suffix", "b/c"),
+            "--suffix b/c is a part of names; folders are for --out",
+        ),
+        (("{folder}/a.png", "--attention_window", "-5"), "_window -5 is not at least 0"),
         (("{folder}/a.png", "--max_megapixels", "-1"), "--max_megapixels -1 is not above 0"),
         (("{folder}/a.png", "--scale", "0"), "invalid choice: 0"),
         (("{folder}/a.png", "--revision", "v1"), "Revision v1 is of models on the Hub, and "),
@@ -291,7 +294,7 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
         (("{folder}/a.png", "--tile", "7"), "7 is neither auto nor a multiple of 8"),
         (("{folder}/a.png", "--attention_window", "64"), "SRCNN does not. Leave it out."),
         (("{folder}/a.png", "--mixed_precision", "fp16"), "fp16 does not work on a CPU."),
-        (("{folder}/a.png", "--quality", "101"), "--quality 101 is not between 1 and 100"),
+        (("{folder}/a.png", "--quality", "101"), "--quality 101 is more than 100"),
     ],
 )
 def test_bad_options(options, message, model, tmp_path):

@@ -21,7 +21,7 @@ from common.data.batches import load_batches
 from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.files import last_name
-from common.hub import push_model
+from common.hub import find_network, push_model
 from common.images.tensors import to_float
 from common.machine import set_up_cpu
 from common.network import WEIGHTS
@@ -109,6 +109,7 @@ class Run:
         """
         args, accelerator, processes = self.args, self.accelerator, self._processes
         self._model = unwrap(accelerator, model, optimizers, schedulers)
+        find_network(self._model.architecture())  # refuses what could not be loaded again
         self._pictures, self._means = pictures, RunningMeans()
         self._trackers = Trackers(accelerator, processes)
         self._log = Log(

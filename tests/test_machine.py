@@ -1,0 +1,47 @@
+import subprocess
+
+import pytest
+
+import common.machine
+from common.machine import uncommitted_changes, versions
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of one script, and git in it."""
+
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "train_x.py").write_text("rate = 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "x")
+    monkeypatch.setattr(common.machine, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_commit_without_changes(repository):
+    assert len(versions()["commit"]) == 40
+    assert uncommitted_changes() == ""
+
+
+def test_changed_code_comes_along(repository):
+    (repository / "train_x.py").write_text("rate = 2\n")
+    assert versions()["commit"].endswith("-dirty")
+    assert "-rate = 1\n+rate = 2" in uncommitted_changes()
+
+
+def test_so_does_a_script_that_git_does_not_know(repository):
+    (repository / "train_mine.py").write_text("rate = 3\n")
+    assert versions()["commit"].endswith("-dirty")
+    assert "+++ b/train_mine.py" in uncommitted_changes()
+    assert "+rate = 3" in uncommitted_changes()
+
+
+def test_without_git(tmp_path, monkeypatch):
+    monkeypatch.setattr(common.machine, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert versions()["commit"] is None
+    assert uncommitted_changes() == ""

@@ -23,7 +23,7 @@ demo: setup
 		--validation_steps 400 --mixed_precision $(PRECISION) \
 		--output_dir out/demo --resume_from_checkpoint latest
 	.venv/bin/python evaluate.py --model out/demo --benchmarks sample --per_image \
-		--output out/demo/evaluation.json --comparison out/demo/comparison.png
+		--output out/demo/evaluation.json --comparison out/demo/comparison.png --overwrite
 
 test: .venv/installed-dev quality
 	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup

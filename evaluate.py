@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
@@ -22,15 +23,21 @@ from torch import Tensor, nn
 
 from common.card import CARD, add_to_card
 from common.data.benchmarks import open_benchmark
-from common.data.find import picture_files
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
-from common.evaluation import Bicubic, count_multiply_adds, evaluate, mean_scores
-from common.files import replace_file
+from common.evaluation import (
+    Bicubic,
+    count_multiply_adds,
+    evaluate,
+    mean_scores,
+    picture_keys,
+    score_pictures,
+)
+from common.files import cannot_make, cannot_write, replace_file
 from common.hub import load_model
-from common.images.formats import EXTENSIONS, read_rgb
+from common.images.formats import EXTENSIONS, Picture, write_picture
 from common.images.strip import make_strip
-from common.images.tensors import to_float, to_tensor
+from common.images.tensors import to_float
 from common.inference import SelfEnsemble
 from common.machine import set_up_cpu, versions
 from common.metrics import (
@@ -39,7 +46,6 @@ from common.metrics import (
     make_lpips,
     psnr_rgb,
     psnr_y,
-    score,
     ssim_rgb,
     ssim_y,
     to_uint8,
@@ -123,6 +129,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         type=Path,
         help="file for a strip: one crop of the first picture as LR, bicubic, SR and HR",
     )
+    output.add_argument("--overwrite", action="store_true", help="replace files that exist already")
     output.add_argument(
         "--comparison_model",
         metavar="MODEL",
@@ -156,8 +163,15 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
                 f"--save_images {args.save_images} is in --benchmark_dir, where it might overwrite "
                 "the pictures; name another folder"
             )
-    if args.output and args.output.is_dir():
-        yield f"--output {args.output} is a folder; name a file"
+    for name in ("output", "comparison"):
+        file = getattr(args, name)
+        if file and (reason := cannot_write(file, args.overwrite)):
+            yield f"--{name} {file} {reason}"
+    if args.save_images and (reason := cannot_make(args.save_images)):
+        yield f"--save_images {args.save_images} {reason}"
+    for name in args.benchmarks:
+        if Path(name).name != name:
+            yield f"--benchmarks {name} is no plain name; give its folder by --benchmark_dir"
 
 
 def load(
@@ -193,12 +207,12 @@ def write_pictures(
         index: Number of the picture.
         sr: SR of the picture, uint8, (3, H, W).
     """
-    picture, lr, hr = benchmark[index]
+    _, lr, hr = benchmark[index]
     label = type(network).__name__
     if args.save_images:
-        path = (args.save_images / name / picture).with_suffix(".png")
+        path = args.save_images / name / f"{picture_keys(benchmark.pictures.names)[index]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sr.permute(1, 2, 0).cpu().numpy()).save(path)
+        write_picture(Picture(sr.permute(1, 2, 0).cpu().numpy()), path)
         if index < SHEET_LENGTH:
             strips[index] = make_strip(lr, [(label, sr.cpu())], hr)
     if args.comparison and index == 0 and name == args.benchmarks[0]:
@@ -208,7 +222,7 @@ def write_pictures(
             names = [Path(folder).resolve().name for folder in (args.comparison_model, args.model)]
             results = list(zip(names, (second, sr.cpu()), strict=True))
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
-        make_strip(lr, results, hr).save(args.comparison)
+        write_picture(Picture(np.asarray(make_strip(lr, results, hr))), args.comparison)
 
 
 def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
@@ -222,35 +236,20 @@ def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
         for row in rows:
             sheet.paste(row, (0, top))
             top += row.height
-        sheet.save(path)
+        write_picture(Picture(np.asarray(sheet)), path)
 
 
-def score_pictures(
-    folder: Path, benchmark: BenchmarkDataset, metrics: list[Metric]
-) -> dict[str, dict[str, float]]:
-    """Scores pictures that any program made, as `common.evaluation.evaluate` scores a model's."""
-    made: dict[str, Path] = {}
-    for path in picture_files(folder):
-        if made.setdefault(path.stem, path) != path:
-            raise UserError(f"There are {made[path.stem]} and {path}. Which is to be scored?")
-    results = {}
-    for index in range(len(benchmark)):
-        name, _, hr = benchmark[index]
-        stem = Path(name).stem
-        found = made.get(stem) or made.get(f"{stem}x{benchmark.scale}")
-        if not found:
-            raise UserError(f"There is no {stem}.png or {stem}x{benchmark.scale}.png in {folder}.")
-        try:
-            sr = to_tensor(read_rgb(found))
-        except (OSError, ValueError) as error:
-            raise UserError(f"Cannot read {found}: {error}") from None
-        if sr.shape != hr.shape:
-            raise UserError(
-                f"{found} is {sr.shape[2]}x{sr.shape[1]}; {name}, cropped to a multiple of "
-                f"{benchmark.scale}, is {hr.shape[2]}x{hr.shape[1]}."
-            )
-        results[name] = score(sr / 255, hr / 255, benchmark.scale, metrics)
-    return results
+def check_images(args: argparse.Namespace, benchmarks: dict[str, BenchmarkDataset]) -> None:
+    """Refuses --save_images over pictures that exist, before any is made.
+
+    Raises:
+        UserError: There is one.
+    """
+    for name, benchmark in benchmarks.items() if args.save_images else ():
+        keys = picture_keys(benchmark.pictures.names)
+        for path in (f"{name}.png", *(f"{name}/{key}.png" for key in keys)):
+            if reason := cannot_write(args.save_images / path, args.overwrite):
+                raise UserError(f"--save_images: {args.save_images / path} {reason}.")
 
 
 def table_row(
@@ -281,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scale = network.scale if network else args.scale
     other = load(args.comparison_model, scale, state.device) if args.comparison_model else None
     benchmarks = {name: open_benchmark(name, scale, args.benchmark_dir) for name in args.benchmarks}
+    check_images(args, benchmarks)
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]
@@ -327,27 +327,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             for picture, scores in results.items():
                 rows.append(table_row(f"  {picture}", "", scores, baseline[picture]))
         rows.append(table_row(name, f"{len(results)}", mean_scores(results), mean_scores(baseline)))
-        images = {Path(picture).stem: scores for picture, scores in results.items()}
+        images = dict(zip(picture_keys(list(results)), results.values(), strict=True))
         report["benchmarks"][name] = mean_scores(results) | {"images": images}
 
     state.destroy_process_group()  # while all are still there
-    if state.is_main_process:
-        print(f"{title}\nProtocol: {PROTOCOL}.\n")
-        print(text_table(rows))
-        if args.add_to_card:
-            means = {
-                name: {
-                    key: value for key, value in scores.items() if key not in ("images", "seconds")
-                }
-                for name, scores in report["benchmarks"].items()
-            }
-            add_to_card(Path(args.model), scale, means, PROTOCOL)
-            print(f"\nThese results are in {Path(args.model, CARD)} now.")
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-            # JSON knows no infinity, which is the PSNR of equal pictures.
-            report = json.loads(json.dumps(report), parse_constant=lambda _: None)
-            replace_file(args.output, (json.dumps(report, indent=2) + "\n").encode())
+    if not state.is_main_process:
+        return
+    if args.output:  # first: what is printed may meet a terminal that is gone
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        # JSON knows no infinity, which is the PSNR of equal pictures.
+        content = json.loads(json.dumps(report), parse_constant=lambda _: None)
+        replace_file(args.output, (json.dumps(content, indent=2) + "\n").encode())
+    print(f"{title}\nProtocol: {PROTOCOL}.\n")
+    print(text_table(rows))
+    if args.add_to_card:
+        means = {
+            name: {key: value for key, value in scores.items() if key not in ("images", "seconds")}
+            for name, scores in report["benchmarks"].items()
+        }
+        add_to_card(Path(args.model), scale, means, PROTOCOL)
+        print(f"\nThese results are in {Path(args.model, CARD)} now.")
 
 
 if __name__ == "__main__":

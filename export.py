@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.files import replace_file
+from common.files import cannot_write, replace_file
 from common.hub import load_model
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments
@@ -96,15 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"export.py needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     model = load_model(args.model, args.revision, args.scale)
     output = args.output or Path(f"{Path(args.model).resolve().name}_x{model.scale}.onnx")
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder. Name a file.")
-    if output.exists() and not args.overwrite:
-        raise UserError(f"{output} exists already. Name another --output, or add --overwrite.")
-
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make the folder of --output {output}: {error}.") from None
+    if reason := cannot_write(output, args.overwrite):
+        raise UserError(f"--output {output} {reason}.")
 
     file = to_onnx(model)
     difference = greatest_difference(file, model)
@@ -113,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{output} is not written: onnxruntime and PyTorch differ by {difference:.1e}, more "
             f"than {TOLERANCE:.0e}. Try other versions of {', '.join(PACKAGES)} or torch."
         )
+    output.parent.mkdir(parents=True, exist_ok=True)
     replace_file(output, file)
     print(f"{output}: {type(model).__name__} x{model.scale}, {len(file) / 1e6:.1f} MB")
 

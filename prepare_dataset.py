@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.data.find import find_pictures
+from common.files import cannot_make
 from common.hub_api import check_token, push_folder
 from common.images.formats import read_rgb
 from common.images.resize import crop_to_multiple, imresize
@@ -80,6 +81,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
     folder = args.output_dir
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         yield f"--output_dir {folder} is not empty. Name another."
+    elif reason := cannot_make(folder):
+        yield f"--output_dir {folder} {reason}"
 
 
 def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:

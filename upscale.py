@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from common.data.find import picture_files
 from common.errors import UserError
+from common.files import cannot_make, delete_leftovers
 from common.hub import load_model
 from common.images import formats
 from common.images.formats import FORMATS, Picture
@@ -133,8 +134,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
-    if args.output.is_file():
-        yield f"--output {args.output} is a file; name a folder"
+    if reason := cannot_make(args.output):
+        yield f"--output {args.output} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:
         yield f"--suffix {args.suffix} is a part of names; folders are for --output"
 
@@ -290,10 +291,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         say=tqdm.write,
     )
     jobs = plan(args, network.scale)
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot make the folder --output {args.output}: {error}.") from None
+    args.output.mkdir(parents=True, exist_ok=True)
+    for folder in {output.parent for _, output in jobs}:
+        delete_leftovers(folder)
     files = [job for job in jobs if args.overwrite or not is_done(args, job[1])]
     (files,) = broadcast_object_list([files])  # as the first process found them
     mine = files[state.process_index :: state.num_processes]

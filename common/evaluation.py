@@ -1,17 +1,22 @@
 """A network over a benchmark, on all processes; what it scores and what it costs."""
 
 import copy
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.data.find import picture_files
 from common.data.patches import BenchmarkDataset
+from common.errors import UserError
+from common.images.formats import read_rgb
 from common.images.resize import imresize
-from common.images.tensors import to_float
+from common.images.tensors import to_float, to_tensor
 from common.metrics import Metric, psnr_y, score, ssim_y, to_uint8
 from common.network import SuperResolutionModel
 
@@ -74,6 +79,73 @@ def evaluate(
             on_image(index, to_uint8(sr))
     gathered = {name: result for part in gather_object([results]) for name, result in part.items()}
     return {name: gathered[name] for name in benchmark.pictures.names}
+
+
+def picture_keys(names: Sequence[str]) -> list[str]:
+    """Keys of pictures: their names without endings, if these tell them apart."""
+    stems = [Path(name).with_suffix("").as_posix() for name in names]
+    return [
+        stem if stems.count(stem) == 1 else name for stem, name in zip(stems, names, strict=True)
+    ]
+
+
+def find_results(folder: Path, keys: Sequence[str], scale: int) -> list[Path]:
+    """Finds the pictures that any program made of a benchmark, by their names.
+
+    `baby` is in `baby.png`, or in a file whose name goes on with the scale or a suffix: `babyx2`,
+    `baby_x2`, `baby_SRCNN`.
+
+    Raises:
+        UserError: There is none for a key, or several.
+    """
+    made: dict[str, list[Path]] = {}
+    for path in picture_files(folder):
+        made.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    found = []
+    for key in keys:
+        for pattern in ("", f"_?x{scale}", r"[_-].+"):
+            paths = [
+                path
+                for name, candidates in made.items()
+                if re.fullmatch(re.escape(key) + pattern, name) and name not in set(keys) - {key}
+                for path in candidates
+            ]
+            if paths:
+                break
+        else:
+            raise UserError(f"There is no {key}.png or {key}x{scale}.png in {folder}.")
+        if len(paths) > 1:
+            raise UserError(
+                f"There are {' and '.join(map(str, paths[:2]))} for {key}. Which is to be scored? "
+                "Move the others elsewhere."
+            )
+        found += paths
+    return found
+
+
+def score_pictures(
+    folder: Path, benchmark: BenchmarkDataset, metrics: Sequence[Metric]
+) -> dict[str, dict[str, float]]:
+    """Scores pictures that any program made, as `evaluate` scores those of a model.
+
+    Raises:
+        UserError: A picture is missing, cannot be read, or has another size than HR.
+    """
+    results = {}
+    paths = find_results(folder, picture_keys(benchmark.pictures.names), benchmark.scale)
+    for index, path in enumerate(paths):
+        name, _, hr = benchmark[index]
+        try:
+            sr = to_tensor(read_rgb(path))
+        except (OSError, ValueError) as error:
+            raise UserError(f"Cannot read {path}: {error}") from None
+        if sr.shape != hr.shape:
+            raise UserError(
+                f"{path} is {sr.shape[2]}x{sr.shape[1]}; {name}, cropped to a multiple of "
+                f"{benchmark.scale}, is {hr.shape[2]}x{hr.shape[1]}."
+            )
+        results[name] = score(sr / 255, hr / 255, benchmark.scale, metrics)
+    return results
 
 
 def mean_scores(results: dict[str, dict[str, float]]) -> dict[str, float]:

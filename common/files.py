@@ -1,25 +1,99 @@
 """Files that are written whole or not at all, keys for caches, and paths without their folders."""
 
+import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
+# Temporary files of this program: the process that writes one, and a random number.
+TEMPORARY = re.compile(r"\.sr-(\d+)-[0-9a-f]{16}\.partial")
+
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file such that at any moment either the old or the new one is there, whole."""
-    partial = path.with_name(path.name + ".partial")
+    """Writes a file such that at any moment either the old or the new one is there, whole.
+
+    A link is replaced, not followed.
+
+    Raises:
+        OSError: The file cannot be written. The old one is still there.
+    """
+    temporary = path.with_name(f".sr-{os.getpid()}-{secrets.token_hex(8)}.partial")
     try:
-        with open(partial, "wb") as file:
+        with open(temporary, "xb") as file:  # never one that is there, nor where a link leads
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        partial.unlink(missing_ok=True)  # a full disk needs the room
+            flush_to_disk(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
-    os.replace(partial, path)
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """Waits until a file or folder is on the disk, where the file system can say so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise  # the others come from CIFS, for example, for a folder
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Deletes temporary files that a killed process of this program has left in a folder."""
+    for path in folder.glob(".sr-*.partial"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not path.is_symlink() and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, overwrite: bool) -> str:
+    """Says why a file should not or cannot be written, before the work for it begins.
+
+    Args:
+        path: File, in a folder that may have to be made.
+        overwrite: Whether a file that is there may be replaced.
+
+    Returns:
+        Rule that is broken, or "".
+    """
+    if path.is_dir():
+        return "is a folder; name a file"
+    if os.path.lexists(path) and not overwrite:
+        return "exists already; name another, or add --overwrite"
+    return cannot_make(path.parent)
+
+
+def cannot_make(folder: Path) -> str:
+    """Says why files cannot be written to a folder, which may have to be made; "" if they can."""
+    present = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not present.is_dir():
+        return f"is below {present}, which is no folder; name another"
+    try:
+        with tempfile.TemporaryFile(dir=present) as file:
+            file.write(b"0")
+            file.flush()
+            flush_to_disk(file.fileno())
+    except OSError as error:
+        return f"cannot be written: {error.strerror}; name another, or see who may write there"
+    return ""
+
+
+def _is_running(process: int) -> bool:
+    if process == os.getpid() or os.name != "posix":
+        return True  # (elsewhere such a question could end the process)
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
 
 
 def checksum(facts: Any) -> str:

@@ -13,20 +13,21 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from common.card import CARD
 from common.errors import UserError
 from common.hub_api import ask_hub, push_folder
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel
+from common.tables import enumerate_first
 
 __all__ = ["SuperResolutionModel", "load_matching", "load_model", "push_model"]
 
@@ -99,11 +100,27 @@ def load_model(
         raise UserError(
             f"{folder} does not fit the network {architecture}: {' '.join(lines[:2])}{others}"
         ) from None
+    check_finite(model.state_dict(), folder)
     if scale is not None and scale not in model.scales:
         scales = " or ".join(map(str, model.scales))
         raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
     model.scale = scale or model.scale
     return model
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Refuses weights that are infinite or no numbers, which would give black pictures or none.
+
+    Raises:
+        UserError: There are such weights.
+    """
+    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{source} holds weights that are no finite numbers, in {len(bad)} of {len(tensors)} "
+            f"tensors ({enumerate_first(bad, 2)}). Its training diverged, or the file is damaged. "
+            "Use another checkpoint or model."
+        )
 
 
 def find_network(architecture: str) -> type[SuperResolutionModel]:
@@ -171,6 +188,7 @@ def load_matching(model: nn.Module, name: str | Path, revision: str | None = Non
         tensors = load_file(file)
     except SafetensorError as error:
         raise UserError(f"{file} cannot be read: {error}") from None
+    check_finite(tensors, file)
 
     own = model.state_dict()
     fitting = {

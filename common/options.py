@@ -9,6 +9,7 @@ Options under the heading `recipe` decide about the weights. They may not change
 """
 
 import argparse
+import io
 import re
 import shlex
 import sys
@@ -107,6 +108,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             SystemExit: There are mistakes. All are printed; the status is 2.
         """
+        for stream in (sys.stdout, sys.stderr):  # no name of a file must end a program
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         words = list(map(str, sys.argv[1:] if argv is None else argv))
         args, mistakes = self._parse(words)
         if not mistakes:

@@ -7,6 +7,7 @@ pixels = pictures.hr(0)  # (H, W) elements of three bytes; pictures.lr(0, scale=
 import inspect
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -91,6 +92,7 @@ def decode_pictures(
     scales: Sequence[int],
     identity: Any = None,
     folder: Path | None = None,
+    roots: Sequence[str] | None = None,
 ) -> tuple[Pictures, dict[str, str]]:
     """Decodes pictures and makes their LR, or finds the result of an earlier start in the cache.
 
@@ -102,6 +104,9 @@ def decode_pictures(
         identity: Key of the cache, JSON values. The pictures are decoded again when it changes.
             Default: the paths, sizes and times of the files.
         folder: Folder of the cache. Default: that of `datasets` (`HF_DATASETS_CACHE`).
+        roots: Folders and addresses in which the sources may name files, for sources from
+            elsewhere. A picture that names another file is an error and is opened by nothing.
+            Default: any file, for sources that this program has listed itself.
 
     Returns:
         (pictures, errors). errors: the reason for each picture that could not be read, by its name.
@@ -130,6 +135,7 @@ def decode_pictures(
                 gen_kwargs={
                     "sources": tuple(sources) if isinstance(sources, list) else sources,
                     "scales": tuple(scales),
+                    "roots": None if roots is None else tuple(roots),
                 },
                 features=datasets.Features(
                     {key: datasets.Value(kind) for key, kind in columns.items()}
@@ -167,9 +173,11 @@ def _state(file: dict[str, Any]) -> list[Any]:
     return [file["path"], status.st_size, status.st_mtime_ns]
 
 
-def _decode(sources: Iterable[Source], scales: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _decode(
+    sources: Iterable[Source], scales: Sequence[int], roots: Sequence[str] | None
+) -> Iterator[dict[str, Any]]:
     workers = min(16, count_cores())  # threads do: Pillow and PyTorch release the interpreter
-    decode = partial(_decode_one, scales)
+    decode = partial(_decode_one, scales, roots)
     numbered = enumerate(sources)
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -185,6 +193,23 @@ def _decode(sources: Iterable[Source], scales: Sequence[int]) -> Iterator[dict[s
             for row in pool.map(decode, *zip(*some, strict=True)):
                 yield row
                 bar.update()
+
+
+def is_inside(path: str, roots: Sequence[str]) -> bool:
+    """Whether a file lies in one of these folders or addresses, with all links resolved.
+
+    Args:
+        path: Path, `hf://` address, or member of an archive, `zip://a.png::path`.
+        roots: Real paths of folders, and addresses that end with a slash.
+    """
+    *members, file = path.split("::")
+    if not all(re.match(r"(zip|tar)://", member) for member in members):
+        return False
+    if "://" in file:
+        allowed = any(file.startswith(root) for root in roots if "://" in root)
+        return allowed and ".." not in file.split("/")
+    real = Path(os.path.realpath(file))
+    return any(real.is_relative_to(root) for root in roots if "://" not in root)
 
 
 def _fetch(file: dict[str, Any]) -> dict[str, Any]:
@@ -210,14 +235,22 @@ def _read_file(file: dict[str, Any]) -> np.ndarray:
         return read_rgb(opened)
 
 
-def _decode_one(scales: Sequence[int], number: int, source: Source) -> dict[str, Any]:
+def _decode_one(
+    scales: Sequence[int], roots: Sequence[str] | None, number: int, source: Source
+) -> dict[str, Any]:
     """Decodes one picture into a row of the table, or into a row with the reason why it cannot."""
-    source = source | {key: _fetch(source[key]) for key in source if key != "name" and source[key]}
+    files = {key: file for key, file in source.items() if key != "name" and file}
+    paths = [file["path"] or "" for file in files.values() if file["bytes"] is None]
+    outside = [path for path in paths if roots is not None and not is_inside(path, roots)]
+    if not outside:
+        source = source | {key: _fetch(file) for key, file in files.items()}
     file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
     path = (file["path"] or "").partition("::")[0]  # in an archive: zip://a.png::b.zip
     name = source.get("name") or f"row {number} ({Path(path).name})"
     row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
     row |= {f"lr_x{scale}": b"" for scale in scales}
+    if outside:
+        return row | {"error": f"{outside[0]} points outside of the data set"}
     try:
         hr = _read_file(file)
         pixels = {"hr": hr}

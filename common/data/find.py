@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.images.formats import EXTENSIONS
@@ -28,6 +28,22 @@ SAMPLE_BENCHMARK = ("astronaut.png", "coffee.png")
 # {"path": ..., "bytes": ...} as in an undecoded Image column of `datasets`; one of the two is None.
 # An LR that is not there is made from HR.
 Source = dict[str, Any]
+
+
+class Listing(NamedTuple):
+    """Pictures that were found, not decoded yet.
+
+    Attributes:
+        sources: Pictures, or rows of a data set.
+        identity: Key of the cache for them, JSON values. Default: paths, sizes and times.
+        roots: Folders, or addresses on the Hub, in which a source may name files; links do not lead
+            out. The rows of a data set come from elsewhere, and must not have this program open
+            other files. Default: any file, for sources that this program has listed itself.
+    """
+
+    sources: Any
+    identity: list[Any] | None = None
+    roots: list[str] | None = None
 
 
 def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:

@@ -7,14 +7,16 @@ Nothing from there is run as code.
 
 import fnmatch
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import huggingface_hub
 from filelock import FileLock
 
+from common.data.find import Listing
 from common.errors import UserError
 from common.files import checksum, replace_file
 from common.hub_api import ask_hub
@@ -39,7 +41,7 @@ def hub_pictures(
     data_files: Sequence[str] = (),
     revision: str | None = None,
     streaming: bool = False,
-) -> tuple["datasets.Dataset | datasets.IterableDataset", list[Any]]:
+) -> Listing:
     """Finds a split of a data set on the Hub, downloaded but not decoded.
 
     Where a repository has archives of HR and of LR, as DIV2K's has, those of HR are taken.
@@ -54,9 +56,6 @@ def hub_pictures(
         data_files: Files of the repository that make up this split; may have wildcards.
         revision: Branch, tag or commit. Default: the main branch.
         streaming: Whether to read over the network and keep nothing, instead of a download.
-
-    Returns:
-        (pictures, key of the cache for them, JSON values).
 
     Raises:
         UserError: The Hub or the data set cannot be had, or a column is not clear.
@@ -74,8 +73,9 @@ def hub_pictures(
             version, files = _ask_for_data(name, revision)
             _check_patterns(data_files, files, name)
             if not version and not streaming and record.exists():
-                table, version = _downloaded_before(record)
-                return _choose_columns(table, name, scales, column), [*identity, version]
+                table, version, roots = _downloaded_before(record)
+                table = _choose_columns(table, name, scales, column)
+                return Listing(table, [*identity, version], roots)
             if not version and revision:  # `datasets` would take another
                 raise UserError(
                     f"The data set {name} at revision {revision} was not downloaded by an earlier "
@@ -97,17 +97,39 @@ def hub_pictures(
             table = table.decode(False)
         else:
             version = table._fingerprint  # no public name; caches of earlier versions have it
-            if files:
-                paths = [file["filename"] for file in table.cache_files]
-                with FileLock(f"{record}.lock"):
-                    replace_file(record, json.dumps([paths, version]).encode())
+        roots = _roots(name, revision, table.info.builder_name)
+        if files and not streaming:
+            paths = [file["filename"] for file in table.cache_files]
+            with FileLock(f"{record}.lock"):
+                replace_file(record, json.dumps([paths, version, roots]).encode())
         table = _choose_columns(table, name, scales, column)
     except UserError:
         raise
     except Exception as error:  # a repository can fail to be a data set in many ways
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
-    return table, [*identity, version]
+    return Listing(table, [*identity, version], roots)
+
+
+def _roots(name: str, revision: str | None, builder: str | None) -> list[str]:
+    """Folders and addresses in which the rows of a data set may name files.
+
+    Args:
+        name: Data set, or a folder in the layout of one.
+        revision: Commit on the Hub, if it is read as a stream.
+        builder: Kind of the data set, by the name that `datasets` gives it.
+    """
+    import datasets
+
+    if Path(name).is_dir():
+        return [os.path.realpath(name)]
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE, f"datasets--{name.replace('/', '--')}")
+    roots = [f"hf://datasets/{name}@{revision}/", os.path.realpath(cache)]
+    if builder in ("imagefolder", "webdataset"):
+        # These list the files by themselves, some in archives that `datasets` has unpacked here. In
+        # other kinds a file of the data set says where the pictures are.
+        roots.append(os.path.realpath(datasets.config.DOWNLOADED_DATASETS_PATH))
+    return roots
 
 
 def _record_of(*facts: object) -> Path:
@@ -115,16 +137,17 @@ def _record_of(*facts: object) -> Path:
 
     (`datasets` finds its files again only by what the Hub tells of them.)
     """
-    folder = huggingface_hub.cached_assets_path("super-resolution", "data", "tables")
+    folder = huggingface_hub.cached_assets_path("super-resolution", "data", "tables-2")
     return folder / f"{checksum(facts)}.json"
 
 
-def _downloaded_before(record: Path) -> tuple["datasets.Dataset", str]:
-    """(data set, fingerprint) as `record` has them."""
+def _downloaded_before(record: Path) -> tuple["datasets.Dataset", str, list[str]]:
+    """(data set, fingerprint, roots) as `record` has them."""
     import datasets
 
-    paths, version = json.loads(record.read_text())
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(p) for p in paths]), version
+    paths, version, roots = json.loads(record.read_text())
+    table = datasets.concatenate_datasets([datasets.Dataset.from_file(path) for path in paths])
+    return table, version, roots
 
 
 def _state_of(folder: Path) -> str:

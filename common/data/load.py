@@ -1,21 +1,18 @@
 """Pictures of a run, as its command line names them: a folder, a data set, or a stream."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.find import SAMPLE_TRAIN, Source, find_pictures, sample_pictures
+from common.data.find import SAMPLE_TRAIN, Listing, find_pictures, sample_pictures
 from common.data.hub_sets import hub_pictures
 from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
 from common.data.stream import Part, PatchStream, PictureStream
 from common.errors import UserError
 from common.files import checksum
 from common.tables import enumerate_first, plural
-
-if TYPE_CHECKING:
-    import datasets
 
 
 class TrainingPictures(NamedTuple):
@@ -58,16 +55,15 @@ class _Loader:
 
     def load(self) -> TrainingPictures:
         args = self.args
-        training, identity, validation_dir = self._training()
+        training, validation_dir = self._training()
         is_stream = args.streaming and not args.max_train_images
         if not is_stream:
-            pictures = self._decode(training, identity)
+            pictures = self._decode(training)
         if validation_dir:
-            validation = self._decode(find_pictures(validation_dir, self.scales))
+            validation = self._decode(Listing(find_pictures(validation_dir, self.scales)))
         elif args.validation_split:
-            validation = self._decode(
-                *self._hub_pictures(args.validation_split, args.validation_data_files)
-            )
+            files = args.validation_data_files
+            validation = self._decode(self._hub_pictures(args.validation_split, files))
         else:
             pictures, validation = split_off_validation(pictures)
         if too_small := too_small_to_score(validation, self.scales):
@@ -75,34 +71,35 @@ class _Loader:
                 f"Too small to validate on: {enumerate_first(too_small)}. Remove them, or name "
                 "larger pictures with --validation_data_dir."
             )
-        patches = self._stream(training, identity) if is_stream else self._patches_of(pictures)
+        patches = self._stream(training) if is_stream else self._patches_of(pictures)
         benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
         return TrainingPictures(patches, benchmarks, f"{args.train_data_dir or args.dataset_name}")
 
-    def _training(self) -> tuple[Any, list[Any] | None, Path | None]:
-        """(training pictures, key of the cache for them, folder to validate on)."""
+    def _training(self) -> tuple[Listing, Path | None]:
+        """(training pictures, folder to validate on)."""
         args = self.args
-        sources: Any
-        identity = None
         validation_dir = args.validation_data_dir
         if args.train_data_dir:
             train_dir = args.train_data_dir
             if all((train_dir / name).is_dir() for name in ("train", "val")):
                 validation_dir = validation_dir or train_dir / "val"
                 train_dir = train_dir / "train"
-            sources = find_pictures(train_dir, self.scales)
+            found = Listing(find_pictures(train_dir, self.scales))
         elif args.dataset_name == "sample":
-            sources = sample_pictures(SAMPLE_TRAIN)
+            found = Listing(sample_pictures(SAMPLE_TRAIN))
         else:
-            sources, identity = self._hub_pictures(args.train_split, args.data_files)
+            found = self._hub_pictures(args.train_split, args.data_files)
         if first := args.max_train_images:
+            sources = found.sources
             if isinstance(sources, Sized):
                 first = min(first, len(sources))
-            sources = sources[:first] if isinstance(sources, list) else sources.take(first)
-            identity = identity and [*identity, first]
-        return sources, identity, validation_dir
+            found = found._replace(
+                sources=sources[:first] if isinstance(sources, list) else sources.take(first),
+                identity=found.identity and [*found.identity, first],
+            )
+        return found, validation_dir
 
-    def _hub_pictures(self, split: str, files: Sequence[str]) -> tuple[Iterable[Source], list[Any]]:
+    def _hub_pictures(self, split: str, files: Sequence[str]) -> Listing:
         args = self.args
         return hub_pictures(
             args.dataset_name,
@@ -115,8 +112,10 @@ class _Loader:
             streaming=args.streaming,
         )
 
-    def _decode(self, sources: Iterable[Source], identity: list[Any] | None = None) -> Pictures:
-        pictures, errors = decode_pictures(sources, self.scales, identity)
+    def _decode(self, found: Listing) -> Pictures:
+        pictures, errors = decode_pictures(
+            found.sources, self.scales, found.identity, roots=found.roots
+        )
         self._report_errors(pictures, errors)
         return pictures
 
@@ -153,14 +152,14 @@ class _Loader:
             )
         self.say(f"Left out {message}")
 
-    def _stream(self, table: "datasets.IterableDataset", identity: Any) -> PatchStream:
+    def _stream(self, found: Listing) -> PatchStream:
         import datasets
 
         args = self.args
         size = args.streaming_images
-        facts = [identity, self.scales, size, args.seed, str(args.output_dir.resolve())]
+        facts = [found.identity, self.scales, size, args.seed, str(args.output_dir.resolve())]
         folder = Path(datasets.config.HF_DATASETS_CACHE) / f"stream-{checksum(facts)}"
-        stream = PictureStream(table, self.scales, size, args.seed, identity, folder)
+        stream = PictureStream(found, self.scales, size, args.seed, folder)
         steps_per_part = max(1, size * args.patches_per_image // args.batch_size)
         return PatchStream(stream, steps_per_part, self._patches_of_part)
 

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.find import Source
+from common.data.find import Listing, Source
 from common.data.patches import PatchDataset
 from common.errors import UserError
 from common.files import checksum
@@ -60,24 +60,23 @@ class PictureStream(IterableDataset[Part | str]):
 
     def __init__(
         self,
-        table: "datasets.IterableDataset",
+        found: Listing,
         scales: Sequence[int],
         part_size: int,
         seed: int,
-        identity: Sequence[Any],
         folder: Path,
     ) -> None:
         """
         Args:
-            table: Columns of undecoded pictures, `hr`, and `lr_x2` and so on where it has them.
+            found: Data set with columns of undecoded pictures, `hr`, and `lr_x2` and so on.
             scales: Factors from LR to HR.
             part_size: Pictures of a part.
             seed: Whole number, at least 0.
-            identity: Key of the data set, JSON values.
             folder: Folder for the decoded parts of this stream alone.
         """
-        self.table, self.scales, self.part_size, self.seed = table, scales, part_size, seed
-        self.identity, self.folder = identity, folder
+        self.table, self.identity, self.roots = found
+        self.scales, self.part_size, self.seed = scales, part_size, seed
+        self.folder = folder
         self.begin: Position = (0, 0)
         self.count = 1
 
@@ -111,7 +110,7 @@ class PictureStream(IterableDataset[Part | str]):
         folder.mkdir(parents=True, exist_ok=True)
         rows = _Rows(self.table, self.seed, position, self.part_size, folder / "end.json")
         identity = [self.identity, self.part_size, self.seed, position]
-        pictures, errors = decode_pictures(rows, self.scales, identity, folder)
+        pictures, errors = decode_pictures(rows, self.scales, identity, folder, self.roots)
         return Part(pictures, errors, json.loads(rows.end_file.read_text()))
 
     def delete(self, position: Position) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from common.errors import UserError
+from common.files import TEMPORARY, delete_leftovers, flush_to_disk
 from common.hub_api import check_token
 from common.options import Arguments
 from common.training.log import METRICS
@@ -151,12 +152,12 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
         UserError: There is no such checkpoint, or none that is whole.
     """
     notes = []
-    for partial in (*output_dir.glob("*.partial"), *output_dir.glob("*/*.partial")):
-        if partial.is_dir():
+    for folder in (output_dir, *(path for path in output_dir.iterdir() if path.is_dir())):
+        delete_leftovers(folder)
+    for partial in output_dir.glob("checkpoint-*.partial"):
+        if re.fullmatch(r"checkpoint-\d+\.partial", partial.name) and not partial.is_symlink():
             shutil.rmtree(partial)
             notes.append(f"Passed over {partial.name}, which is not whole, and removed it.")
-        else:
-            partial.unlink()
     checkpoints = list_checkpoints(output_dir)
     if wanted != "latest":
         return _named_checkpoint(output_dir, Path(wanted), checkpoints), notes
@@ -255,7 +256,7 @@ def seal(partial: Path, record: dict[str, Any]) -> None:
     (partial / CHECKSUMS).write_text("".join(sums))
     for path in partial.iterdir():
         with open(path, "r+b") as file:
-            os.fsync(file.fileno())
+            flush_to_disk(file.fileno())
     _sync_folder(partial)
     partial.rename(partial.with_suffix(""))
     _sync_folder(partial.parent)
@@ -269,8 +270,11 @@ def delete_oldest(folder: Path, keep: int) -> None:
 
 
 def _is_used(output_dir: Path) -> bool:
-    free = {LOCK, f"{RECORD}.partial"}  # a run that ended before it began leaves these
-    return output_dir.is_dir() and any(path.name not in free for path in output_dir.iterdir())
+    free = {LOCK, f"{RECORD}.partial"}  # what runs leave, also older ones, that never began
+    return output_dir.is_dir() and any(
+        path.name not in free and not TEMPORARY.fullmatch(path.name)
+        for path in output_dir.iterdir()
+    )
 
 
 def _sha256(path: Path) -> str:
@@ -281,5 +285,5 @@ def _sync_folder(folder: Path) -> None:
     """Flushes the names in a folder to the disk, where the system can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
+        flush_to_disk(descriptor)
         os.close(descriptor)

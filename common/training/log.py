@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from math import isfinite
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.files import replace_file
+from common.files import flush_to_disk, replace_file
 from common.machine import peak_memory
 from common.training.together import Processes
 from common.training.trackers import Trackers
@@ -64,7 +63,7 @@ class JsonLines:
             try:
                 while lines:
                     lines = lines[file.write(lines) :]
-                os.fsync(file.fileno())
+                flush_to_disk(file.fileno())
             except OSError:
                 file.truncate(end)
                 raise

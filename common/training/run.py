@@ -27,7 +27,7 @@ from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
-from common.training.folder import claim_together
+from common.training.folder import claim_together, list_checkpoints
 from common.training.log import Log, RunningMeans, not_finite
 from common.training.recipe import write_record
 from common.training.state import Checkpoints, RunState
@@ -198,7 +198,7 @@ class Run:
                 self._checkpoints.save(self._log)
             processes.fail(
                 f"Cannot go on in the stream of {args.dataset_name} after step {self.step}: "
-                f"{error} Try again with --resume_from_checkpoint latest."
+                f"{error} {self._way_on()}"
             )
 
     def end_step(self, **values: Tensor | float) -> None:
@@ -271,7 +271,7 @@ class Run:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
             processes.fail(
                 f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
-                " Make room there and repeat the command with --resume_from_checkpoint latest."
+                f" Make room there. {self._way_on()}"
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
@@ -319,12 +319,24 @@ class Run:
         checkpoint = {"the checkpoint": self._checkpoints.error} if self._checkpoints.error else {}
         return self._validator.unsaved | checkpoint
 
+    def _way_on(self) -> str:
+        """What the user can do after the run has failed."""
+        if checkpoints := list_checkpoints(self.args.output_dir):
+            return (
+                f"The same command with --resume_from_checkpoint latest goes on from "
+                f"{checkpoints[-1].name}."
+            )
+        return (
+            "No checkpoint was saved before, so nothing can go on: begin again in another "
+            f"--output_dir, with --init_from {self.args.output_dir} if there is a model in it."
+        )
+
     def _end_early(self, stop: signal.Signals) -> NoReturn:
         self._close()
         if error := self._checkpoints.error:
             self._processes.fail(
                 f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
-                "--resume_from_checkpoint latest goes on from the latest checkpoint."
+                f"{self._way_on()}"
             )
         self.print(
             f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "

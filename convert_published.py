@@ -14,13 +14,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from common.errors import UserError
 from common.files import cannot_make
-from common.hub import check_finite, find_network
+from common.hub import find_network, read_weights
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
 from train_a2n import A2N
@@ -184,11 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--output_dir {args.output_dir} exists already. Name a new folder.")
     if reason := cannot_make(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir} {reason}.")
-    try:
-        tensors = load_file(args.weights)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{args.weights} cannot be read as .safetensors: {error}") from None
-    check_finite(tensors, args.weights)
+    tensors = read_weights(args.weights)
     try:
         model = convert(tensors, args.architecture, args.scale)
     except (KeyError, RuntimeError, ValueError):

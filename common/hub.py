@@ -13,10 +13,11 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,8 +27,11 @@ from common.card import CARD
 from common.errors import UserError
 from common.hub_api import ask_hub, push_folder
 from common.machine import ROOT
-from common.network import CONFIG, WEIGHTS, SuperResolutionModel
+from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
 from common.tables import enumerate_first
+
+LARGEST_CONFIG = 100_000  # bytes
+LFS_POINTER = b"version https://git-lfs"
 
 __all__ = ["SuperResolutionModel", "load_matching", "load_model", "push_model"]
 
@@ -85,22 +89,30 @@ def load_model(
             f"{folder} is no model: it has no {' and no '.join(missing)}. A model is the folder "
             "that a training script wrote, or `user/name` on the Hub."
         )
-    try:
-        architecture = json.loads((folder / CONFIG).read_text())["architecture"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f'{folder / CONFIG} does not say which network it is ("architecture").'
-        ) from None
+    architecture, arguments = read_config(folder / CONFIG)
     network = find_network(architecture)
+    tensors = read_weights(folder / WEIGHTS)
+    known = inspect.signature(network).parameters
+    arguments = {name: value for name, value in arguments.items() if name in known}
     try:
-        model = network.from_pretrained(folder)
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        check_size(network, arguments)
+        model = network(**arguments).eval()
+        model.load_state_dict(tensors)
+        with torch.no_grad():
+            model(torch.zeros(1, 3, 2, 2))  # arguments of a wrong type show here at the latest
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG} is damaged, or not to be trusted: {error}") from None
+    except Exception as error:  # errors of many kinds: whatever the arguments make of a network
         lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
         others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
-        raise UserError(
-            f"{folder} does not fit the network {architecture}: {' '.join(lines[:2])}{others}"
-        ) from None
-    check_finite(model.state_dict(), folder)
+        text = f"{' '.join(lines[:2])}"[:250] + others
+        raise UserError(f"{folder} does not fit the network {architecture}: {text}") from None
+    for name, tensor in model.state_dict().items():
+        if tensors[name].dtype != tensor.dtype:
+            raise UserError(
+                f"{folder / WEIGHTS} holds {tensors[name].dtype} in {name}, where the network has "
+                f"{tensor.dtype}. Convert it where it was made."
+            )
     if scale is not None and scale not in model.scales:
         scales = " or ".join(map(str, model.scales))
         raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
@@ -108,19 +120,53 @@ def load_model(
     return model
 
 
-def check_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
-    """Refuses weights that are infinite or no numbers, which would give black pictures or none.
+def read_config(file: Path) -> tuple[str, dict[str, Any]]:
+    """Reads which network a `config.json` is of, and the arguments of its constructor.
 
     Raises:
-        UserError: There are such weights.
+        UserError: The file is no such thing.
     """
+    reason = 'it does not say which network it is of ("architecture")'
+    try:
+        if file.stat().st_size > LARGEST_CONFIG:
+            raise ValueError(f"it has more than {LARGEST_CONFIG:,} bytes")
+        config = json.loads(file.read_text())
+        if isinstance(config, dict) and isinstance(config.get("architecture"), str):
+            return config.pop("architecture"), config
+    except (ValueError, RecursionError, OSError) as error:
+        reason = f"{error}"[:200] if isinstance(error, ValueError) else type(error).__name__
+    raise UserError(f"{file} is damaged, or no configuration of a network: {reason}.")
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Reads a `.safetensors` file of finite numbers.
+
+    Raises:
+        UserError: The file is something else or damaged, or has weights that are infinite or no
+            numbers, which would make black pictures or none.
+    """
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            raise UserError(
+                f"{file} is a pointer of git-lfs in place of the weights. Get them by `git lfs "
+                "pull`."
+            )
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{file} cannot be read as .safetensors: {f'{error}'[:200]}. It is damaged, cut off, "
+            "or something else."
+        ) from None
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
         raise UserError(
-            f"{source} holds weights that are no finite numbers, in {len(bad)} of {len(tensors)} "
+            f"{file} holds weights that are no finite numbers, in {len(bad)} of {len(tensors)} "
             f"tensors ({enumerate_first(bad, 2)}). Its training diverged, or the file is damaged. "
             "Use another checkpoint or model."
         )
+    return tensors
 
 
 def find_network(architecture: str) -> type[SuperResolutionModel]:
@@ -184,12 +230,7 @@ def load_matching(model: nn.Module, name: str | Path, revision: str | None = Non
             f"{path} is neither a folder with {WEIGHTS}, nor a .safetensors file, nor a model of "
             "the Hub, user/name."
         )
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    check_finite(tensors, file)
-
+    tensors = read_weights(file)
     own = model.state_dict()
     fitting = {
         name: tensor

@@ -1,5 +1,6 @@
 """The Hugging Face Hub: asking it for a repository, checking the token, pushing a folder."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from huggingface_hub.errors import (
 
 from common.errors import UserError
 
-PATIENCE = 3.5  # seconds until a Hub that does not answer is given up
+# Seconds until a Hub that does not answer is given up; the variable is that of huggingface_hub.
+PATIENCE = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", 3.5))
 
 
 def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, list[str]] | None:
@@ -41,7 +43,7 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, lis
     try:
         api = huggingface_hub.HfApi()
         ask: Any = api.dataset_info if kind == "dataset" else api.model_info
-        found = _answer_within(PATIENCE, lambda: ask(name, revision=revision, timeout=3))
+        found = _answer_within(PATIENCE, lambda: ask(name, revision=revision, timeout=PATIENCE))
     except HFValidationError:
         raise UserError(
             f"{name} is neither a folder nor a {kind_of} of the Hub, user/name."
@@ -86,7 +88,9 @@ def _answer_within(seconds: float, question: Callable[[], Any]) -> Any:
     thread.start()
     thread.join(seconds)
     if not answers:
-        raise TimeoutError(f"no answer within {seconds:g} seconds")
+        raise TimeoutError(
+            f"no answer within {seconds:g} seconds; HF_HUB_ETAG_TIMEOUT=20 waits longer"
+        )
     if isinstance(answers[0], Exception):
         raise answers[0]
     return answers[0]

@@ -2,19 +2,25 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from safetensors.torch import load_file, save
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from common.card import model_card
 from common.errors import UserError
 from common.files import replace_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MOST_PARAMETERS, MOST_MODULES = 250_000_000, 20_000  # of a network that comes from elsewhere
 
 
 class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
@@ -126,3 +132,38 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
             )
         model.load_state_dict(load_file(path, device=map_location), strict=strict)
         return model.eval()
+
+
+def check_size(network: type[SuperResolutionModel], arguments: Mapping[str, Any]) -> None:
+    """Makes a network without memory, and stops when it grows beyond all bounds.
+
+    A `config.json` from elsewhere could ask for more layers than the memory holds.
+
+    Args:
+        network: Class of the network.
+        arguments: Arguments of its constructor.
+
+    Raises:
+        UserError: It would have more than 250 million parameters or 20,000 modules.
+    """
+    counts = {"parameters": 0, "modules": 0}
+
+    def count(what: str, number: int, most: int) -> None:
+        counts[what] += number
+        if counts[what] > most:
+            raise UserError(f"The network would have more than {most:,} {what}.")
+
+    hooks = [
+        register_module_parameter_registration_hook(
+            lambda _module, _name, tensor: count("parameters", tensor.numel(), MOST_PARAMETERS)
+        ),
+        register_module_module_registration_hook(
+            lambda _module, _name, _part: count("modules", 1, MOST_MODULES)
+        ),
+    ]
+    try:
+        with torch.device("meta"):
+            network(**arguments)
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from common.data.load import TrainingPictures
@@ -154,6 +155,8 @@ class Checkpoints:
             [{key: value for key, value in group.items() if key != "params"} for group in groups]
             for groups in (optimizer.param_groups for optimizer in self._optimizers)
         ]
+        if error := processes.error_of(lambda: _refuse_code(checkpoint)):
+            processes.fail(error)
         scaler = accelerator.scaler
         if not (checkpoint / "scaler.pt").exists():  # it was not trained in fp16
             accelerator.scaler = None
@@ -177,3 +180,21 @@ class Checkpoints:
             scheduler.base_lrs = [g["initial_lr"] for g in scheduler.optimizer.param_groups]
             scheduler.last_epoch -= 1
             scheduler.step()
+
+
+def _refuse_code(checkpoint: Path) -> None:
+    """Refuses a checkpoint of somebody else that would run code when it is loaded.
+
+    Accelerate unpickles these files without a look.
+
+    Raises:
+        OSError: A file holds more than tensors and plain values.
+    """
+    for file in checkpoint.glob("custom_checkpoint_*.pkl"):
+        try:
+            torch.load(file, map_location="cpu", weights_only=True)
+        except Exception:
+            raise OSError(
+                f"{file} holds more than tensors and plain values, and could run code when it is "
+                "loaded. It is not of this program; do not use it."
+            ) from None

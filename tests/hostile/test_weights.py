@@ -1,6 +1,7 @@
 """Weights that are no weights."""
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import convert_published
@@ -8,7 +9,8 @@ import evaluate
 import export
 import upscale
 from common.errors import UserError
-from common.hub import load_matching, push_model
+from common.hub import load_matching, load_model, push_model
+from common.training.state import _refuse_code
 from train_srcnn import SRCNN
 
 
@@ -39,3 +41,87 @@ def test_weights_that_are_not_finite_are_refused_by_all_that_use_them(diverged, 
         with pytest.raises(UserError, match=r"no finite numbers, in 1 of 6 tensors \(layers.2.w"):
             use()
     assert {path.name for path in tmp_path.iterdir()} == {"model"}
+
+
+# ------------------------------------------------------------------------------------- damaged
+
+
+@pytest.fixture
+def model(tmp_path):
+    SRCNN(2).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refused(folder) -> str:
+    with pytest.raises(UserError) as error:
+        load_model(folder)
+    assert len(f"{error.value}".replace(f"{folder}", "")) <= 400
+    return f"{error.value}"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("", "no configuration of a network: Expecting value"),
+        ("[1]", 'it does not say which network it is of ("architecture")'),
+        ('{"architecture": ["srcnn"]}', 'it does not say which network it is of ("architecture")'),
+        ("[" * 50_000, "no configuration of a network: RecursionError"),
+        (" " * 200_000, "it has more than 100,000 bytes"),
+        ('{"architecture": "os"}', "Unknown architecture 'os'. This repository has: a2n"),
+        ('{"architecture": "srcnn", "scale": "2"}', "does not fit the network srcnn"),
+        ('{"architecture": "srcnn", "scale": null}', "does not fit the network srcnn"),
+        ('{"architecture": "srcnn", "scale": 2, "mean": {}}', "does not fit the network srcnn"),
+        (
+            '{"architecture": "srcnn", "scale": 2, "kernel_sizes": "99999-1-5"}',
+            "not to be trusted: The network would have more than 250,000,000 parameters",
+        ),
+        ('{"architecture": "a2n", "scale": 2, "num_blocks": 0}', "does not fit the network a2n"),
+        (
+            '{"architecture": "a2n", "scale": 2, "num_blocks": 1000000000}',
+            "not to be trusted: The network would have more than 20,000 modules",
+        ),
+        (
+            '{"architecture": "vdsr", "scales": [2], "num_layers": 100000}',
+            "not to be trusted: The network would have more than 250,000,000 parameters",
+        ),
+    ],
+    ids=range(13),
+)
+def test_configurations(model, config, message):
+    (model / "config.json").write_text(config)
+    assert message in refused(model)
+
+
+def test_weights_that_are_something_else(model):
+    file = model / "model.safetensors"
+    whole = file.read_bytes()
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    assert "is a pointer of git-lfs in place of the weights. Get them by `git lfs" in refused(model)
+    for content in (b"", whole[:100], whole[:-1], b"\0" * 100):
+        file.write_bytes(content)
+        assert "cannot be read as .safetensors: " in refused(model)
+    save_file({name: tensor.half() for name, tensor in tensors.items()}, file)
+    assert "holds torch.float16 in layers.0.weight, where the network has torch.float32" in refused(
+        model
+    )
+    save_file(tensors | {"layers.0.bias": torch.tensor(1.0)}, file)
+    assert "does not fit the network srcnn: Error(s) in loading state_dict" in refused(model)
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    ran = False
+
+    def __reduce__(self):
+        return setattr, (Code, "ran", True)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
+    torch.save({"step": 1}, tmp_path / "custom_checkpoint_0.pkl")
+    _refuse_code(tmp_path)
+    torch.save({"step": Code()}, tmp_path / "custom_checkpoint_1.pkl")
+    with pytest.raises(OSError, match=r"custom_checkpoint_1.pkl holds more than tensors and plain"):
+        _refuse_code(tmp_path)
+    assert not Code.ran

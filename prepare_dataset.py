@@ -69,8 +69,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         type=whole(),
         help="pixels from one square to the next (default: half of --patch_size)",
     )
-    parser.add_argument("--push_to_hub", metavar="NAME", help="upload it there: user/name")
-    parser.add_argument("--hub_private", action="store_true", help="make it for yourself only")
+    parser.add_argument(
+        "--push_to_hub", metavar="NAME", help="upload the data set to the Hub, as user/name"
+    )
+    parser.add_argument("--hub_private", action="store_true", help="make the data set private")
     parser.checks.append(check_options)
     return parser.parse_args(argv)
 

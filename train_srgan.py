@@ -226,8 +226,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         output_dir="out/srgan",
         max_train_steps=200_000,
         least_steps=0,
-        # The discriminator's batch normalization sees one micro-batch at a time.
-        parts_change_results=lambda args: args.max_train_steps > 0,
+        # Batch normalization, of both networks, sees one micro-batch at a time.
+        parts_change_results=lambda args: True,
     )
     run.add_argument(
         "--vgg_weights",
@@ -245,10 +245,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 
 
 def check_steps(args: argparse.Namespace) -> Iterator[str]:
-    pretrain_steps = args.pretrain_steps
-    if pretrain_steps is None:
-        pretrain_steps = 0 if args.init_from else 1_000_000
-    if not pretrain_steps + args.max_train_steps:
+    leaves_out = args.pretrain_steps == 0 or (args.pretrain_steps is None and args.init_from)
+    if leaves_out and not args.max_train_steps:
         yield (
             "--pretrain_steps and --max_train_steps are both 0: nothing to train. With --init_from "
             "--pretrain_steps is 0, unless given."
@@ -267,12 +265,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     content = None
     if args.content_weight and args.max_train_steps:
-        with accelerator.local_main_process_first():  # which downloads them
+        with accelerator.local_main_process_first():  # one downloads, the others wait
             content = VGGContent(args.content_network, args.content_layer, args.vgg_weights)
         if args.patch_size < content.min_size:
             raise UserError(
-                f"Of patches of --patch_size {args.patch_size}, nothing is left in --content_layer "
-                f"{args.content_layer}; it needs {content.min_size}."
+                f"--patch_size {args.patch_size} leaves nothing in --content_layer "
+                f"{args.content_layer}, which needs {content.min_size}. Give larger patches."
             )
 
     generator = SRGAN(args.scale, args.num_blocks, args.variant)

@@ -14,6 +14,7 @@ import inspect
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,8 @@ def load_model(
             trained for that scale.
     """
     folder = find_model(name, revision)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file. Give its folder, {folder.parent}.")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise UserError(
@@ -98,8 +101,9 @@ def load_model(
         check_size(network, arguments)
         model = network(**arguments).eval()
         model.load_state_dict(tensors)
-        with torch.no_grad():
-            model(torch.zeros(1, 3, 2, 2))  # arguments of a wrong type show here at the latest
+        # Arguments of a wrong type show here at the latest. (Some networks cannot carry this size.)
+        with torch.no_grad(), suppress(RuntimeError, ValueError):
+            model(torch.zeros(1, 3, 16, 16))
     except UserError as error:
         raise UserError(f"{folder / CONFIG} is damaged, or not to be trusted: {error}") from None
     except Exception as error:  # errors of many kinds: whatever the arguments make of a network

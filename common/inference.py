@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -169,7 +168,7 @@ class Enlarger:
                     raise
                 has_attention = self.network.attention_window is not None
                 becomes_local = has_attention and self.attention_window is None and not tile
-                window = " with --attention_window 64" * becomes_local
+                window = " with --attention_window 64" if becomes_local else ""
                 self.say(f"Out of memory; going on in tiles of {smaller}{window}.")
 
     def enlarge(
@@ -239,5 +238,7 @@ def _spread_colors(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """
     if not alpha.any():
         return pixels
+    from scipy.ndimage import distance_transform_edt  # half a second, for transparent pictures only
+
     nearest = distance_transform_edt(alpha == 0, return_distances=False, return_indices=True)
     return pixels[tuple(nearest)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from common.workers import count_cores
+from common.workers import count_cores, is_launched
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
 
@@ -16,15 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent  # of the repository
 def set_up_cpu(threads: int | None = None) -> None:
     """Sets the number of threads in which PyTorch computes, and rounds tiny numbers to 0.
 
-    `accelerate launch` gives a process on the CPU one thread, unless OMP_NUM_THREADS is set.
-    Numbers below 1e-38 become 0: the weight decay of VDSR leaves many of them, and a CPU takes
-    seven times as long with them. Call it before anything is computed, since threads that already
-    compute do not learn of it.
+    OMP_NUM_THREADS counts where the user has set it, so not under a launcher: `accelerate launch`
+    and torchrun set it to 1 by themselves. Numbers below 1e-38 become 0: the weight decay of VDSR
+    leaves many of them, and a CPU takes seven times as long with them. Call it before anything is
+    computed, since threads that already compute do not learn of it.
 
     Args:
-        threads: Default: the share of this process in the cores.
+        threads: Number of threads. Default: OMP_NUM_THREADS, or the share of this process in the
+            cores.
     """
     torch.set_flush_denormal(True)
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if threads is None and wish.isdecimal() and not is_launched():
+        threads = int(wish)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(threads or max(1, count_cores() // processes))
 
@@ -32,7 +36,7 @@ def set_up_cpu(threads: int | None = None) -> None:
 def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages that decide about numbers, and of this repository."""
     packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
-    commit = _git("describe", "--always", "--dirty", "--abbrev=40")
+    commit = _git("describe", "--always", "--dirty", "--abbrev=40").strip()
     if commit and _new_files() and not commit.endswith("-dirty"):
         commit += "-dirty"
     return {
@@ -44,10 +48,11 @@ def versions() -> dict[str, str | None]:
 
 def uncommitted_changes() -> str:
     """Changes of this repository's code since its commit, new files included, as a patch."""
-    changes = [_git("diff", "HEAD", "--", "*.py")]
+    diff = ("diff", "--no-color", "--no-ext-diff")
+    changes = _git(*diff, "HEAD", "--", "*.py")
     for name in _new_files():
-        changes.append(_git("diff", "--no-index", "--", os.devnull, name))
-    return "\n".join(filter(None, changes))
+        changes += _git(*diff, "--no-index", "--", os.devnull, name)
+    return changes
 
 
 def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:
@@ -87,8 +92,10 @@ def _new_files() -> list[str]:
 
 def _git(*words: str) -> str:
     try:
-        process = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        process = subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace"
+        )
     except OSError:  # there is no git
         return ""
     # (`git diff --no-index` exits with 1 where there are differences.)
-    return process.stdout.strip() if process.returncode <= 1 else ""
+    return process.stdout if process.returncode <= 1 else ""

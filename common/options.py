@@ -112,11 +112,14 @@ class Parser(argparse.ArgumentParser):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         words = list(map(str, sys.argv[1:] if argv is None else argv))
-        args, mistakes = self._parse(words)
-        if not mistakes:
-            mistakes = [mistake for check in self.checks for mistake in check(args)]
-        if mistakes:
-            super().error("\n".join(mistakes))
+        args, mistakes, wrong = self._parse(words)
+        if args:
+            found = [mistake for check in self.checks for mistake in check(args)]
+            # What a check says of an option that was left out would be about its default.
+            mistakes += [text for text in found if not wrong & set(re.findall(r"--\w+", text))]
+        if mistakes or args is None:
+            text = "\n".join(mistakes)
+            self.exit(2, f"{self.prog}: error: {text}\n(`{self.prog} --help` lists the options.)\n")
         args.command = shlex.join(["python", self.prog, *words])
         args.recipe = frozenset(
             name
@@ -130,20 +133,23 @@ class Parser(argparse.ArgumentParser):
         """Raises what argparse would print at once."""
         raise argparse.ArgumentError(None, message)
 
-    def _parse(self, words: list[str]) -> tuple[Arguments, list[str]]:
+    def _parse(self, words: list[str]) -> tuple[Arguments | None, list[str], set[str]]:
+        """(options, None if they could not be read; mistakes; options that were left out)."""
         mistakes: list[str] = []
+        wrong: set[str] = set()
         while True:
             args = Arguments()
             try:
                 super().parse_args(words, args)
-                return args, mistakes
+                return args, mistakes, wrong
             except argparse.ArgumentError as error:
                 # An option that is missing may be one that was left out here.
                 if error.argument_name or "required" not in error.message or not mistakes:
                     mistakes.append(_in_our_words(error))
+                wrong.add(error.argument_name or "")
                 before, words = words, _without(words, error.argument_name)
                 if words == before:
-                    return args, mistakes
+                    return None, mistakes, wrong
 
 
 def whole(least: int = 1, most: int = LARGEST) -> Callable[[str], int]:
@@ -201,10 +207,11 @@ def add_model_arguments(options: Parser | Group) -> None:
 def _with_default(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of an option whose help ends with its default, unless it has none or says more."""
     default, text = settings.get("default"), settings.get("help", "")
-    if default in (None, False, [], argparse.SUPPRESS) or "default:" in text:
-        return settings
-    value = " ".join(map(str, default)) if isinstance(default, list) else default
-    return settings | {"help": f"{text} (default: {value})".strip().replace("%", "%%")}
+    nothing = default is None or default is False or default in ([], argparse.SUPPRESS)
+    if not nothing and "default:" not in text:
+        value = " ".join(map(str, default)) if isinstance(default, list) else default
+        text += f" (default: {value:g})" if isinstance(value, float) else f" (default: {value})"
+    return settings | {"help": text.strip().replace("%", "%%")}
 
 
 def _in_our_words(error: argparse.ArgumentError) -> str:

@@ -18,6 +18,11 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def is_launched() -> bool:
+    """Whether `accelerate launch` or torchrun has started this process."""
+    return bool({"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys())
+
+
 def ignore_signals(worker: int = 0) -> None:
     """Makes a process of the loader ignore `SIGNALS`.
 

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 import common.machine
-from common.machine import uncommitted_changes, versions
+from common.machine import set_up_cpu, uncommitted_changes, versions
 
 
 @pytest.fixture
@@ -45,3 +45,41 @@ def test_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert versions()["commit"] is None
     assert uncommitted_changes() == ""
+
+
+def test_changes_can_be_applied_again(repository):
+    script = repository / "train_x.py"
+    script.write_text("rate = 1\n\nsteps = 5\n\n\n")
+    subprocess.run(["git", "add", "."], cwd=repository, check=True)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    subprocess.run(["git", *identity, "commit", "-qm", "y"], cwd=repository, check=True)
+    script.write_text("rate = 2\n\nsteps = 5\n\n\n")  # the context ends with empty lines
+    (repository / "train_mine.py").write_text("rate = 3\n")
+    patch = uncommitted_changes()
+    script.write_text("rate = 1\n\nsteps = 5\n\n\n")
+    (repository / "train_mine.py").unlink()
+    subprocess.run(["git", "apply"], cwd=repository, check=True, input=patch, text=True)
+    assert script.read_text().startswith("rate = 2\n")
+    assert (repository / "train_mine.py").read_text() == "rate = 3\n"
+
+
+@pytest.mark.parametrize(
+    ("threads", "variables", "expected"),
+    [
+        (3, {"OMP_NUM_THREADS": "1"}, 3),
+        (None, {"OMP_NUM_THREADS": "5"}, 5),
+        (None, {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x"}, 8),
+        (None, {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4"}, 2),
+        (None, {}, 8),
+    ],
+)
+def test_threads(threads, variables, expected, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    monkeypatch.setattr(common.machine, "count_cores", lambda: 8)
+    monkeypatch.setattr(common.machine.torch, "set_num_threads", found.append)
+    set_up_cpu(threads)
+    assert found == [expected]

@@ -23,14 +23,16 @@ def mistakes(parser: Parser, capsys, *words: str) -> list[str]:
     with pytest.raises(SystemExit) as end:
         parser.parse_args(words)
     assert end.value.code == 2
-    message = capsys.readouterr().err.partition("train_x.py: error: ")[2]
-    return message.splitlines()
+    *found, hint = capsys.readouterr().err.removeprefix("train_x.py: error: ").splitlines()
+    assert hint == "(`train_x.py --help` lists the options.)"
+    return found
 
 
 def test_help_shows_every_default(parser):
     text = " ".join(parser.format_help().split())
     assert "patches of a step (default: 16)" in text
     assert "all (default: 2 3)" in text
+    assert "0: none (default: 0)" in text
     assert "any name (default: that of the folder)" in text
     assert "None" not in text
 
@@ -63,7 +65,11 @@ def test_checks_of_several_options_come_together_when_each_is_valid(parser, caps
     parser.checks.append(lambda args: [f"--steps {args.steps} is odd."] if args.steps % 2 else [])
     parser.checks.append(lambda args: ["--name is missing."] if not args.name else [])
     assert mistakes(parser, capsys, "--steps", "3") == ["--steps 3 is odd.", "--name is missing."]
-    assert mistakes(parser, capsys, "--steps", "0") == ["--steps 0 is not at least 1"]
+    # A check of an option that is wrong by itself would speak of its default.
+    assert mistakes(parser, capsys, "--steps", "0") == [
+        "--steps 0 is not at least 1",
+        "--name is missing.",
+    ]
     assert parser.parse_args(["--steps", "4", "--name", "x"]).steps == 4
 
 

@@ -81,7 +81,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         if number != len(self.pictures):
             return f"there were {number} training pictures and are {len(self.pictures)}"
         if checksum != self.pictures.checksum():
-            return "the names or sizes of the training pictures are others"
+            return "the names or sizes of the training pictures have changed"
         return ""
 
     def in_banner(self) -> str:

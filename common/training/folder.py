@@ -6,6 +6,7 @@ written as `checkpoint-{step}.partial`, flushed to the disk and then renamed, an
 before it is deleted. So a program can be killed at any moment.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,10 +19,9 @@ from filelock import FileLock, Timeout
 
 from common.errors import UserError
 from common.files import TEMPORARY, delete_leftovers, flush_to_disk
-from common.hub_api import check_token
 from common.options import Arguments
 from common.training.log import METRICS
-from common.training.recipe import RECORD, check_recipe
+from common.training.recipe import RECORD, check_recipe, read_record
 from common.training.together import Processes
 
 CHECKSUMS, LOCK = "SHA256SUMS", ".lock"
@@ -51,8 +51,6 @@ def claim_together(args: Arguments, processes: Processes) -> Claim:
     locks: list[FileLock] = []
 
     def claim() -> tuple[Path | None, list[str]]:
-        if args.push_to_hub:
-            check_token()
         locks.append(claim_folder(args.output_dir, args.resume_from_checkpoint))
         if not args.resume_from_checkpoint:
             return None, []
@@ -118,6 +116,10 @@ def _acquire(lock: FileLock) -> None:
         lock.acquire(timeout=PATIENCE)
     except NotImplementedError:
         pass  # a file system that knows no locks
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        # The same, in other words: NFS without a lock daemon, for example.
 
 
 def _check_folder(output_dir: Path, wanted: str | None) -> None:
@@ -194,7 +196,7 @@ def _steps_without_checkpoint(output_dir: Path) -> int:
         return 0
     lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     step = json.loads(lines[-1])["step"] if lines else 0
-    first = json.loads(record.read_text())["args"]["checkpointing_steps"]
+    first = read_record(output_dir)["args"]["checkpointing_steps"]
     return step if step > first or any(output_dir.glob("checkpoint-*.damaged")) else 0
 
 
@@ -221,6 +223,17 @@ def list_checkpoints(folder: Path) -> list[Path]:
         path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
     ]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def way_on(output_dir: Path) -> str:
+    """Says what the user can do after a run in this folder has failed."""
+    if checkpoints := list_checkpoints(output_dir):
+        name = checkpoints[-1].name
+        return f"The same command with --resume_from_checkpoint latest goes on from {name}."
+    return (
+        "No checkpoint was saved before, so nothing can go on: begin again in another --output_dir,"
+        f" with --init_from {output_dir} if there is a model in it."
+    )
 
 
 def find_damage(checkpoint: Path) -> str | None:

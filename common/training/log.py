@@ -78,7 +78,8 @@ class RunningMeans:
         count: Number of terms in each sum.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.sums: dict[str, Tensor] = {}
         self.count = 0
 
@@ -105,12 +106,13 @@ class RunningMeans:
         """
         self.count = count
         if len(sums_of_all) == processes.count:
-            self.sums = dict(sums_of_all[processes.rank])
+            sums = sums_of_all[processes.rank]
         else:
-            names = sums_of_all[0]
-            self.sums = {
-                key: torch.stack([sums[key] for sums in sums_of_all]).mean(0) for key in names
+            sums = {
+                name: torch.stack([part[name] for part in sums_of_all]).mean(0)
+                for name in sums_of_all[0]
             }
+        self.sums = {name: total.to(self._device) for name, total in sums.items()}
 
 
 class Log:
@@ -160,7 +162,8 @@ class Log:
             desc="Training",
             unit="step",
             disable=not self._processes.is_main,
-            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left, {rate_fmt}{postfix}]",
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} done, {remaining} left, "
+            "{rate_fmt}{postfix}]",
         )
 
     def seconds(self) -> float:

@@ -110,7 +110,8 @@ def add_run_arguments(
         "--push_to_hub", action="store_true", help="upload the model when all steps are done"
     )
     run.add_argument(
-        "--hub_model_id", help="its name there, user/name (default: that of --output_dir)"
+        "--hub_model_id",
+        help="name of the model on the Hub, user/name (default: that of --output_dir)",
     )
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"

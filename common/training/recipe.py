@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from math import cos, lcm, pi
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,9 +94,10 @@ def _check_patch_size(args: argparse.Namespace) -> Iterator[str]:
     scales = args.scale if isinstance(args.scale, list) else [args.scale]
     divisor = lcm(*scales)
     if args.patch_size and args.patch_size % divisor:
+        factors = " ".join(map(str, sorted(set(scales))))
+        nearest = -(-args.patch_size // divisor) * divisor
         yield (
-            f"--patch_size {args.patch_size} is not a multiple of --scale "
-            f"{' '.join(map(str, scales))}; try {-(-args.patch_size // divisor) * divisor}."
+            f"--patch_size {args.patch_size} is not a multiple of --scale {factors}; try {nearest}."
         )
 
 
@@ -125,9 +127,27 @@ def write_record(args: Arguments, device: torch.device, processes: int) -> None:
     content = json.dumps(record, indent=2, default=str) + "\n"
     replace_file(args.output_dir / RECORD, content.encode())
     if changes := uncommitted_changes():
-        replace_file(args.output_dir / CHANGES, f"{changes}\n".encode())
+        replace_file(args.output_dir / CHANGES, changes.encode())
     else:
         (args.output_dir / CHANGES).unlink(missing_ok=True)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Reads the `args.json` of a run or of a checkpoint.
+
+    Raises:
+        UserError: There is no such record.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        if isinstance(record["args"], dict):
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise UserError(
+        f"{folder / RECORD} is not the record of a run, or is damaged, so nobody knows by which "
+        "options to go on. Begin in another --output_dir, with --init_from if there is a model."
+    )
 
 
 def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
@@ -141,7 +161,7 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     Raises:
         UserError: There are differences, and they are not allowed.
     """
-    before = json.loads((checkpoint / RECORD).read_text())["args"]
+    before = read_record(checkpoint)["args"]
     differences = [
         f"--{key} was {before[key]} and is {value}"
         for key, value in vars(args).items()

@@ -22,12 +22,13 @@ from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.files import last_name
 from common.hub import find_network, push_model
+from common.hub_api import check_token
 from common.images.tensors import to_float
 from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
-from common.training.folder import claim_together, list_checkpoints
+from common.training.folder import claim_together, way_on
 from common.training.log import Log, RunningMeans, not_finite
 from common.training.recipe import write_record
 from common.training.state import Checkpoints, RunState
@@ -71,9 +72,15 @@ class Run:
         self.accelerator = make_accelerator(args, compile_options)
         self._processes = Processes(self.accelerator)
         check_processes(args, self.accelerator)
+        if args.push_to_hub:
+            self._processes.from_main(check_token)
         self._claim = claim_together(args, self._processes)
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
+
+    def __getattr__(self, name: str) -> Any:
+        """Says what is missing before `begin`, which makes the parts of a run."""
+        raise AttributeError(f"Run has no {name} yet: call run.begin with the prepared model first")
 
     @property
     def step(self) -> int:
@@ -110,7 +117,7 @@ class Run:
         args, accelerator, processes = self.args, self.accelerator, self._processes
         self._model = unwrap(accelerator, model, optimizers, schedulers)
         find_network(self._model.architecture())  # refuses what could not be loaded again
-        self._pictures, self._means = pictures, RunningMeans()
+        self._pictures, self._means = pictures, RunningMeans(accelerator.device)
         self._trackers = Trackers(accelerator, processes)
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
@@ -198,7 +205,7 @@ class Run:
                 self._checkpoints.save(self._log)
             processes.fail(
                 f"Cannot go on in the stream of {args.dataset_name} after step {self.step}: "
-                f"{error} {self._way_on()}"
+                f"{error} {way_on(args.output_dir)}"
             )
 
     def end_step(self, **values: Tensor | float) -> None:
@@ -234,10 +241,11 @@ class Run:
                 name: value for name, value in values.items() if not isinstance(value, Tensor)
             }
             self._log.write(means | numbers, self.step)
-            self._log.write_time(self.step)
             self._means.clear()
         if validates:
             self._log.write(self._validator.validate(self.step), self.step)
+        if logs:
+            self._log.write_time(self.step)
         if saves:
             self._save_checkpoint(ends=bool(stop) or self.step == self.total_steps)
         if stop and self.step < self.total_steps:
@@ -249,7 +257,7 @@ class Run:
         Args:
             name: Folder within the output folder.
         """
-        self._validator.save_copy(name)
+        self._validator.save_copy(name, self.step)
 
     def keep_latest(self) -> None:
         """Makes the run save the weights of the last validation from here on, not the best.
@@ -271,7 +279,7 @@ class Run:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
             processes.fail(
                 f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
-                f" Make room there. {self._way_on()}"
+                f" Make room there. {way_on(args.output_dir)}"
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
@@ -280,9 +288,12 @@ class Run:
                 f"All steps are done, but there is no {WEIGHTS} in {args.output_dir}: somebody has "
                 "taken it away. The weights of the last step are in the checkpoint."
             )
+        command = f"python evaluate.py --model {args.output_dir}"
+        if args.dataset_name == "sample":
+            command += " --benchmarks sample"
         self.print(
             f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
-            f"    python evaluate.py --model {args.output_dir}"
+            f"    {command}"
         )
         if args.push_to_hub and processes.is_main:
             name = args.hub_model_id or args.output_dir.resolve().name
@@ -319,24 +330,12 @@ class Run:
         checkpoint = {"the checkpoint": self._checkpoints.error} if self._checkpoints.error else {}
         return self._validator.unsaved | checkpoint
 
-    def _way_on(self) -> str:
-        """What the user can do after the run has failed."""
-        if checkpoints := list_checkpoints(self.args.output_dir):
-            return (
-                f"The same command with --resume_from_checkpoint latest goes on from "
-                f"{checkpoints[-1].name}."
-            )
-        return (
-            "No checkpoint was saved before, so nothing can go on: begin again in another "
-            f"--output_dir, with --init_from {self.args.output_dir} if there is a model in it."
-        )
-
     def _end_early(self, stop: signal.Signals) -> NoReturn:
         self._close()
         if error := self._checkpoints.error:
             self._processes.fail(
                 f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
-                f"{self._way_on()}"
+                f"{way_on(self.args.output_dir)}"
             )
         self.print(
             f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "

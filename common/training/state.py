@@ -1,6 +1,5 @@
-"""The state of a run in its checkpoints: all that resuming needs, and nothing that is not whole."""
+"""Checkpoints of a run: what they hold, how they are written and loaded."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from common.data.load import TrainingPictures
 from common.options import Arguments
 from common.training.folder import delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
-from common.training.recipe import RECORD, allow_differences
+from common.training.recipe import allow_differences, read_record
 from common.training.together import Processes
 from common.training.validation import Validator
 
@@ -69,7 +68,7 @@ class RunState:
         validator.scores, validator.best = state["scores"], state["best"]
         validator.bicubic = state["bicubic"]
         if state["validation"] != validator.identity:  # these are scores on other pictures
-            validator.best, validator.bicubic = {}, {}
+            validator.scores, validator.best, validator.bicubic = {}, {}, {}
 
 
 class Checkpoints:
@@ -147,7 +146,7 @@ class Checkpoints:
             UserError: The checkpoint is of other pictures or of another network.
         """
         accelerator, processes = self._accelerator, self._processes
-        record = json.loads((checkpoint / RECORD).read_text())
+        record = read_record(checkpoint)
         difference = self._pictures.patches.difference_from(record["pictures"])
         others = [difference] if difference else []
         all_differences = [*differences, *allow_differences(others, self._args, checkpoint)]
@@ -163,7 +162,7 @@ class Checkpoints:
         if error := processes.error_of(lambda: accelerator.load_state(str(checkpoint))):
             processes.fail(
                 f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
-                f"and cannot be gone on from; --init_from may do. ({error})"
+                f"and cannot be resumed. Start a new run with --init_from. ({error})"
             )
         accelerator.scaler = scaler
         accelerator.step = 0  # number of the micro-batch: a batch may have other parts now

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from common.workers import SIGNALS
+from common.workers import SIGNALS, is_launched
 
 PARENT = os.getppid()  # as early as possible: it could end while we read pictures
 
@@ -35,13 +35,12 @@ class StopRequest:
         """Begins to listen; all processes call it at the same time."""
         self._received = 0  # the number of the signal
         self._received_at = 0.0
-        launched = {"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
-        self._launcher = PARENT if launched else None
+        self._launcher = PARENT if is_launched() else None
         self._group: Any = None
-        self._sent: tuple[Any, torch.Tensor] | None = None  # and its result, once it is there
+        self._sent: tuple[Any, torch.Tensor] | None = None  # the last exchange
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             self._group = distributed.new_group(backend="gloo")
-        self._handlers: dict[int, Any] = {}  # those before, by signal
+        self._handlers: dict[int, Any] = {}  # the earlier ones, by signal
         if threading.current_thread() is threading.main_thread():  # Python allows no other
             for number in SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP: so do we
@@ -82,7 +81,8 @@ class StopRequest:
     def close(self) -> None:
         """Ends the exchange, before the processes part, and no longer takes signals."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            # A second SIGTERM must not end a program that is about to end with its own status.
+            signal.signal(number, signal.SIG_IGN if self._received else handler)
         self._sent_last()
         self._sent = self._group = None
 

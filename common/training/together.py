@@ -172,7 +172,7 @@ def unwrap(
     optimizers: Sequence[Any],
     schedulers: Sequence[Any],
 ) -> SuperResolutionModel:
-    """Network of a script without the wrappers of Accelerate, after a look whether they are there.
+    """Returns the network without Accelerate's wrappers; refuses one that was not prepared.
 
     Without them each process would train by itself, or a network would be trained in another
     precision than asked for, without a word. (In float32 on one process, an unprepared model is the

@@ -19,7 +19,6 @@ class Trackers:
 
     def __init__(self, accelerator: "Accelerator", processes: Processes) -> None:
         self._accelerator, self._processes = accelerator, processes
-        self._step = 0
 
     def start(self, name: str, step: int) -> None:
         """Starts a tracker and hides what an interrupted run logged after its checkpoint.

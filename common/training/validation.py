@@ -122,8 +122,10 @@ class Validator:
                 self.best = before
         return values
 
-    def save_copy(self, name: str) -> None:
-        """Saves the network as it is now in a folder of its own within the output folder."""
+    def save_copy(self, name: str, step: int) -> None:
+        """Saves the network of this step in a folder of its own within the output folder."""
+        if not self.scores:  # those of the checkpoint are scores on other pictures
+            self.validate(step)
         self._update()
         self._save(self._args.output_dir / name, self._in_words("Validation", self.scores))
 

@@ -22,7 +22,7 @@ def full_disk(monkeypatch):
         if disk.full:
             raise OSError("no room")
 
-    monkeypatch.setattr(common.training.log.os, "fsync", fsync)
+    monkeypatch.setattr("os.fsync", fsync)
     return disk
 
 
@@ -47,7 +47,7 @@ def test_lines_after_the_checkpoint_and_half_lines_are_cut(tmp_path):
 
 def test_means_of_tensors_since_the_last_log(processes, monkeypatch):
     monkeypatch.setattr(processes, "mean", lambda tensor: tensor)
-    means = RunningMeans()
+    means = RunningMeans(torch.device("cpu"))
     for value in (1.0, 2.0, 6.0):
         means.add({"loss": torch.tensor(value, dtype=torch.bfloat16), "learning_rate": 0.1})
     assert means.means(processes) == {"loss": 3.0}
@@ -57,7 +57,7 @@ def test_means_of_tensors_since_the_last_log(processes, monkeypatch):
 
 
 def test_sums_of_a_checkpoint_with_other_processes(processes):
-    means = RunningMeans()
+    means = RunningMeans(torch.device("cpu"))
     means.load([{"loss": torch.tensor(2.0)}, {"loss": torch.tensor(4.0)}], 2, processes)
     assert (means.sums, means.count) == ({"loss": torch.tensor(3.0)}, 2)
     means.load([{"loss": torch.tensor(7.0)}], 1, processes)

@@ -154,9 +154,9 @@ def test_a_model_that_cannot_be_written_is_not_the_best(make, benchmarks, tmp_pa
     assert validator.unsaved == {}
 
 
-def test_state_of_a_checkpoint(make, benchmarks, processes):
+def test_state_of_a_checkpoint(make, benchmarks, processes, tmp_path):
     def new() -> RunState:
-        means, validator = RunningMeans(), make(Tiny(2), scales=1)
+        means, validator = RunningMeans(torch.device("cpu")), make(Tiny(2), scales=1)
         pictures = SimpleNamespace(patches=SimpleNamespace(positions={}))
         state = RunState(means, validator, pictures, processes)
         return state, means, validator
@@ -184,5 +184,8 @@ def test_state_of_a_checkpoint(make, benchmarks, processes):
     benchmarks.all[0].pictures = Pictures(names=["c", "d"])
     other, _, validator = new()
     other.load_state_dict(saved)
-    assert (validator.best, validator.bicubic) == ({}, {})
-    assert validator.scores["step"] == 10
+    assert (validator.scores, validator.best, validator.bicubic) == ({}, {}, {})
+    benchmarks.scores = [31.0]
+    validator.save_copy("pretrained", 12)  # at the border of two phases
+    card = (tmp_path / "run" / "pretrained" / "README.md").read_text()
+    assert "Validation, at step 12, on 2 pictures: PSNR-Y 31.00 dB" in card

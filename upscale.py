@@ -38,6 +38,7 @@ from common.images.tensors import to_tensor
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import set_up_cpu
 from common.options import Arguments, Parser, add_model_arguments, real, whole
+from common.tables import plural
 
 
 def tile_size(text: str) -> int | None:
@@ -310,11 +311,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
     state.destroy_process_group()  # while all are still there
     if state.is_main_process:
-        print(f"Enlarged {len(files) - len(failures)} of {len(files)} pictures, in {args.output}.")
-        if len(files) < len(jobs):
+        there = len(jobs) - len(files)
+        if files:
+            done = len(files) - len(failures)
+            print(f"Enlarged {done} of {plural(len(files), 'picture')}, in {args.output}.")
+        if there:
             print(
-                f"{len(jobs) - len(files)} were there already and stay as they are; --overwrite "
-                "makes them anew."
+                f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "
+                "model. --overwrite makes them anew, another --output keeps both."
             )
     if failures:
         reasons = "\n".join(f"  {path}: {error}" for path, error in failures.items())

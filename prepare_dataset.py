@@ -106,17 +106,17 @@ def png(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def rows(
-    files: Sequence[str], scales: Sequence[int], size: int | None, step: int | None
+    files: Sequence[tuple[str, str]], scales: Sequence[int], size: int | None, step: int | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of the data set."""
-    for file in tqdm(files, unit=" pictures"):
+    for name, file in tqdm(files, unit=" pictures"):
         try:
             picture = read_rgb(file)
-        except (OSError, ValueError) as error:
-            tqdm.write(f"Left out {file}: {error}")
+        except Exception as error:  # decoders raise errors of many kinds for a damaged file
+            tqdm.write(f"Left out {name}: {error}")
             continue
         if min(picture.shape[:2]) < (size or max(scales)):
-            tqdm.write(f"Left out {file}, which is smaller than {size or max(scales)} pixels.")
+            tqdm.write(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
             continue
         for hr in squares(picture, size, step):
             row = {"hr": png(hr)}
@@ -130,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.push_to_hub:
         check_token()
-    files = [source["hr"]["path"] for source in find_pictures(args.folder, [])]
+    found = find_pictures(args.folder, [])
+    files = [(source["name"], source["hr"]["path"]) for source in found]
     columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
     args.output_dir.mkdir(parents=True, exist_ok=True)
     # A cache of its own: another would find the rows again by the names of the files.

@@ -10,6 +10,7 @@ launch`, the processes share the pictures.
 
 import argparse
 import glob
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -158,10 +159,12 @@ def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
                 has_output = output.is_relative_to(path.resolve())
                 for file in picture_files(path):
                     # What an earlier start wrote is no input.
-                    if not (has_output and file.resolve().is_relative_to(output)):
-                        found.setdefault(file.resolve(), (file, file.relative_to(path)))
+                    if not (has_output and Path(os.path.realpath(file)).is_relative_to(output)):
+                        found.setdefault(
+                            Path(os.path.realpath(file)), (file, file.relative_to(path))
+                        )
             else:
-                found.setdefault(path.resolve(), (path, Path(path.name)))
+                found.setdefault(Path(os.path.realpath(path)), (path, Path(path.name)))
     if not found:
         endings = " ".join(FORMATS)
         raise UserError(
@@ -193,16 +196,18 @@ def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
                 )
             targets[target] = path
         jobs.append((path, output))
-    inputs = {path.resolve(): path for path, _ in jobs}
+    inputs = {os.path.realpath(path): path for path, _ in jobs}
     for target, path in targets.items():
-        same = inputs.get(target.resolve())
+        same = inputs.get(os.path.realpath(target))
         if same == path or (same and args.overwrite):
             raise UserError(
                 f"{path} would become {target}, which is an input itself. Give another --suffix or "
                 "--output."
             )
-    results = {target.resolve() for _, output in jobs for target in (output, strip_of(output))}
-    return [(path, output) for path, output in jobs if path.resolve() not in results]
+    results = {
+        os.path.realpath(target) for _, output in jobs for target in (output, strip_of(output))
+    }
+    return [(path, output) for path, output in jobs if os.path.realpath(path) not in results]
 
 
 def strip_of(output: Path) -> Path:
@@ -266,8 +271,10 @@ def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
     """Counts the pixels of all pictures that are not too large, by their headers."""
     sizes = []
     for path, _ in files:
-        with suppress(Exception), Image.open(path) as image:
-            sizes.append(image.width * image.height)
+        with suppress(Exception):
+            formats.check_regular(path)
+            with Image.open(path) as image:
+                sizes.append(image.width * image.height)
     return sum(size for size in sizes if size <= max_megapixels * 1e6)
 
 

@@ -137,7 +137,7 @@ def score_pictures(
         name, _, hr = benchmark[index]
         try:
             sr = to_tensor(read_rgb(path))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # decoders raise errors of many kinds for a damaged file
             raise UserError(f"Cannot read {path}: {error}") from None
         if sr.shape != hr.shape:
             raise UserError(

@@ -79,7 +79,7 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
             (c for c in _subfolders(folder) if re.fullmatch(lr_name, c.name, re.I)), None
         )
     sources: list[Source] = [
-        {"name": str(path.relative_to(hr_folder)), "hr": _file(path)}
+        {"name": printable(path.relative_to(hr_folder)), "hr": _file(path)}
         for path in picture_files(hr_folder)
     ]
     if not sources:
@@ -108,6 +108,11 @@ def _add_lr(sources: list[Source], folder: Path, scale: int, of_one_scale: bool)
         source[f"lr_x{scale}"] = _file(lr)
 
 
+def printable(path: Path) -> str:
+    """Path as text that any file and terminal can hold; a name may be no UTF-8."""
+    return f"{path}".encode("utf-8", "backslashreplace").decode()
+
+
 def sample_pictures(names: Sequence[str]) -> list[Source]:
     """The pictures of these names in the scikit-image package."""
     import skimage
@@ -133,4 +138,4 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return {"path": str(path.resolve()), "bytes": None}
+    return {"path": os.path.realpath(path), "bytes": None}

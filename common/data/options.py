@@ -93,6 +93,21 @@ def add_patch_arguments(recipe: Group) -> None:
 
 
 def _check_data(args: argparse.Namespace) -> Iterator[str]:
+    own = f"--train_data_dir {args.train_data_dir}" if args.train_data_dir else ""
+    if args.dataset_name == "sample":
+        own = "--dataset_name sample"
+    of_data_sets: dict[str, object] = dict.fromkeys(
+        ("dataset_config_name", "dataset_revision", "image_column", "validation_split")
+    )
+    of_data_sets |= {"train_split": "train", "data_files": [], "validation_data_files": []}
+    for name, default in of_data_sets.items() if own else ():
+        if getattr(args, name) != default:
+            yield f"--{name} chooses in a data set, and {own} is none. Leave it out."
+    if args.dataset_revision and args.dataset_name and Path(args.dataset_name).is_dir():
+        yield f"--dataset_revision is for the Hub, and {args.dataset_name} is a folder here."
+    for name, default in {"streaming_images": 500, "patches_per_image": 64}.items():
+        if getattr(args, name) != default and not args.streaming:
+            yield f"--{name} belongs to --streaming. Leave it out, or add that."
     if args.streaming and (args.train_data_dir or args.dataset_name == "sample"):
         yield "--streaming reads from the Hub. Leave it out for pictures that are here."
     if args.streaming and not (

@@ -1,5 +1,7 @@
 """Options of a run that do not change what is trained: where, how fast, how long, what is kept."""
 
+import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.options import add_data_arguments
@@ -116,4 +118,13 @@ def add_run_arguments(
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
+    parser.checks.append(_check_run)
     return run
+
+
+def _check_run(args: argparse.Namespace) -> Iterator[str]:
+    if args.revision and not args.init_from:
+        yield "--revision belongs to --init_from. Leave it out, or add that."
+    for name in ("hub_model_id", "hub_private"):
+        if getattr(args, name) and not args.push_to_hub:
+            yield f"--{name} belongs to --push_to_hub. Leave it out, or add that."

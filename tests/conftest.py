@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ports import reserve_port
+from helpers.ports import reserve_port
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
 # (TMPDIR: also for what launchers, workers and compilers leave behind.)
@@ -31,8 +31,8 @@ from PIL import Image
 
 from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 
-pytest.register_assert_rewrite("scripts")
-from scripts import OWN, ROOT, SMALL, run_here  # noqa: E402 (after the line above)
+pytest.register_assert_rewrite("running")
+from running import OWN, ROOT, SMALL, run_here  # noqa: E402 (after the line above)
 
 SHARED = ROOT.parent / "shared"
 

@@ -4,7 +4,7 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from scripts import ROOT, run
+from running import ROOT, run
 
 FILES = [path for folder in ("", "common", "results") for path in (ROOT / folder).glob("*.py")]
 FILES += (ROOT / "common").glob("*/*.py")

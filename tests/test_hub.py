@@ -4,11 +4,11 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from scripts import refusal, run_here
 
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
 from common.metrics import PROTOCOL
+from running import refusal, run_here
 from train_a2n import A2N
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from scripts import psnr_of
 from torch import nn
 
 from common.errors import UserError
 from common.losses import VGGContent, adversarial, total_variation
 from convert_published import convert
+from running import psnr_of
 from train_srgan import SRGAN, Discriminator
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from forked import ROOT, run_forked
 from safetensors.torch import load_file
 
 from common.data.cache import decode_pictures
@@ -25,6 +24,7 @@ from common.data.find import find_pictures
 from common.data.patches import BenchmarkDataset
 from common.evaluation import evaluate, mean_scores
 from common.training.folder import list_checkpoints
+from helpers.forked import ROOT, run_forked
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
 SRGAN = "train_srgan.py"
@@ -85,7 +85,7 @@ def disturbed(runner: Callable[..., Any], **variables: str) -> Callable[..., Any
     """A runner of training scripts in the trouble that `disturbed.py` tells of."""
 
     def run_disturbed(script, *options):
-        return runner("tests/disturbed.py", script, *options, **variables)
+        return runner("tests/helpers/disturbed.py", script, *options, **variables)
 
     return run_disturbed
 

@@ -18,10 +18,21 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from forked import PATIENCE, run_forked
-from ports import reserve_port
 from safetensors.torch import load_file
-from scripts import (
+
+import common.training.folder
+from common.errors import UserError
+from common.hub import load_model
+from common.training.folder import (
+    choose_checkpoint,
+    claim_folder,
+    find_damage,
+    list_checkpoints,
+    seal,
+)
+from helpers.forked import PATIENCE, run_forked
+from helpers.ports import reserve_port
+from running import (
     RECIPE,
     SCRIPTS,
     SMALL,
@@ -35,17 +46,6 @@ from scripts import (
     run,
     run_two,
     start,
-)
-
-import common.training.folder
-from common.errors import UserError
-from common.hub import load_model
-from common.training.folder import (
-    choose_checkpoint,
-    claim_folder,
-    find_damage,
-    list_checkpoints,
-    seal,
 )
 
 SCRIPT = "train_a2n.py"

@@ -6,7 +6,6 @@ import re
 import shutil
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,21 +13,6 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from scripts import (
-    OWN,
-    RECIPE,
-    SCRIPTS,
-    SHARED,
-    SMALL,
-    SRGAN,
-    assert_same_run,
-    metrics,
-    refusal,
-    run,
-    run_forked,
-    run_here,
-    run_two,
-)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_srcnn
@@ -41,6 +25,22 @@ from common.hub import load_model
 from common.images.color import luma
 from common.images.formats import read_rgb
 from common.images.tensors import to_float
+from running import (
+    OWN,
+    RECIPE,
+    ROOT,
+    SCRIPTS,
+    SHARED,
+    SMALL,
+    SRGAN,
+    assert_same_run,
+    metrics,
+    refusal,
+    run,
+    run_forked,
+    run_here,
+    run_two,
+)
 from train_a2n import A2N
 
 # Of what all scripts leave to `Run`, one is tested, and the others in `make test-slow`.
@@ -487,7 +487,7 @@ def test_srgan_resumes_in_both_phases(two_phases, train, tmp_path, name, runner,
 
 @pytest.mark.parametrize(("processes", "runner"), [(1, run_forked), (2, run_two)])
 def test_srgan_gradients_of_one_network_at_a_time(train, tmp_path, processes, runner):
-    helper = Path(__file__).with_name("srgan_gradients.py")
+    helper = ROOT / "tests" / "helpers" / "srgan_gradients.py"
 
     def run_helper(script, *command):
         return runner(helper, tmp_path, *command)
@@ -617,7 +617,7 @@ def test_srresnet_alone(train, tmp_path):
 def one_and_two(request, pictures_dir, tmp_path_factory):
     """What `first_step.py` finds on one process and on two: patches, gradients, world size."""
     folder = tmp_path_factory.mktemp("first_step")
-    script = Path(__file__).with_name("first_step.py")
+    script = ROOT / "tests" / "helpers" / "first_step.py"
     architecture = request.param.removeprefix("train_").removesuffix(".py")
     for number in (1, 2):
         options = ("--train_data_dir", pictures_dir, "--output_dir", folder / f"{number}")

@@ -16,11 +16,8 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from forked import PATIENCE
-from hub_server import HubServer
 from PIL import Image
 from safetensors.torch import load_file
-from scripts import SMALL, environment, metrics, python, refusal, run, run_here
 
 from common.data.benchmarks import hub_benchmark
 from common.data.hub_sets import hub_pictures
@@ -29,6 +26,9 @@ from common.hub import load_model
 from common.images.formats import read_rgb
 from common.images.resize import imresize
 from common.images.tensors import to_tensor
+from helpers.forked import PATIENCE
+from helpers.hub_server import HubServer
+from running import SMALL, environment, metrics, python, refusal, run, run_here
 
 SCRIPT = "train_a2n.py"
 

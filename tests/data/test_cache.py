@@ -8,7 +8,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from forked import PATIENCE
 from PIL import Image
 from torch.utils.data import DataLoader, default_convert
 
@@ -21,6 +20,7 @@ from common.errors import UserError
 from common.images.formats import read_rgb
 from common.images.resize import imresize
 from common.images.tensors import to_float, to_tensor
+from helpers.forked import PATIENCE
 
 GRADIENT = np.arange(12 * 10 * 3, dtype=np.uint8).reshape(12, 10, 3)
 

@@ -4,6 +4,7 @@ import pytest
 
 import common.machine
 from common.machine import uncommitted_changes, versions
+from running import run
 
 
 @pytest.fixture
@@ -45,3 +46,11 @@ def test_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert versions()["commit"] is None
     assert uncommitted_changes() == ""
+
+
+def test_all_threads_take_tiny_numbers_for_zero():
+    code = (
+        "import torch; from common.machine import set_up_cpu; set_up_cpu(2);"
+        "print(torch.full((1_000_000,), 1e-39).mul(1).count_nonzero().item())"
+    )
+    assert run("-c", code).stdout == "0\n"

@@ -4,10 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ports import reserve_port
+from helpers.ports import reserve_port
 
 # Before anything imports `datasets` or `huggingface_hub`, which read them once.
 # (TMPDIR: also for what launchers, workers and compilers leave behind.)
@@ -28,11 +28,13 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 
-pytest.register_assert_rewrite("scripts")
-from scripts import OWN, ROOT, SMALL, run_here  # noqa: E402 (after the line above)
+pytest.register_assert_rewrite("running")
+from helpers.hub_server import HubServer, make_repositories  # noqa: E402 (after HF_ENDPOINT)
+from running import OWN, ROOT, SMALL, run_here  # noqa: E402 (after the line above)
 
 SHARED = ROOT.parent / "shared"
 
@@ -118,6 +120,42 @@ def train(pictures_dir: Path) -> Callable[..., subprocess.CompletedProcess]:
         )
 
     return train
+
+
+@pytest.fixture(scope="session")
+def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of VGG16's convolutions, as if of torchvision."""
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shapes = torchvision.models.vgg16(weights=None).features.state_dict()
+    tensors = {f"features.{n}": torch.randn(t.shape) / 30 for n, t in shapes.items()}
+    file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    save_file(tensors, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def repositories(pictures_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Hub that has data sets in all layouts, and no models."""
+    folder = tmp_path_factory.mktemp("hub")
+    make_repositories(folder, sorted(pictures_dir.glob("*.png")))
+    return folder
+
+
+@pytest.fixture
+def empty_cache() -> None:
+    """Removes what was downloaded before."""
+    home = Path(os.environ["HF_HOME"])
+    for folder in (home / "hub", home / "assets", home / "datasets"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def hub(repositories: Path, empty_cache: None) -> Iterator[HubServer]:
+    """The Hub, as it is met for the first time."""
+    with HubServer(repositories, os.environ["HF_ENDPOINT"]) as hub:
+        yield hub
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:

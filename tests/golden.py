@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 ONE, TWO, RESUMED, TAKEN_OVER = "1 process", "2 processes", "resumed", "resumed from COMMIT's"
 TWO_PROCESSES = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
-# The options are not those of scripts.py, because a kept run must stay comparable when they change.
+# The options are not those of running.py, because a kept run must stay comparable when they change.
 OPTIONS = """--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 2 --max_train_steps 20
     --logging_steps 5 --validation_steps 10 --checkpointing_steps 10 --report_to none
     --ema_decay 0.9 --lr_scheduler step --lr_step_size 7 --lr_gamma 0.5 --lr_warmup_steps 0

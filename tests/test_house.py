@@ -4,7 +4,7 @@ import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from scripts import ROOT, run
+from running import ROOT, run
 
 FILES = [path for folder in ("", "common", "results") for path in (ROOT / folder).glob("*.py")]
 FILES += (ROOT / "common").glob("*/*.py")
@@ -70,3 +70,15 @@ load_model({str(tmp_path)!r})
 print(sorted({{"accelerate", "datasets", "pandas"}} & sys.modules.keys()))
 """
     assert run("-c", code).stdout == "[]\n"
+
+
+def test_a_process_group_ends_with_its_threads():
+    """Those of gloo abort a process that ends while they still want Python."""
+    code = """
+import common, os, torch.distributed as dist
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+import torch.distributed.nn
+dist.destroy_process_group()
+print([open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")])
+"""
+    assert "gloo" not in run("-c", code).stdout

@@ -4,11 +4,11 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from scripts import refusal, run_here
 
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
 from common.metrics import PROTOCOL
+from running import metrics, refusal, run, run_here, train_from_hub
 from train_a2n import A2N
 
 
@@ -184,3 +184,50 @@ def test_init_from_refuses_what_does_not_fit(tmp_path):
         load_matching(A2N(2), tmp_path)
     with pytest.raises(UserError, match="neither a folder"):
         load_matching(A2N(2), tmp_path / "weights.pth")
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
+    folder = tmp_path / "tiny"
+    options = ("--max_train_images", 4, "--push_to_hub", "--hub_private")
+    message = train_from_hub(folder, *options, runner=refusal)
+    assert "--push_to_hub needs a token. Log in by `hf auth login`, or set HF_TOKEN." in message
+    process = train_from_hub(folder, *options, HF_TOKEN="hf_test")
+    assert f"It is on the Hub now: {hub.url}/user/tiny" in process.stdout
+    pushed = hub.folder / "models" / "user" / "tiny"
+    assert {path.name for path in pushed.iterdir()} == {
+        *("README.md", "config.json", "model.safetensors")
+    }
+    for path in pushed.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    card = (pushed / "README.md").read_text()
+    psnr = next(row["psnr_y"] for row in metrics(folder) if "psnr_y" in row)
+    for text in (
+        *("library_name: pytorch", "pipeline_tag: image-to-image", "license: apache-2.0"),
+        *("- yangtao9009/DIV2K", "model-index:", "type: psnr", f"value: {round(psnr, 4)}\n"),
+        *("Protocol: output rounded to 8 bits", "load_model(", "--max_train_images 4"),
+    ):
+        assert text in card
+
+    options = ("--model", "user/tiny", "--benchmarks", "Set5")
+    assert "SRCNN x2 (user/tiny)" in run_here("evaluate.py", *options).stdout
+    hub.requests.clear()
+    process = run("evaluate.py", *options, HF_HUB_OFFLINE="1")
+    assert "SRCNN x2 (user/tiny)" in process.stdout
+    assert not hub.requests
+    process = train_from_hub(tmp_path / "next", "--init_from", "user/tiny", "--revision", "main")
+    assert "6 of 6 tensors copied from" in process.stdout
+    message = refusal("evaluate.py", *options, "--revision", "v9")
+    assert "There is no model user/tiny at revision v9 on" in message
+
+
+def test_a_push_that_fails_loses_nothing(hub, tmp_path):
+    options = ("--max_train_images", 4, "--push_to_hub", "--hub_model_id", "no/such/name")
+    message = train_from_hub(tmp_path / "run", *options, runner=refusal, HF_TOKEN="hf_test")
+    folder = tmp_path / "run"
+    assert f"Could not push {folder} to no/such/name on the Hub: " in message
+    assert f"try again by\n    python -m common.hub {folder} no/such/name" in message
+    process = run_here("common.hub", f"{folder}", "again", HF_TOKEN="hf_test")
+    assert process.stdout == f"{hub.url}/user/again\n"
+    pushed = load_file(hub.folder / "models" / "user" / "again" / "model.safetensors")
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        assert torch.equal(pushed[name], tensor)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import assert_nearly_equal, psnr_of, refusal, run_here
 from torch import nn
 
 import common.inference
@@ -23,6 +22,7 @@ from common.images.formats import Picture, read_rgb
 from common.inference import Enlarger, SelfEnsemble
 from common.network import SuperResolutionModel
 from convert_published import convert
+from running import assert_nearly_equal, psnr_of, refusal, run_here
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_srgan import SRGAN

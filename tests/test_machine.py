@@ -4,6 +4,7 @@ import pytest
 
 import common.machine
 from common.machine import set_up_cpu, uncommitted_changes, versions
+from running import run
 
 
 @pytest.fixture
@@ -83,3 +84,11 @@ def test_threads(threads, variables, expected, monkeypatch):
     monkeypatch.setattr(common.machine.torch, "set_num_threads", found.append)
     set_up_cpu(threads)
     assert found == [expected]
+
+
+def test_all_threads_take_tiny_numbers_for_zero():
+    code = (
+        "import torch; from common.machine import set_up_cpu; set_up_cpu(2);"
+        "print(torch.full((1_000_000,), 1e-39).mul(1).count_nonzero().item())"
+    )
+    assert run("-c", code).stdout == "0\n"

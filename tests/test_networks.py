@@ -4,13 +4,13 @@ import inspect
 
 import pytest
 import torch
-from scripts import SCRIPTS
 
 import train_srcnn
 from common.errors import UserError
 from common.hub import find_network, load_model
 from common.network import SuperResolutionModel
 from common.training.validation import float32_copy
+from running import SCRIPTS
 from train_srcnn import SRCNN
 
 ARCHITECTURES = [script.removeprefix("train_").removesuffix(".py") for script in SCRIPTS]

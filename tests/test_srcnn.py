@@ -1,12 +1,12 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import psnr_of
 
 from common.evaluation import count_multiply_adds
 from common.images.color import luma
 from common.images.resize import imresize
 from convert_published import convert
+from running import psnr_of
 from train_srcnn import SRCNN, padding_border
 
 

@@ -4,13 +4,13 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from scripts import psnr_of
+from safetensors.torch import load_file
 from torch import nn
 
 from common.errors import UserError
 from common.losses import VGGContent, adversarial, total_variation
 from convert_published import convert
+from running import psnr_of
 from train_srgan import SRGAN, Discriminator
 
 
@@ -108,19 +108,6 @@ def test_adversarial_by_hand(kind, hr, sr):
     logits = torch.full((4, 1), math.log(3))  # D = 0.75
     assert adversarial(logits, True, kind).item() == pytest.approx(hr, rel=1e-6)
     assert adversarial(logits, False, kind).item() == pytest.approx(sr, rel=1e-6)
-
-
-@pytest.fixture(scope="module")
-def vgg16(tmp_path_factory):
-    """Random weights of VGG16's convolutions, as if of torchvision."""
-    torchvision = pytest.importorskip("torchvision")
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        shapes = torchvision.models.vgg16(weights=None).features.state_dict()
-    tensors = {f"features.{n}": torch.randn(t.shape) / 30 for n, t in shapes.items()}
-    file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
-    save_file(tensors, file)
-    return file
 
 
 def test_content_is_that_of_the_named_layer(vgg16):

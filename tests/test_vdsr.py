@@ -1,12 +1,12 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import psnr_of
 
 from common.evaluation import count_multiply_adds
 from common.images.color import luma
 from common.images.resize import imresize
 from convert_published import convert
+from running import psnr_of
 from train_vdsr import VDSR, bicubic_border
 
 
@@ -67,7 +67,13 @@ def test_resize_and_color_stay_in_float32_under_autocast():
     torch.testing.assert_close(sr, imresize(lr, 2))
 
 
-@pytest.mark.parametrize(("scale", "psnr"), [(2, 37.59), (3, 33.75), (4, 31.43)])
+@pytest.mark.parametrize(
+    ("scale", "psnr"),
+    [
+        (2, 37.59),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in ((3, 33.75), (4, 31.43))),
+    ],
+)
 def test_published_weights_score_as_published(published, benchmark_dir, scale, psnr):
     published.scale = scale
     assert psnr_of(published, benchmark_dir / "Set5", scale) == pytest.approx(psnr, abs=0.02)

@@ -1,8 +1,10 @@
 """Stand-ins for what the parts of a run work with: no process is started, no network trained."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from accelerate.state import PartialState
 
 from common.training.together import Processes
 
@@ -40,6 +42,13 @@ class Accelerator(SimpleNamespace):
         if self.trackers and self.trackers[0].full:
             raise OSError("no room")
         self.logged.append((values, step))
+
+
+@pytest.fixture(autouse=True)
+def state() -> Iterator[PartialState]:
+    """Accelerate's state of one process on a CPU."""
+    yield PartialState(cpu=True)
+    PartialState._reset_state()
 
 
 @pytest.fixture

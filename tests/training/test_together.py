@@ -1,17 +1,12 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from common.errors import UserError
-from common.training.together import Processes, unwrap
-
-
-@pytest.fixture(autouse=True)
-def state():
-    yield PartialState(cpu=True)
-    PartialState._reset_state()
+from common.options import Arguments
+from common.training.together import Processes, check_processes, unwrap
 
 
 def test_an_error_becomes_a_message_of_one_line(processes):
@@ -86,3 +81,20 @@ def test_an_optimizer_that_was_not_prepared_is_refused():
     assert unwrap(accelerator, model, [prepared], []) is model
     AcceleratorState._reset_state()
     GradientState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "count", "parts", "message"),
+    [
+        (3, 2, 1, "3 is that of all 2 processes together and must be a multiple of 2, for exampl"),
+        (6, 1, 4, "6 comes in --gradient_accumulation_steps 4 parts and must be a multiple of 4, "),
+        (9, 2, 4, "9 is that of all 2 processes together, comes in --gradient_accumulation_steps "),
+    ],
+)
+def test_a_batch_that_does_not_divide(accelerator, batch_size, count, parts, message):
+    accelerator.num_processes, accelerator.device = count, torch.device("cpu")
+    args = Arguments(batch_size=batch_size, gradient_accumulation_steps=parts)
+    with pytest.raises(UserError, match=f"^--batch_size {message}"):
+        check_processes(args, accelerator)
+    args.batch_size = count * parts
+    check_processes(args, accelerator)

@@ -5,7 +5,6 @@ from types import MethodType, SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import PartialState
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,12 +30,6 @@ class Tiny(SuperResolutionModel):
     def forward(self, lr: Tensor) -> Tensor:
         larger = nn.functional.interpolate(lr, scale_factor=self.scale)
         return larger + self.layer(larger - self.mean)
-
-
-@pytest.fixture(autouse=True)
-def state():
-    yield PartialState(cpu=True)
-    PartialState._reset_state()
 
 
 def test_the_copy_is_made_anew_without_autocast():

@@ -1,6 +1,6 @@
-"""A training script in trouble, or watched; run by test_resume.py and test_killed.py.
+"""A training script in trouble, or watched; run by the tests of resuming, stopping and killing.
 
-    python tests/disturbed.py train_a2n.py OPTIONS OF train_a2n.py
+    python tests/helpers/disturbed.py train_a2n.py OPTIONS OF train_a2n.py
 
 What happens is said by environment variables:
 

@@ -10,7 +10,7 @@ import torch
 from benchmarks.measure import processes, report, take_turns
 
 SMALL = ["--batch_size", 2]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_turns_and_the_report_of_them(tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Kills every training at many moments; it still ends with the same weights and the same logs.
 
-    python -m pytest -m slow tests/test_killed.py --numprocesses 2 --dist loadgroup
+    python -m pytest -m slow tests/scripts/test_killed.py --numprocesses 2 --dist loadgroup
 
 Half an hour on two cores. The moments are drawn by a seed, and are others on another machine.
 """
@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from forked import PATIENCE
-from scripts import (
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from helpers.forked import PATIENCE
+from running import (
     RECIPE,
     SCRIPTS,
     SRGAN,
@@ -26,7 +28,6 @@ from scripts import (
     run_two,
     start,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 # 20 steps, and a file or folder that is written, renamed or deleted in most of the moments.
 OPTIONS = (*RECIPE, *"--logging_steps 3 --validation_steps 5 --checkpointing_steps 5".split())

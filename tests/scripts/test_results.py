@@ -2,11 +2,11 @@ import json
 import re
 
 import pytest
-from scripts import ROOT
 
 from common.errors import UserError
 from results.record import training, wall_time
 from results.table import BEGIN, END, rows, table
+from running import ROOT
 
 
 def test_readme_holds_the_table_of_the_recorded_results():

@@ -1,6 +1,6 @@
-"""Run by test_scripts.py: which networks have gradients whenever an optimizer of SRGAN steps.
+"""Run by test_phases.py: which networks have gradients whenever an optimizer of SRGAN steps.
 
-    python tests/srgan_gradients.py FOLDER OPTIONS OF train_srgan.py
+    python tests/helpers/srgan_gradients.py FOLDER OPTIONS OF train_srgan.py
 
 Each process writes to `FOLDER/rank-*.json`, for each such step, which optimizer it is and the share
 of the parameters of the generator and of the discriminator that have a gradient; and the sums of

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from datasets.table import embed_table_storage
-from scripts import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run_here, run_two
 
 from common.data.hub_sets import hub_pictures
 from common.data.stream import PictureStream
 from common.training.folder import list_checkpoints
+from running import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run_here, run_two
 
 SCRIPT = "train_srcnn.py"
 LATEST = ("--resume_from_checkpoint", "latest")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts import ROOT, refusal, run_here
 from torch.torch_version import TorchVersion
 
 import export
 from common.hub import load_model
+from running import ROOT, refusal, run_here
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_srgan import SRGAN

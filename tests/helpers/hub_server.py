@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on the loopback device, of the standard library, for the tests.
+"""A Hugging Face Hub on the loopback device, and what the tests find there.
 
     with HubServer(folder, "http://127.0.0.1:1234") as hub:  # HF_ENDPOINT
         hub.requests     # ("GET", "/api/datasets/user/name/revision/main", None), ...: the range
@@ -10,12 +10,19 @@ written there. `hub.cut` tells how many times the file of a name is to break off
 
 import base64
 import hashlib
+import io
 import json
 import re
+import shutil
+import tarfile
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import datasets
+from PIL import Image
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -173,3 +180,64 @@ class HubServer:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+    def downloads(self, name: str) -> int:
+        """How many times all of a file was asked for. (`datasets` looks at the list of a zip.)"""
+        return sum(
+            (kind, part) == ("GET", None) and path.endswith(name)
+            for kind, path, part in self.requests
+        )
+
+
+def write_zip(path: Path, files: list[Path]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, f"{path.stem}/{file.name}")
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+def make_repositories(root: Path, files: list[Path]) -> None:
+    """Puts eight pictures into a folder, in all the layouts that data sets have on the Hub."""
+    sets, small = root / "datasets", []
+    for number, file in enumerate(files):
+        small.append(root / f"lr-{number}" / file.name)
+        small[-1].parent.mkdir()
+        Image.open(file).resize((48, 40)).save(small[-1])
+    # As yangtao9009/DIV2K: the default.
+    write_zip(sets / "yangtao9009" / "DIV2K" / "DIV2K_train_HR.zip", files)
+    # As goodfellowliu/DIV2K.
+    for name, pictures in (
+        *(("train_HR", files), ("train_LR_bicubic_X2", small)),
+        *(("valid_HR", files[:2]), ("valid_LR_bicubic_X2", small[:2])),
+    ):
+        write_zip(sets / "user" / "mixed" / f"DIV2K_{name}.zip", pictures)
+    for split, pictures in (("train", files[:6]), ("validation", files[6:])):
+        (sets / "user" / "folder" / split).mkdir(parents=True)
+        for picture in pictures:
+            shutil.copy(picture, sets / "user" / "folder" / split)
+    table = datasets.Dataset.from_dict(
+        {"hr": list(map(str, files)), "lr": list(map(str, small)), "label": [0] * len(files)}
+    )
+    for column in ("hr", "lr"):
+        table = table.cast_column(column, datasets.Image())
+    (sets / "user" / "private-pairs").mkdir()
+    table.to_parquet(sets / "user" / "private-pairs" / "train.parquet")
+    (sets / "user" / "script").mkdir()
+    (sets / "user" / "script" / "script.py").write_text("raise SystemExit('run')")
+    for name, number in (("Set5", 5), ("Set14", 14)):
+        content = {f"{name}_HR/{n}.png": files[n % 8].read_bytes() for n in range(number)}
+        write_tar(sets / "eugenesiow" / name / "data" / f"{name}_HR.tar.gz", content)
+    few = {"BSD100_HR/1.png": files[0].read_bytes()}
+    write_tar(sets / "eugenesiow" / "BSD100" / "data" / "BSD100_HR.tar.gz", few)
+    evil = {"../../evil.png": files[0].read_bytes()}
+    write_tar(sets / "eugenesiow" / "Urban100" / "data" / "Urban100_HR.tar.gz", evil)
+    (root / "models").mkdir()

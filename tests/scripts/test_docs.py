@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import ROOT, run_here
 
 import common
 import common.hub
 from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 from common.hub import load_model
+from running import ROOT, run_here
 from train_a2n import A2N
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -5,8 +5,10 @@ import importlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -17,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from forked import ROOT, run_forked
 from safetensors.torch import load_file
 
 from common.data.cache import decode_pictures
@@ -25,17 +26,23 @@ from common.data.find import find_pictures
 from common.data.patches import BenchmarkDataset
 from common.evaluation import evaluate, mean_scores
 from common.training.folder import list_checkpoints
+from helpers.forked import PATIENCE, ROOT, run_forked
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("train_*.py"))
+SCRIPT = "train_srcnn.py"  # where one is enough: its runs take the shortest time
 SRGAN = "train_srgan.py"
 # Of the runs that are compared: a schedule that does not depend on the number of steps, and small
 # steps, because VDSR's first ones at its own rate make of rounding errors large differences.
 RECIPE = "--ema_decay 0.9 --lr_scheduler step --lr_warmup_steps 0 --learning_rate 2e-5".split()
 RECIPE += "--lr_step_size 7 --lr_gamma 0.5".split()
+LATEST = ("--resume_from_checkpoint", "latest")
 # SRGAN is small here, and in its second phase; VGG's weights cannot be had.
 OWN = {SRGAN: "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split()}
 # For fixtures: one process of pytest-xdist takes all tests of a script that share one.
 SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
+# Of what hardly depends on the network, one script is tested, and the others in `make test-slow`.
+OTHERS = [script for script in SCRIPTS if script != SCRIPT]
+ONE_OR_ALL = [SCRIPT, *(pytest.param(script, marks=pytest.mark.slow) for script in OTHERS)]
 # One thread, because with more of them sums differ in the last bits from run to run.
 SMALL = "--batch_size 4 --patch_size 24 --cpu_threads 1 --num_workers 0 --logging_steps 5".split()
 # (`accelerate launch --cpu --num_processes 2` would start one.)
@@ -78,14 +85,21 @@ def start(*command, **variables: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=listen,
     )
+
+
+def listen() -> None:
+    """Makes a process take signals that it would ignore below `nohup`, or in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def disturbed(runner: Callable[..., Any], **variables: str) -> Callable[..., Any]:
     """A runner of training scripts in the trouble that `disturbed.py` tells of."""
 
     def run_disturbed(script, *options):
-        return runner("tests/disturbed.py", script, *options, **variables)
+        return runner("tests/helpers/disturbed.py", script, *options, **variables)
 
     return run_disturbed
 
@@ -108,6 +122,12 @@ def run_here(script: str, *options, check: bool = True, **variables: str):
     if check:
         assert code == 0, code
     return subprocess.CompletedProcess(options, code, output.getvalue(), errors.getvalue())
+
+
+def train_from_hub(output_dir: Path, *options, runner: Callable[..., Any] = run_here, **variables):
+    """Trains two steps on a data set of the tests' Hub, the default one unless options name it."""
+    base = ("train_srcnn.py", *SMALL, "--scale", 2, "--max_train_steps", 2)
+    return runner(*base, "--output_dir", output_dir, *options, **variables)
 
 
 def reset_accelerate() -> None:
@@ -135,10 +155,26 @@ def assert_nearly_equal(ours: np.ndarray, theirs: np.ndarray, share: float = 1e-
     assert np.mean(differences) <= share
 
 
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def metrics(folder: Path) -> list[dict]:
     """The whole lines of metrics.jsonl, to which a running training may be writing."""
     lines = (folder / "metrics.jsonl").read_text().split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    """Waits until the log of a training that runs has come to a step."""
+    end = time.monotonic() + PATIENCE
+    while not (folder / "metrics.jsonl").exists() or not any(
+        row["step"] >= step for row in metrics(folder)
+    ):
+        assert time.monotonic() < end, "the training did not get that far"
+        time.sleep(0.02)
 
 
 def assert_same_run(first: Path, second: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run that an older commit began is resumed by this one. data/README.md says how it was made."""
+"""A run that an older commit began is resumed. fixtures/README.md says how it was made."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import RECIPE, ROOT, SMALL, metrics, refusal, run_here
 
 from common.training.folder import CHECKSUMS, find_damage, list_checkpoints, seal
 from common.training.recipe import RECORD
+from running import RECIPE, ROOT, SMALL, metrics, refusal, run_here
 
-OLD = ROOT / "tests" / "data" / "srcnn_run"
+OLD = ROOT / "tests" / "fixtures" / "srcnn_run"
 SCRIPT = "train_srcnn.py"
 OPTIONS = (*RECIPE, "--scale", 2, "--kernel_sizes", "9-1-5", "--report_to", "none")
 LATEST = ("--resume_from_checkpoint", "latest")

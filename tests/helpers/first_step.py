@@ -1,6 +1,6 @@
-"""Run by test_scripts.py on one process and on two: what the first steps of a run see and do.
+"""Run by test_two_processes.py on one process and on two: what the first steps of a run see and do.
 
-    python tests/first_step.py a2n OPTIONS OF train_a2n.py
+    python tests/helpers/first_step.py a2n OPTIONS OF train_a2n.py
 
 Each process writes its patches of two steps, and the gradients of the first, to `rank-*.pt`.
 """

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scripts import assert_nearly_equal, refusal, run_here, run_two
 
 from common.hub import load_model
 from common.images.formats import Picture, read_picture, read_rgb, write_picture
@@ -19,6 +18,7 @@ from common.images.resize import imresize
 from common.images.tensors import to_tensor
 from common.inference import Enlarger
 from common.metrics import to_uint8
+from running import assert_nearly_equal, refusal, run_here, run_two
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_vdsr import VDSR

@@ -1,0 +1,150 @@
+"""evaluate.py: scores, pictures and strips of a network."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.images.formats import read_rgb
+from running import (
+    refusal,
+    run_here,
+    run_two,
+)
+from train_a2n import A2N
+
+
+@pytest.fixture(scope="module")
+def evaluation(straight, tiny_benchmark_dir, tmp_path_factory):
+    """The output, the JSON and the pictures of evaluating a trained network."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    process = run_here(
+        *("evaluate.py", "--model", straight),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--output", folder / "report.json", "--save_images", folder / "sr"),
+        *("--comparison", folder / "comparison.png", "--per_image", "--rgb"),
+    )
+    return process.stdout, json.loads((folder / "report.json").read_text()), folder
+
+
+def test_report(evaluation, straight):
+    output, report, _ = evaluation
+    tiny = report["benchmarks"]["Tiny"]
+    assert list(tiny["images"]) == ["0", "1", "2"]
+    for key in ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"):
+        assert tiny[key] == pytest.approx(sum(i[key] for i in tiny["images"].values()) / 3)
+    assert report["model"] == str(straight)
+    assert "8 bits" in report["protocol"]
+    assert report["versions"]["torch"]
+    assert f"{report['parameters']:,} parameters" in output
+    assert f"{report['multiply_adds'] / 1e9:.1f} G multiply-adds" in output
+    line = next(line for line in output.splitlines() if line.startswith("Tiny"))
+    assert f" {tiny['psnr_y']:.2f} " in line
+    assert f" {tiny['ssim_y']:.4f} " in line
+
+
+def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path):
+    _, report, folder = evaluation
+    run_here(
+        *("evaluate.py", "--sr_dir", folder / "sr", "--scale", report["scale"]),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--output", tmp_path / "report.json"),
+    )
+    again = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]
+    for name, scores in report["benchmarks"]["Tiny"]["images"].items():
+        assert again["images"][name]["psnr_y"] == scores["psnr_y"]
+        assert again["images"][name]["ssim_y"] == scores["ssim_y"]
+
+
+def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
+    strip = read_rgb(evaluation[2] / "comparison.png")
+    scale = evaluation[1]["scale"]
+    size = 80 // scale * scale
+    assert strip.shape == (size * 3 + 28, 4 * size * 3 + 3 * 8, 3)
+    lr, bicubic, sr, original = (
+        strip[28::3, x : x + 3 * size : 3] for x in range(0, 4 * (3 * size + 8), 3 * size + 8)
+    )
+    hr = read_rgb(tiny_benchmark_dir / "Tiny" / "HR" / "0.png")[:size]
+    crops = [hr[:, left : left + size] for left in range(0, 96 - size + 1)]
+    left = next(left for left, crop in enumerate(crops) if np.array_equal(crop, original))
+    made = read_rgb(evaluation[2] / "sr" / "Tiny" / "0.png")[:, left : left + size]
+    assert np.array_equal(sr, made)
+    assert np.array_equal(lr[::scale, ::scale], lr[1::scale, 1::scale])
+    error = [np.square(panel.astype(float) - original).mean() for panel in (lr, bicubic)]
+    assert error[1] < error[0]
+
+
+def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path):
+    for folder in ("one", "other"):
+        A2N(2, num_blocks=1).save_pretrained(tmp_path / folder)
+    run_here(
+        *("evaluate.py", "--model", tmp_path / "one", "--comparison_model", tmp_path / "other"),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--comparison", tmp_path / "comparison.png", "--save_images", tmp_path),
+    )
+    strip = read_rgb(tmp_path / "comparison.png")
+    assert strip.shape[1] == 5 * 240 + 4 * 8
+    _, _, other, one, _ = (strip[28::3, x : x + 240 : 3] for x in range(0, 5 * 248, 248))
+    made = read_rgb(tmp_path / "Tiny" / "0.png")
+    crops = [made[:, left : left + 80] for left in range(made.shape[1] - 79)]
+    assert any(np.array_equal(crop, one) for crop in crops)
+    assert not any(np.array_equal(crop, other) for crop in crops)
+
+
+def test_two_processes_evaluate_the_same(evaluation, straight, tiny_benchmark_dir, tmp_path):
+    _, report, _ = evaluation
+    run_two(
+        *("evaluate.py", "--model", straight),
+        *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
+        *("--output", tmp_path / "report.json"),
+    )
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert (report["processes"], written["processes"]) == (1, 2)
+    again = written["benchmarks"]["Tiny"]
+    assert list(again["images"]) == ["0", "1", "2"]
+    assert again["psnr_y"] == pytest.approx(report["benchmarks"]["Tiny"]["psnr_y"], abs=1e-3)
+
+
+def test_bicubic_on_the_embedded_benchmark():
+    process = run_here("evaluate.py", "--model", "bicubic", "--scale", 2, "--benchmarks", "sample")
+    assert "Protocol: output rounded to 8 bits" in process.stdout
+    assert re.search(r"^sample +2 +31\.15 +0\.9157 .*\+0\.00 dB$", process.stdout, re.M)
+
+
+def test_scale_that_a_model_is_not_for(straight, tiny_benchmark_dir):
+    tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+    message = refusal("evaluate.py", "--model", straight, "--scale", 7, *tiny)
+    assert "is trained to enlarge by 3, not by 7" in message
+
+
+def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
+    folder = tmp_path / "model"
+    A2N(2).save_pretrained(folder)
+    tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+    assert "nowhere is no model" in refusal("evaluate.py", "--model", "nowhere", *tiny)
+    bicubic = ("evaluate.py", "--model", "bicubic", *tiny)
+    assert "bicubic needs a --scale" in refusal(*bicubic)
+    message = refusal(*bicubic, "--scale", 2, "--lpips", TORCH_HOME=str(tmp_path))
+    assert "--lpips needs the weights of AlexNet, which torchvision cannot download" in message
+    message = refusal("evaluate.py", "--model", folder)
+    assert "Set5 (eugenesiow/Set5 on the Hub) cannot be had: Cannot reach http://127" in message
+    assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in message
+    message = refusal("evaluate.py", "--model", "out/nothing", *tiny)
+    assert "There is no folder out/nothing. Cannot reach http://127.0.0.1:" in message
+    message = refusal("evaluate.py", "--model", folder, *tiny[:2])
+    assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
+    message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
+    assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
+    assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")
+    assert "needs a --comparison FILE" in refusal(
+        *bicubic, "--scale", 2, "--comparison_model", folder
+    )
+    assert "--sr_dir needs a --scale" in refusal("evaluate.py", "--sr_dir", tmp_path, *tiny)
+    other = ("--comparison_model", folder, "--comparison", "x.png")
+    message = refusal(*bicubic, "--scale", 3, *other)
+    assert f"{folder} is trained to enlarge by 2, not by 3" in message
+    Image.new("RGB", (95, 80)).save(tmp_path / "0.png")
+    message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
+    assert "0.png is 95x80; 0.png, cropped to a multiple of 2, is 96x80" in message

@@ -111,10 +111,10 @@ def load_model(
         others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
         text = f"{' '.join(lines[:2])}"[:250] + others
         raise UserError(f"{folder} does not fit the network {architecture}: {text}") from None
-    for name, tensor in model.state_dict().items():
-        if tensors[name].dtype != tensor.dtype:
+    for key, tensor in model.state_dict().items():
+        if tensors[key].dtype != tensor.dtype:
             raise UserError(
-                f"{folder / WEIGHTS} holds {tensors[name].dtype} in {name}, where the network has "
+                f"{folder / WEIGHTS} holds {tensors[key].dtype} in {key}, where the network has "
                 f"{tensor.dtype}. Convert it where it was made."
             )
     if scale is not None and scale not in model.scales:

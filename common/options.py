@@ -14,6 +14,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -110,7 +111,8 @@ class Parser(argparse.ArgumentParser):
         """
         for stream in (sys.stdout, sys.stderr):  # no name of a file must end a program
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+                with suppress(OSError):  # it may be a file on a full disk
+                    stream.reconfigure(errors="backslashreplace")
         words = list(map(str, sys.argv[1:] if argv is None else argv))
         args, mistakes, wrong = self._parse(words)
         if args:

@@ -59,7 +59,9 @@ def test_results_on_benchmarks_go_into_the_card(folder, tiny_benchmark_dir):
     figures = folder.parent / "figures.json"
     options = ("--model", folder, "--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
     for extra in (("--rgb",), ()):  # the second time in place of the first
-        run_here("evaluate.py", *options, "--add_to_card", "--output", figures, *extra)
+        run_here(
+            "evaluate.py", *options, "--add_to_card", "--output", figures, "--overwrite", *extra
+        )
     run_here("evaluate.py", *("--model", folder, "--benchmarks", "sample", "--add_to_card"))
     tiny = json.loads(figures.read_text())["benchmarks"]["Tiny"]
     card = ModelCard.load(folder / "README.md")
@@ -114,7 +116,7 @@ def test_foreign_config(folder):
     with pytest.raises(UserError, match="does not say which network"):
         load_model(folder)
     (folder / "config.json").write_text("not json")
-    with pytest.raises(UserError, match="does not say which network"):
+    with pytest.raises(UserError, match="no configuration of a network: Expecting value"):
         load_model(folder)
 
 
@@ -143,7 +145,7 @@ def test_weights_of_another_shape(folder):
 
 def test_damaged_weights(folder):
     (folder / "model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(UserError, match="does not fit the network a2n"):
+    with pytest.raises(UserError, match=r"cannot be read as \.safetensors"):
         load_model(folder)
     with pytest.raises(UserError, match="cannot be read"):
         load_matching(A2N(2), folder)

@@ -301,7 +301,7 @@ def test_evaluate_by_self_ensemble_and_windows(tiny_benchmark_dir, tmp_path):
 
     def evaluated(*options):
         base = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
-        report = ("--output", tmp_path / "report.json")
+        report = ("--output", tmp_path / "report.json", "--overwrite")
         run_here("evaluate.py", "--model", tmp_path / "a2n", *base, *report, *options)
         return json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
 

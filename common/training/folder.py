@@ -154,7 +154,7 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
         UserError: There is no such checkpoint, or none that is whole.
     """
     notes = []
-    for folder in (output_dir, *(path for path in output_dir.iterdir() if path.is_dir())):
+    for folder in (output_dir, *output_dir.glob("*/")):
         delete_leftovers(folder)
     for partial in output_dir.glob("checkpoint-*.partial"):
         if re.fullmatch(r"checkpoint-\d+\.partial", partial.name) and not partial.is_symlink():

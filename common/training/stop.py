@@ -81,8 +81,7 @@ class StopRequest:
     def close(self) -> None:
         """Ends the exchange, before the processes part, and no longer takes signals."""
         for number, handler in self._handlers.items():
-            # A second SIGTERM must not end a program that is about to end with its own status.
-            signal.signal(number, signal.SIG_IGN if self._received else handler)
+            signal.signal(number, handler)
         self._sent_last()
         self._sent = self._group = None
 

@@ -39,7 +39,7 @@ def test_second_start_decodes_nothing_until_a_file_changes(pictures_dir, tmp_pat
     decoded = []
     original = common.data.cache._decode_one
     monkeypatch.setattr(
-        common.data.cache, "_decode_one", lambda *args: decoded.append(args[1]) or original(*args)
+        common.data.cache, "_decode_one", lambda *args: decoded.append(args[2]) or original(*args)
     )
     decode_pictures(find_pictures(folder, [2]), [2])
     assert sorted(decoded) == list(range(8))

@@ -18,6 +18,7 @@ from common.images.formats import read_rgb
 from common.images.resize import imresize
 from common.images.tensors import to_tensor
 from helpers.forked import run_forked
+from helpers.hub_server import embedded
 from running import metrics, refusal, run, train_from_hub
 
 
@@ -149,7 +150,7 @@ def test_no_hub_is_said_at_once():
 
 def save_dataset(folder: Path, **columns: list[Path]) -> None:
     """A data set of parquet, as it lies on the Hub."""
-    files = {name: [str(path) for path in paths] for name, paths in columns.items()}
+    files = {name: embedded(paths) for name, paths in columns.items()}
     files["label"] = [0] * len(next(iter(files.values())))
     table = datasets.Dataset.from_dict(files)
     for name in columns:
@@ -162,7 +163,7 @@ def test_dataset_with_one_column_of_pictures(pictures_dir, tmp_path):
     files = sorted(pictures_dir.glob("*.png"))
     save_dataset(tmp_path / "set", photo=files)
     for _ in range(2):
-        sources, _ = hub_pictures(str(tmp_path / "set"), [2])
+        sources, *_ = hub_pictures(str(tmp_path / "set"), [2])
         pictures, errors = decode_pictures(sources, [2])
         assert not errors
         assert pictures.names == [f"row {number} ({number}.png)" for number in range(8)]
@@ -177,7 +178,7 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     for file in files:
         Image.new("RGB", (48, 40), "green").save(tmp_path / "lr" / file.name)
     save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
-    sources, identity = hub_pictures(str(tmp_path / "set"), [2])
+    sources, identity, _ = hub_pictures(str(tmp_path / "set"), [2])
     pictures, _ = decode_pictures(sources, [2], identity)
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
     assert torch.equal(hr, to_tensor(read_rgb(files[7])))
@@ -192,7 +193,7 @@ def test_empty_cell_is_left_out(pictures_dir, tmp_path):
     table = datasets.Dataset.from_dict({"image": [str(pictures_dir / "0.png"), None]})
     (tmp_path / "set").mkdir()
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
-    sources, identity = hub_pictures(str(tmp_path / "set"), [2])
+    sources, identity, _ = hub_pictures(str(tmp_path / "set"), [2])
     pictures, errors = decode_pictures(sources, [2], identity)
     assert pictures.names == ["row 0 (0.png)"]
     assert list(errors) == ["row 1 ()"]

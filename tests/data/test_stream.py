@@ -35,8 +35,8 @@ def shards(pictures_dir, tmp_path_factory) -> Path:
 
 
 def make_stream(shards: Path, folder: Path, begin=(0, 0), count=8, part_size=3) -> PictureStream:
-    table, identity = hub_pictures(str(shards), [2], streaming=True)
-    stream = PictureStream(table, [2], part_size, 0, identity, folder)
+    found = hub_pictures(str(shards), [2], streaming=True)
+    stream = PictureStream(found, [2], part_size, 0, folder)
     stream.begin, stream.count = begin, count
     return stream
 
@@ -163,7 +163,7 @@ def test_a_stream_that_breaks_off_loses_nothing(straight, shards, tmp_path):
     for _ in range(2):
         message = go_on(content[:-100] + bytes(100)).returncode
         assert f"Cannot go on in the stream of {copy} after step 5: Could not open" in message
-        assert "Try again with --resume_from_checkpoint latest." in message
+        assert "The same command with --resume_from_checkpoint latest goes on from" in message
         names = [path.name for path in list_checkpoints(folder)]
         assert names == ["checkpoint-4", "checkpoint-5"]
     assert f"Resuming from {folder / 'checkpoint-5'}." in go_on(content).stdout

@@ -205,6 +205,11 @@ def write_tar(path: Path, files: dict[str, bytes]) -> None:
             archive.addfile(entry, io.BytesIO(content))
 
 
+def embedded(files: list[Path]) -> list[dict]:
+    """Cells of a column of pictures, which hold their bytes, as parquet on the Hub does."""
+    return [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+
+
 def make_repositories(root: Path, files: list[Path]) -> None:
     """Puts eight pictures into a folder, in all the layouts that data sets have on the Hub."""
     sets, small = root / "datasets", []
@@ -225,7 +230,7 @@ def make_repositories(root: Path, files: list[Path]) -> None:
         for picture in pictures:
             shutil.copy(picture, sets / "user" / "folder" / split)
     table = datasets.Dataset.from_dict(
-        {"hr": list(map(str, files)), "lr": list(map(str, small)), "label": [0] * len(files)}
+        {"hr": embedded(files), "lr": embedded(small), "label": [0] * len(files)}
     )
     for column in ("hr", "lr"):
         table = table.cast_column(column, datasets.Image())

@@ -81,7 +81,7 @@ def refused(folder) -> str:
             "not to be trusted: The network would have more than 20,000 modules",
         ),
         (
-            '{"architecture": "vdsr", "scales": [2], "num_layers": 100000}',
+            '{"architecture": "vdsr", "scales": [2], "num_features": 100000}',
             "not to be trusted: The network would have more than 250,000,000 parameters",
         ),
     ],

@@ -145,6 +145,7 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     other = ("--comparison_model", folder, "--comparison", "x.png")
     message = refusal(*bicubic, "--scale", 3, *other)
     assert f"{folder} is trained to enlarge by 2, not by 3" in message
-    Image.new("RGB", (95, 80)).save(tmp_path / "0.png")
+    for number in range(3):
+        Image.new("RGB", (95, 80)).save(tmp_path / f"{number}.png")
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert "0.png is 95x80; 0.png, cropped to a multiple of 2, is 96x80" in message

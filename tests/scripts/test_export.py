@@ -112,17 +112,16 @@ def test_file_with_other_results_is_not_left_behind(exported, models, tmp_path, 
     monkeypatch.setattr(export, "to_onnx", lambda model: content)
     written = tmp_path / "new" / "sr.onnx"
     model = load_model(models / "srgan")
-    for change, difference in ((0.25, "2.5e-01"), (torch.nan, "nan")):
-        with torch.no_grad():
-            model.tail.bias += change
-        model.save_pretrained(tmp_path / "model")
-        message = refusal("export.py", "--model", tmp_path / "model", "--output", written)
-        assert f"sr.onnx is not written: onnxruntime and PyTorch differ by {difference}," in message
-        assert "more than 1e-04" in message
+    with torch.no_grad():
+        model.tail.bias += 0.25
+    model.save_pretrained(tmp_path / "model")
+    message = refusal("export.py", "--model", tmp_path / "model", "--output", written)
+    assert "sr.onnx is not written: onnxruntime and PyTorch differ by 2.5e-01," in message
+    assert "more than 1e-04" in message
     SRGAN(2, num_blocks=1).save_pretrained(tmp_path / "smaller")
     message = refusal("export.py", "--model", tmp_path / "smaller", "--output", written)
     assert "differ by inf" in message
-    assert not list(written.parent.iterdir())
+    assert not written.parent.exists()
 
 
 def test_file_that_was_there_stays_if_the_new_one_differs(exported, models, tmp_path, monkeypatch):
@@ -141,7 +140,7 @@ def test_refusals(models, tmp_path):
     command = ("export.py", "--model", models / "vdsr")
     message = refusal(*command, "--scale", 4)
     assert "vdsr is trained to enlarge by 2 or 3, not by 4" in message
-    assert "is a folder. Name a file." in refusal(*command, "--output", tmp_path)
+    assert "is a folder; name a file." in refusal(*command, "--output", tmp_path)
     assert "is no model" in refusal("export.py", "--model", tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_killed_at_any_moment(script, number, straight, train_in_phases, tmp_pat
     if number < 6:  # while a checkpoint is written or an old one deleted
         pattern, first, delay = "checkpoint-*.partial", draw.random() * seconds / 2, 0.2
     elif number < 8:  # while the best weights are written
-        pattern, first, delay = "model.safetensors.partial", 0, 0.03
+        pattern, first, delay = ".sr-*.partial", 0, 0.03
     else:
         pattern, first, delay = "args.json", draw.uniform(0, seconds), 0
     delay *= draw.random()

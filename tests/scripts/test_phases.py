@@ -190,8 +190,8 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     message = refusal(*base, "--max_train_steps", 0)
     assert "--pretrain_steps and --max_train_steps are both 0: nothing to train" in message
     message = refusal(*base, *with_content, "--content_layer", "pool5", "--patch_size", 24)
-    assert "Of patches of --patch_size 24, nothing is left in --content_layer pool5" in message
-    assert "it needs 32" in message
+    assert "--patch_size 24 leaves nothing in --content_layer pool5" in message
+    assert "which needs 32" in message
     train_srgan.SRGAN(4, num_blocks=2).save_pretrained(tmp_path / "x4")
     for scale, blocks in ((8, 2), (4, 1)):  # tensors that it lacks, tensors left over
         options = ("--scale", scale, "--num_blocks", blocks, "--init_from", tmp_path / "x4")

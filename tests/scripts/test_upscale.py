@@ -63,8 +63,8 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     (output / "top_x2.png").unlink()
     (output / "single_x2.png").write_text("mine")
     process = upscale(*options)
-    assert "Enlarged 1 of 1 pictures, in" in process.stdout
-    assert "9 were there already and stay as they are; --overwrite makes them" in process.stdout
+    assert "Enlarged 1 of 1 picture, in" in process.stdout
+    assert "9 results in" in process.stdout
     assert (output / "single_x2.png").read_text() == "mine"
     upscale(*options, "--overwrite")
     assert read_picture(output / "single_x2.png").pixels.shape == (160, 192, 3)
@@ -203,7 +203,7 @@ def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
     strip = Image.open(tmp_path / "0_x2.png_comparison.png")
     assert strip.size == (3 * 288 + 2 * 8, 288 + 28)
     assert strip.getpixel((800, 200)) == (255, 0, 0)  # of what is there
-    assert "Enlarged 0 of 0" in upscale(*base, "--comparison").stdout
+    assert "1 result in" in upscale(*base, "--comparison").stdout
     Image.new("RGB", (96, 80), "red").save(tmp_path / "0_x2.png")
     (tmp_path / "0_x2.png_comparison.png").unlink()
     message = upscale(*base, "--comparison", runner=refusal)
@@ -219,8 +219,8 @@ def test_results_among_the_inputs(model, pictures_dir, tmp_path, monkeypatch):
     process = upscale("*.png", "--model", model, "--output", ".", "--comparison")
     assert "Enlarged 3 of 3" in process.stdout
     process = upscale("*.png", "2.png", tmp_path / "2.png", "--model", model, "--output", ".")
-    assert "Enlarged 0 of 0" in process.stdout
-    assert "3 were there already" in process.stdout
+    assert "Enlarged" not in process.stdout
+    assert "3 results in . stay as before, perhaps by another model." in process.stdout
     assert len(list(tmp_path.iterdir())) == 3 * 3
     options = ("*.png", "--model", model, "--output", ".", "--overwrite")
     assert "0_x2.png, which is an input itself" in upscale(*options, runner=refusal)
@@ -272,8 +272,11 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
             ", which is an input itself. ",
         ),
         (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
-        (("{folder}/a.png", "--output", "{folder}/a.bmp"), "a.bmp is a file; name a folder"),
-        (("{folder}/a.png", "--output", "{folder}/a.bmp/b"), "Cannot make the folder --output "),
+        (
+            ("{folder}/a.png", "--output", "{folder}/a.bmp"),
+            "a.bmp, which is no folder; name another",
+        ),
+        (("{folder}/a.png", "--output", "{folder}/a.bmp/b"), ", which is no folder; name another"),
         (
             (
                 *("{folder}/a.png", "{folder}/a.png_comparison.png"),

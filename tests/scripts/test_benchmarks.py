@@ -2,15 +2,18 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
 
+import train_srcnn
+from benchmarks import probe
 from benchmarks.measure import processes, report, take_turns
+from common.training.run import Run
+from helpers.counting import count
+from running import ROOT, SCRIPT, SMALL, run_here
 
-SMALL = ["--batch_size", 2]
-ROOT = Path(__file__).resolve().parents[2]
+FEW = ["--batch_size", 2]
 
 
 def test_turns_and_the_report_of_them(tmp_path, capsys):
@@ -35,13 +38,6 @@ def test_turns_and_the_report_of_them(tmp_path, capsys):
     assert "a / b: 2 (1 to 6 in 3 rounds)" in capsys.readouterr().out
 
 
-def count(pipe, variant):
-    while steps := pipe.recv():
-        if steps < 0:
-            raise SystemExit
-        pipe.send((variant, steps))
-
-
 def test_processes_end_together():
     with processes(count, ["a", "b"]) as pipes:
         pipes["b"].send(3)
@@ -56,14 +52,38 @@ def test_processes_end_together():
         die()
 
 
+def test_the_probe_looks_at_the_steps_after_the_warm_up(pictures_dir, tmp_path, monkeypatch):
+    steps = []
+
+    class CountingRun(Run):
+        def end_step(self, **values):
+            super().end_step(**values)
+            steps.append(self.step)
+
+    monkeypatch.setattr(probe, "Run", CountingRun)
+    monkeypatch.setattr(train_srcnn, "Run", train_srcnn.Run)  # which the probe replaces
+    options = ("--steps", 2, "--warm_up", 1, "--json", tmp_path / "rate.json")
+    training = (SCRIPT, *SMALL, "--train_data_dir", pictures_dir)
+    run_here("benchmarks.probe", *map(str, ("rate", *options, *training)))
+    assert steps == [1, 2, 3]
+    found = json.loads((tmp_path / "rate.json").read_text())
+    assert list(found) == [
+        *("command", "torch", "device", "steps_per_second", "patches_per_second"),
+        *("share_of_time_waiting", "peak_gb", "waits_per_step"),
+    ]
+    assert found["command"].startswith(f"python {SCRIPT} --batch_size 4")
+    assert found["patches_per_second"] == pytest.approx(4 * found["steps_per_second"], rel=0.01)
+    assert 0 < found["share_of_time_waiting"] < 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ratios", "options"),
     [
-        ("training_step", 2, [*SMALL, "--steps", 1, "--lr_size", 12]),
-        ("training", 2, [*SMALL, "--steps", 1, "--network", "vdsr"]),
-        ("srgan", 8, [*SMALL, "--steps", 1]),
-        ("checkpoint", 1, SMALL),
+        ("training_step", 2, [*FEW, "--steps", 1, "--lr_size", 12]),
+        ("training", 2, [*FEW, "--steps", 1, "--network", "vdsr"]),
+        ("srgan", 8, [*FEW, "--steps", 1]),
+        ("checkpoint", 1, FEW),
         ("upscale", 2, ["--side", 32]),
     ],
 )

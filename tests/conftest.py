@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import common.machine
 from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 
 pytest.register_assert_rewrite("running")
@@ -168,8 +169,9 @@ def hub(repositories: Path, empty_cache: None) -> Iterator[HubServer]:
         yield hub
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # each worker has its core
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has its core
+    torch.set_num_threads(1)
+    common.machine.count_cores = lambda: 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -36,8 +36,11 @@ SRGAN = "train_srgan.py"
 RECIPE = "--ema_decay 0.9 --lr_scheduler step --lr_warmup_steps 0 --learning_rate 2e-5".split()
 RECIPE += "--lr_step_size 7 --lr_gamma 0.5".split()
 LATEST = ("--resume_from_checkpoint", "latest")
-# SRGAN is small here, and in its second phase; VGG's weights cannot be had.
-OWN = {SRGAN: "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split()}
+# Networks are small here, and SRGAN in its second phase; VGG's weights cannot be had.
+OWN = {
+    SRGAN: "--pretrain_steps 0 --num_blocks 1 --content_weight 0".split(),
+    "train_vdsr.py": "--num_layers 4".split(),
+}
 # For fixtures: one process of pytest-xdist takes all tests of a script that share one.
 SHARED = [pytest.param(script, marks=pytest.mark.xdist_group(script)) for script in SCRIPTS]
 # Of what hardly depends on the network, one script is tested, and the others in `make test-slow`.

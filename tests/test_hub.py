@@ -10,6 +10,7 @@ from common.hub import find_network, load_matching, load_model
 from common.metrics import PROTOCOL
 from running import metrics, refusal, run, run_here, train_from_hub
 from train_a2n import A2N
+from train_srcnn import SRCNN
 
 
 @pytest.fixture
@@ -55,8 +56,9 @@ def test_compiled_network_is_saved_under_plain_names(folder, tmp_path):
     assert list(tensors) == list(load_file(folder / "model.safetensors"))
 
 
-def test_results_on_benchmarks_go_into_the_card(folder, tiny_benchmark_dir):
-    figures = folder.parent / "figures.json"
+def test_results_on_benchmarks_go_into_the_card(tiny_benchmark_dir, tmp_path):
+    folder, figures = tmp_path / "model", tmp_path / "figures.json"
+    SRCNN(2).save_pretrained(folder)
     options = ("--model", folder, "--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
     for extra in (("--rgb",), ()):  # the second time in place of the first
         run_here(

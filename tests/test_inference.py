@@ -4,9 +4,6 @@ Every processor, and every size of an image, has its own order in which float32 
 test asks for equal pixels only of networks whose sums are exact, or of images of one size.
 """
 
-import json
-from itertools import combinations
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +19,7 @@ from common.images.formats import Picture, read_rgb
 from common.inference import Enlarger, SelfEnsemble
 from common.network import SuperResolutionModel
 from convert_published import convert
-from running import assert_nearly_equal, psnr_of, refusal, run_here
+from running import assert_nearly_equal
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_srgan import SRGAN
@@ -290,36 +287,6 @@ def test_the_self_ensemble_adds_up_in_float32(pixels):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert make("srgan")(lr).dtype == torch.bfloat16
         assert SelfEnsemble(make("srgan"))(lr).dtype == torch.float32
-
-
-def test_evaluate_by_self_ensemble_and_windows(tiny_benchmark_dir, tmp_path):
-    network = make("a2n")
-    for block in network.blocks:  # so that windows are seen among the rounding errors
-        torch.nn.init.constant_(block.branch_scores[-1].weight[0], 30)
-    network.save(tmp_path / "a2n")
-    make("srcnn").save(tmp_path / "srcnn")
-
-    def evaluated(*options):
-        base = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
-        report = ("--output", tmp_path / "report.json", "--overwrite")
-        run_here("evaluate.py", "--model", tmp_path / "a2n", *base, *report, *options)
-        return json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
-
-    whole = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
-    assert evaluated() == pytest.approx(whole, abs=1e-3)
-    ensemble = psnr_of(SelfEnsemble(network), tiny_benchmark_dir / "Tiny", 2)
-    assert evaluated("--self_ensemble") == pytest.approx(ensemble, abs=1e-3)
-    network.attention_window = 24
-    local = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
-    assert evaluated("--attention_window", 24) == pytest.approx(local, abs=1e-3)
-    assert min(abs(one - other) for one, other in combinations((whole, ensemble, local), 2)) > 1e-2
-    message = refusal("evaluate.py", "--model", tmp_path / "srcnn", "--attention_window", 24)
-    assert "--attention_window is for networks that take means of the whole picture" in message
-    message = refusal(
-        *("evaluate.py", "--model", tmp_path / "srcnn", "--benchmark_dir", tiny_benchmark_dir),
-        *("--save_images", tiny_benchmark_dir / "Tiny"),
-    )
-    assert "is in --benchmark_dir, where it might overwrite the pictures" in message
 
 
 def test_what_does_not_go_together():

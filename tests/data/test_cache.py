@@ -88,7 +88,7 @@ def _decode_and_count(folder: str, queue) -> None:
 
 def test_processes_that_start_together_decode_once(pictures_dir, tmp_path):
     shutil.copytree(pictures_dir, tmp_path / "pictures")
-    context = get_context("spawn")
+    context = get_context("forkserver")
     queue = context.Queue()
     workers = [
         context.Process(target=_decode_and_count, args=(str(tmp_path / "pictures"), queue))

@@ -86,7 +86,7 @@ def test_scale_of_a_batch_depends_on_seed_and_step_alone(pictures):
         assert torch.equal(torch.cat([half for half, _ in halves]), lr)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])  # which pickles, as spawn does
 def test_workers_bring_the_same_bytes(pictures, context):
     patches = PatchDataset(pictures, [2], 32, batch_size=4, seed=0)
     loader = DataLoader(

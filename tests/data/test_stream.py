@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from datasets.table import embed_table_storage
+from torch.utils.data import DataLoader
 
+import common.data.stream
 from common.data.hub_sets import hub_pictures
 from common.data.stream import PictureStream
 from common.training.folder import list_checkpoints
@@ -19,6 +21,17 @@ from running import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run
 SCRIPT = "train_srcnn.py"
 LATEST = ("--resume_from_checkpoint", "latest")
 pytestmark = pytest.mark.xdist_group("stream")
+
+
+@pytest.fixture
+def soon(straight, monkeypatch):
+    """Lets the process that decodes begin with everything imported; in `straight` it does not."""
+    forkserver = {"multiprocessing_context": "forkserver"}
+    monkeypatch.setattr(
+        common.data.stream,
+        "DataLoader",
+        lambda *args, **options: DataLoader(*args, **options | forkserver),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +128,7 @@ def straight(shards, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("step", [7, 14])
+@pytest.mark.usefixtures("soon")
 def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path):
     folder = Path(shutil.copytree(straight, tmp_path / "run"))
     for checkpoint in list_checkpoints(folder):
@@ -126,6 +140,7 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("soon")
 def test_srgan_on_a_stream_resumes_across_its_phases(shards, tmp_path):
     options = "--pretrain_steps 9 --num_blocks 1 --content_weight 0 --gradient_accumulation_steps 2"
     train_srgan = partial(train, shards, script=SRGAN, steps=5)
@@ -148,6 +163,7 @@ def test_two_processes_read_one_stream(straight, shards, tmp_path):
     assert not list(Path(datasets.config.HF_DATASETS_CACHE).glob("stream-*"))
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_stream_that_breaks_off_loses_nothing(straight, shards, tmp_path):
     copy = Path(shutil.copytree(shards, tmp_path / "many"))
     last = copy / f"train-{np.random.default_rng((2, 0, 2)).permutation(4)[3]}.parquet"
@@ -170,6 +186,7 @@ def test_a_stream_that_breaks_off_loses_nothing(straight, shards, tmp_path):
     assert_same_run(folder, straight)
 
 
+@pytest.mark.usefixtures("soon")
 def test_another_recipe_goes_on_in_the_stream(straight, shards, tmp_path):
     folder = Path(shutil.copytree(straight, tmp_path / "run"))
     for step in (21, 23):
@@ -183,6 +200,7 @@ def test_another_recipe_goes_on_in_the_stream(straight, shards, tmp_path):
     }
 
 
+@pytest.mark.usefixtures("soon")
 def test_unreadable_pictures_of_a_stream(shards, tmp_path):
     copy = Path(shutil.copytree(shards, tmp_path / "many"))
     rows = {"image": [{"bytes": b"no picture", "path": None}] * 4}
@@ -194,6 +212,7 @@ def test_unreadable_pictures_of_a_stream(shards, tmp_path):
     assert " of 5 pictures: row " in message
 
 
+@pytest.mark.usefixtures("soon")
 def test_other_pictures_are_refused(straight, shards, tmp_path):
     folder = Path(shutil.copytree(straight, tmp_path / "run"))
     shutil.rmtree(folder / "checkpoint-23")

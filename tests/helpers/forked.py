@@ -18,8 +18,13 @@ from helpers.ports import reserve_port
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300  # seconds that a test waits for a process; only a test that fails takes them all
 _context = multiprocessing.get_context("forkserver")
+# Also what a training imports late, a thousand files in all.
 _context.set_forkserver_preload(
-    ["accelerate", "datasets", *(path.stem for path in ROOT.glob("train_*.py")), "evaluate"]
+    [
+        *("torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard"),
+        *("accelerate", "datasets", "evaluate"),
+        *(path.stem for path in ROOT.glob("train_*.py")),
+    ]
 )
 
 

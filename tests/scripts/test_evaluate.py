@@ -2,18 +2,23 @@
 
 import json
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common.images.formats import read_rgb
+from common.inference import SelfEnsemble
 from running import (
+    psnr_of,
     refusal,
     run_here,
     run_two,
 )
 from train_a2n import A2N
+from train_srcnn import SRCNN
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,40 @@ def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path):
     crops = [made[:, left : left + 80] for left in range(made.shape[1] - 79)]
     assert any(np.array_equal(crop, one) for crop in crops)
     assert not any(np.array_equal(crop, other) for crop in crops)
+
+
+def test_evaluate_by_self_ensemble_and_windows(tiny_benchmark_dir, tmp_path):
+    torch.manual_seed(0)
+    network = A2N(2, num_features=8, num_blocks=2).eval()
+    for parameter in network.parameters():
+        if parameter.dim() > 1:  # larger, so that every pixel in reach has its part
+            torch.nn.init.kaiming_uniform_(parameter, a=1)
+    for block in network.blocks:  # so that windows are seen among the rounding errors
+        torch.nn.init.constant_(block.branch_scores[-1].weight[0], 30)
+    network.save(tmp_path / "a2n")
+    SRCNN(2).save(tmp_path / "srcnn")
+
+    def evaluated(*options):
+        base = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
+        report = ("--output", tmp_path / "report.json", "--overwrite")
+        run_here("evaluate.py", "--model", tmp_path / "a2n", *base, *report, *options)
+        return json.loads((tmp_path / "report.json").read_text())["benchmarks"]["Tiny"]["psnr_y"]
+
+    whole = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
+    assert evaluated() == pytest.approx(whole, abs=1e-3)
+    ensemble = psnr_of(SelfEnsemble(network), tiny_benchmark_dir / "Tiny", 2)
+    assert evaluated("--self_ensemble") == pytest.approx(ensemble, abs=1e-3)
+    network.attention_window = 24
+    local = psnr_of(network, tiny_benchmark_dir / "Tiny", 2)
+    assert evaluated("--attention_window", 24) == pytest.approx(local, abs=1e-3)
+    assert min(abs(one - other) for one, other in combinations((whole, ensemble, local), 2)) > 1e-2
+    message = refusal("evaluate.py", "--model", tmp_path / "srcnn", "--attention_window", 24)
+    assert "--attention_window is for networks that take means of the whole picture" in message
+    message = refusal(
+        *("evaluate.py", "--model", tmp_path / "srcnn", "--benchmark_dir", tiny_benchmark_dir),
+        *("--save_images", tiny_benchmark_dir / "Tiny"),
+    )
+    assert "is in --benchmark_dir, where it might overwrite the pictures" in message
 
 
 def test_two_processes_evaluate_the_same(evaluation, straight, tiny_benchmark_dir, tmp_path):

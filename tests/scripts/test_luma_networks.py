@@ -18,14 +18,12 @@ from running import (
     run_here,
 )
 
-SHORT = {"train_vdsr.py": ("--num_layers", 4)}
-
 
 @pytest.mark.parametrize("script", ["train_srcnn.py", "train_vdsr.py"])
 def test_sgd_of_the_papers(script, train, tmp_path):
     options = ("--optimizer", "sgd", "--lr_scheduler", "step", "--lr_step_size", 2)
     options += ("--lr_gamma", 0.1, "--lr_warmup_steps", 0, "--logging_steps", 1)
-    train(script, tmp_path / "run", *options, *SHORT.get(script, ()), steps=4)
+    train(script, tmp_path / "run", *options, steps=4)
     rate = {"train_srcnn.py": 1e-4, "train_vdsr.py": 0.1}[script]
     rows = [row for row in metrics(tmp_path / "run") if "loss" in row]
     rates = [rate, rate / 10, rate / 10, rate / 100]
@@ -47,7 +45,7 @@ def test_srcnn_changes_its_last_layer_at_a_tenth_of_the_rate(train, tmp_path):
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("script", ["train_srcnn.py", "train_vdsr.py"])
 def test_loss_is_that_of_the_inner_luma(script, scale, train, tmp_path, pictures_dir):
-    options = ("--scale", scale, "--logging_steps", 1, *SHORT.get(script, ()))
+    options = ("--scale", scale, "--logging_steps", 1)
     train(script, tmp_path / "run", *options, steps=1)
     pictures, _ = decode_pictures(find_pictures(pictures_dir, [scale]), [scale])
     patches = PatchDataset(pictures.subset(range(7)), [scale], 24, batch_size=4, seed=0)
@@ -82,7 +80,7 @@ def test_vdsr_clips_the_gradients_of_sgd(train, tmp_path):
     # With a momentum of 0.9 the second step moves no weight by more than 1.9 theta.
     options = ("--optimizer", "sgd", "--clip_theta", 1e-3, "--weight_decay", 0)
     options += ("--lr_scheduler", "step", "--lr_warmup_steps", 0, "--checkpointing_steps", 1)
-    train("train_vdsr.py", tmp_path / "run", *options, *SHORT["train_vdsr.py"], steps=2)
+    train("train_vdsr.py", tmp_path / "run", *options, steps=2)
     first, second = (
         load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors") for step in (1, 2)
     )

@@ -133,6 +133,7 @@ def test_srgan_of_the_tutorial(train, tmp_path):
     assert row["loss"] == pytest.approx(expected)
 
 
+@pytest.mark.xdist_group(SRGAN)
 def test_srgan_begins_with_the_second_phase_from_weights(train, two_phases, tmp_path):
     options = ("--init_from", two_phases / "one" / "pretrained", "--learning_rate", 1e-9)
     process = train(SRGAN, tmp_path / "run", *options, steps=1)

@@ -98,7 +98,7 @@ def test_a_second_ctrl_c_ends_at_once(begin, tmp_path):
             pytest.param(launcher, signal.SIGINT, marks=pytest.mark.slow)
             for launcher in (("-m", "accelerate.commands.launch", "--cpu"), TWO)
         ),
-        (TWO, signal.SIGKILL),
+        pytest.param(TWO, signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_a_launcher_that_ends_leaves_no_training_behind(launcher, number, begin, tmp_path):

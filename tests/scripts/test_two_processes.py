@@ -84,7 +84,8 @@ def test_two_processes_train_as_one(trained, train, tmp_path):
     assert_as_one(trained[0], 2, trained[1], train, tmp_path / "run")
 
 
-def assert_as_one(script: str, processes: int, straight: Path, train, folder: Path) -> None:
+def assert_as_one(script, processes, straight, train, folder):
+    """That so many processes log in a folder what one has logged in the folder `straight`."""
     process = train(script, folder, *RECIPE, runner=partial(run_forked, processes=processes))
     assert f"Batch: 4 patches over {processes} processes" in process.stdout
     for one, two in zip(metrics(straight), metrics(folder), strict=True):

@@ -318,7 +318,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             assert network is not None  # as only --sr_dir has none
             strips: dict[int, Image.Image] = {}
             on_image = partial(write_pictures, args, network, other, name, benchmark, strips)
-            model = SelfEnsemble(network) if args.self_ensemble else network
+            enlarge = getattr(network, "enlarge", network)  # bicubic has none, and needs none
+            model = SelfEnsemble(enlarge) if args.self_ensemble else enlarge
             results = evaluate(model, benchmark, state.device, metrics, on_image)
             if args.save_images:
                 write_sheet(args.save_images / f"{name}.png", strips)

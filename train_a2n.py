@@ -6,11 +6,13 @@ trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.bands import map_in_bands
 from common.data.load import load_pictures
 from common.hub import load_matching
 from common.losses import charbonnier
@@ -76,9 +78,10 @@ class AttentionInAttentionBlock(nn.Module):
         )
         self.conv_out = nn.Conv2d(num_features, num_features, kernel_size=1, bias=False)
 
-    def forward(self, features: Tensor, window: int = 0) -> Tensor:
+    def forward(self, features: Tensor, window: int = 0, means: Tensor | None = None) -> Tensor:
         x = F.leaky_relu(self.conv_in(features), 0.2)
-        means = local_means(x, window) if window else x.mean(dim=(2, 3), keepdim=True)
+        if means is None:
+            means = local_means(x, window) if window else x.mean(dim=(2, 3), keepdim=True)
         scores = self.branch_scores(means.movedim(1, -1))
         # Two weights that sum to 1, so the weighted sum is an interpolation by the first of them.
         weight = F.softmax(scores / 30, dim=-1)[..., 0].unsqueeze(1).to(x.dtype)
@@ -89,6 +92,15 @@ class AttentionInAttentionBlock(nn.Module):
             ]
         x = torch.lerp(self.plain_branch(x), self.attention_branch(x), weight)
         return features + self.conv_out(F.leaky_relu(x, 0.2))
+
+    def in_bands(self, features: Tensor, rows: int) -> None:
+        """Overwrites the features of a whole picture by the result, band by band."""
+        means = sum(
+            F.leaky_relu(self.conv_in(band), 0.2).mean(dim=(2, 3), keepdim=True) * band.shape[2]
+            for band in features.split(rows, dim=2)
+        )
+        block = partial(self, means=means / features.shape[2])
+        map_in_bands(block, [features], rows, margin=2, out=features)
 
 
 CELL = 8  # pixels of LR
@@ -180,9 +192,31 @@ class A2N(SuperResolutionModel):
         first = features = self.conv_first(lr)
         for block in self.blocks:
             features = block(features, self.attention_window or 0)
+        return self.reconstruct(first, features, lr)
+
+    def reconstruct(self, first: Tensor, features: Tensor, lr: Tensor) -> Tensor:
         features = first + self.conv_trunk(features)
         residual = self.conv_last(self.upsamplers(features))
         return residual + F.interpolate(lr, scale_factor=self.scale, mode="bilinear")
+
+    def in_bands(self, lr: Tensor, rows: int) -> Tensor:
+        """`forward` in bands of so many rows, with one map of features of the whole picture.
+
+        Each block goes over all bands before the next, since it needs the mean of the picture.
+        """
+        if self.attention_window:
+            return super().in_bands(lr, rows)
+        features = map_in_bands(self.conv_first, [lr], rows, margin=1)
+        for block in self.blocks:
+            assert isinstance(block, AttentionInAttentionBlock)
+            block.in_bands(features, rows)
+        return map_in_bands(
+            lambda lr, features: self.reconstruct(self.conv_first(lr), features, lr),
+            [lr, features],
+            rows,
+            margin=4,
+            scale=self.scale,
+        )
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:

@@ -28,7 +28,7 @@ class SelfEnsemble(nn.Module):
     `forward(lr)`: (N, 3, h, w) -> (N, 3, h * scale, w * scale), as the network's.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.model = model
 
@@ -94,7 +94,7 @@ class Enlarger:
                 f"--tile {tile} with --attention_window 0: a tile does not know the mean of the "
                 "whole picture. Give a window, for example 64, or --tile 0."
             )
-        model: Any = torch.compile(network, dynamic=True) if compiled else network
+        model: Any = torch.compile(network, dynamic=True) if compiled else network.enlarge
         self.model = SelfEnsemble(model) if self_ensemble else model
 
     def tile_of(self, height: int, width: int) -> int:
@@ -209,7 +209,13 @@ class Enlarger:
                 yield (bottom - top) * (right - left)
 
     def _margin(self) -> int:
-        return -(-self.network.margin // ALIGNMENT) * ALIGNMENT
+        margin = self.network.margin
+        if margin is None:
+            raise UserError(
+                f"{type(self.network).__name__} cannot be applied in tiles, since it has no "
+                "`margin`. Give --tile 0, or add that property to its class."
+            )
+        return -(-margin // ALIGNMENT) * ALIGNMENT
 
     def _pixels(self, lr: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Rows and columns of the SR that the network makes of these pixels."""

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
 
+from common.bands import band_height, map_in_bands
 from common.card import model_card
 from common.errors import UserError
 from common.files import replace_file
@@ -67,16 +68,30 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         self.scale = self.scales[0]
 
     @property
-    def margin(self) -> int:
+    def margin(self) -> int | None:
         """Pixels of LR around a tile that have a part in the result of the tile.
 
-        Raises:
-            UserError: The network does not say, so it cannot be applied in tiles.
+        None for a network that does not say, which is applied to whole pictures only.
         """
-        raise UserError(
-            f"{type(self).__name__} cannot be applied in tiles, since it has no `margin`. Give "
-            "--tile 0, or add that property to its class."
-        )
+        return None
+
+    def enlarge(self, lr: Tensor) -> Tensor:
+        """Like `forward`, but a large picture goes through the network in bands of its rows.
+
+        The result is that of the whole picture, but for rounding, and the memory is bounded.
+        """
+        height, width = lr.shape[-2:]
+        rows = band_height(height, width, self.scale)
+        is_small = rows == height or self.margin is None
+        return self(lr) if is_small else self.in_bands(lr, rows)
+
+    def in_bands(self, lr: Tensor, rows: int) -> Tensor:
+        """`forward` in bands of so many rows of LR, for networks that are local.
+
+        One that takes means of the whole picture has its own.
+        """
+        assert self.margin is not None
+        return map_in_bands(self, [lr], rows, self.margin, scale=self.scale)
 
     @classmethod
     def architecture(cls) -> str:

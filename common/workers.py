@@ -1,8 +1,10 @@
 """Processes and threads that help the main one: how many there may be, and what they ignore."""
 
+import ctypes
 import os
 import signal
 import sys
+import threading
 
 # A terminal that is closed sends SIGHUP; SLURM, if it is asked to, sends SIGUSR1 before the time of
 # a job is up. (Windows has neither.)
@@ -18,6 +20,14 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def trim_memory() -> None:
+    """Gives back what this process has freed: glibc keeps up to 0.1 GB of it for each thread."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim:
+            trim(0)
+
+
 def is_launched() -> bool:
     """Whether `accelerate launch` or torchrun has started this process."""
     return bool({"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys())
@@ -31,3 +41,49 @@ def ignore_signals(worker: int = 0) -> None:
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+class Room:
+    """Lets threads take pixels into memory, in the order of their numbers, while there is room.
+
+    The order matters: the first picture must never wait for those after it, which wait for it.
+    """
+
+    def __init__(self, most: int) -> None:
+        """
+        Args:
+            most: Pixels for which there is room. A picture of more is alone in it.
+        """
+        self._most, self._taken, self._turn, self._closed = most, 0, 0, False
+        self._changed = threading.Condition()
+
+    def enter(self, number: int, pixels: int) -> None:
+        """Waits for the turn of a number, from 0, and for room.
+
+        Raises:
+            RuntimeError: It was closed.
+        """
+
+        def is_free() -> bool:
+            fits = not self._taken or self._taken + pixels <= self._most
+            return self._closed or (self._turn == number and fits)
+
+        with self._changed:
+            self._changed.wait_for(is_free)
+            if self._closed:
+                raise RuntimeError("nobody wants the pictures any more")
+            self._turn += 1
+            self._taken += pixels
+            self._changed.notify_all()
+
+    def leave(self, pixels: int) -> None:
+        """Gives the room back."""
+        with self._changed:
+            self._taken -= pixels
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends all waiting."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -9,6 +9,7 @@ commit's straight run. With --keep, the next call trains only the working tree.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -89,6 +90,8 @@ def differences(ours: Path, theirs: Path) -> Iterator[str]:
         load = load_file if name.endswith(".safetensors") else torch.load
         new, old = (load(f / name) if (f / name).exists() else "no file" for f in (one, two))
         if name == "custom_checkpoint_0.pkl":  # to which the working tree may add keys
+            if (one / "scores.json").exists():
+                new |= json.loads((one / "scores.json").read_text())
             new = {key: new[key] for key in old if key in new}
         yield from unequal(new, old, name)
 

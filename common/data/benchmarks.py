@@ -2,9 +2,10 @@
 
     benchmark = open_benchmark("Set5", scale=2, folder=None)  # None: downloaded once
 
-No archive can write outside of its folder.
+No archive can write outside of its folder, or more than MOST_BYTES.
 """
 
+import gzip
 import shutil
 import tarfile
 import tempfile
@@ -22,6 +23,7 @@ from common.hub_api import ask_hub
 # The benchmark sets under the names of the papers, and how many pictures they have.
 BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
 ALIASES = {"B100": "BSD100"}
+MOST_BYTES = 2**29  # three times Urban100, the largest
 
 
 def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDataset:
@@ -72,13 +74,26 @@ def hub_benchmark(name: str) -> Path:
     return folder
 
 
+class _Unpacked(gzip.GzipFile):
+    """Content of a file that may unpack to `MOST_BYTES`, whatever sizes it announces."""
+
+    left = MOST_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES >> 20} MB.")
+        return content
+
+
 def _unpack_benchmark(name: str, folder: Path) -> None:
     repository, file = f"eugenesiow/{name}", f"data/{name}_HR.tar.gz"
     try:
         ask_hub("dataset", repository)
         archive = huggingface_hub.hf_hub_download(repository, file, repo_type="dataset")
         with tempfile.TemporaryDirectory(dir=folder) as unpacked:
-            with tarfile.open(archive) as tar:
+            with _Unpacked(archive) as content, tarfile.open(fileobj=content, mode="r|") as tar:
                 tar.extractall(unpacked, filter="data")
             flat = Path(unpacked, "HR")
             flat.mkdir(exist_ok=True)

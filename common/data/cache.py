@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,17 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
+import torch
 from filelock import FileLock
+from PIL import Image
 from tqdm import tqdm
 
 from common.data.find import Source
 from common.errors import UserError
 from common.files import checksum
 from common.images import resize
-from common.images.formats import check_regular, read_rgb
+from common.images.formats import DECODED, check_regular, read_rgb
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
-from common.workers import count_cores
+from common.workers import Room, count_cores, trim_memory
 
 if TYPE_CHECKING:
     import datasets
@@ -36,7 +39,11 @@ if TYPE_CHECKING:
 # other keys, so the cache never hides an edit. A commit that edits it sets KNOWN_CODE anew (a test
 # says to what), and LAYOUT as well if it changes what is in a table.
 LAYOUT = 1
-KNOWN_CODE = "092a183ba68440af4344bf20ab59737a"
+KNOWN_CODE = "741d8e14ababd1d8982c4e06a82d3af9"
+
+# Pixels of the pictures that are decoded at once, 20 to 30 bytes each, or wait to be written.
+PIXELS_AT_ONCE = 2**25
+MOST_BYTES = 2**28  # of a picture on the Hub or in an archive, which could unpack to anything
 
 
 class Pictures:
@@ -142,7 +149,7 @@ def decode_pictures(
                 ),
                 fingerprint=fingerprint,
                 cache_dir=str(cache),
-                writer_batch_size=4,  # pictures in memory; the default of 1000 takes gigabytes
+                writer_batch_size=2,  # pictures in memory; the default of 1000 takes gigabytes
             )
     except (OSError, datasets.exceptions.DatasetGenerationError) as error:
         raise UserError(
@@ -177,10 +184,10 @@ def _decode(
     sources: Iterable[Source], scales: Sequence[int], roots: Sequence[str] | None
 ) -> Iterator[dict[str, Any]]:
     workers = min(16, count_cores())  # threads do: Pillow and PyTorch release the interpreter
-    decode = partial(_decode_one, scales, roots)
     numbered = enumerate(sources)
     with (
         ThreadPoolExecutor(workers) as pool,
+        closing(Room(PIXELS_AT_ONCE)) as room,
         tqdm(
             total=len(sources) if isinstance(sources, Sized) else None,
             desc="Decoding",
@@ -189,9 +196,11 @@ def _decode(
             disable=None,
         ) as bar,
     ):
+        decode = partial(_decode_when_there_is_room, room, scales, roots)
         while some := list(islice(numbered, 2 * workers)):
-            for row in pool.map(decode, *zip(*some, strict=True)):
+            for row, pixels in pool.map(decode, *zip(*some, strict=True)):
                 yield row
+                room.leave(pixels)
                 bar.update()
 
 
@@ -213,52 +222,91 @@ def is_inside(path: str, roots: Sequence[str]) -> bool:
 
 
 def _fetch(file: dict[str, Any]) -> dict[str, Any]:
-    """Adds its bytes to a file that is on the Hub; any other file stays as it is.
+    """Adds its bytes to a file that is on the Hub or in an archive; any other stays as it is.
 
     Raises:
-        UserError: The Hub does not give the file. (A picture that cannot be decoded is no such
-            error, since the others can.)
+        UserError: The Hub does not give the file, or perhaps any other.
+        ValueError: This file cannot be had, or is too large.
     """
-    if file["bytes"] is None and "hf://" in (file["path"] or ""):
+    path = file["path"] or ""
+    if file["bytes"] is None and "://" in path:
         try:
-            with fsspec.open(file["path"]) as opened:
-                return file | {"bytes": opened.read()}
+            with fsspec.open(path) as opened:  # zip://a.png::b.zip, for one
+                content = opened.read(MOST_BYTES + 1)
         except Exception as error:
-            raise UserError(f"Cannot read {file['path']}: {error}") from None
+            kind = UserError if "hf://" in path else ValueError
+            raise kind(f"Cannot read {path}: {error}") from None
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MB")
+        return file | {"bytes": content}
     return file
 
 
 def _read_file(file: dict[str, Any]) -> np.ndarray:
-    if file["bytes"] is not None:
-        return read_rgb(io.BytesIO(file["bytes"]))
-    if "://" not in file["path"]:
-        check_regular(file["path"])
-    with fsspec.open(file["path"]) as opened:  # also inside of an archive: zip://a.png::b.zip
-        return read_rgb(opened)
+    return read_rgb(file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"]))
 
 
-def _decode_one(
-    scales: Sequence[int], roots: Sequence[str] | None, number: int, source: Source
-) -> dict[str, Any]:
-    """Decodes one picture into a row of the table, or into a row with the reason why it cannot."""
-    files = {key: file for key, file in source.items() if key != "name" and file}
-    paths = [file["path"] or "" for file in files.values() if file["bytes"] is None]
-    outside = [path for path in paths if roots is not None and not is_inside(path, roots)]
-    if not outside:
+def _count_pixels(file: dict[str, Any] | None) -> int:
+    """Pixels of a picture, by its header; 0 where there is none, which decoding will say."""
+    if not file:
+        return 0
+    try:
+        if file["bytes"] is None:
+            check_regular(file["path"])
+        opened = file["path"] if file["bytes"] is None else io.BytesIO(file["bytes"])
+        with Image.open(opened, formats=DECODED) as image:
+            return image.width * image.height
+    except Exception:
+        return 0
+
+
+def _decode_when_there_is_room(
+    room: Room, scales: Sequence[int], roots: Sequence[str] | None, number: int, source: Source
+) -> tuple[dict[str, Any], int]:
+    """Decodes one picture into (row of the table, pixels for which it has taken room)."""
+    refusal, pixels = "", 0
+    try:
+        files = {key: file for key, file in source.items() if key != "name" and file}
+        for file in files.values():
+            path = file["path"] or ""
+            if roots is not None and file["bytes"] is None and not is_inside(path, roots):
+                raise ValueError(f"{path} points outside of the data set")
         source = source | {key: _fetch(file) for key, file in files.items()}
+        pixels = _count_pixels(source["hr"])
+    except ValueError as error:
+        refusal = f"{error}"
+    finally:
+        room.enter(number, pixels)  # in any case, since the next one waits for its turn
+    row = _decode_one(scales, refusal, number, source)
+    if pixels > PIXELS_AT_ONCE / 8:
+        trim_memory()
+    return row, pixels
+
+
+def _decode_one(scales: Sequence[int], refusal: str, number: int, source: Source) -> dict[str, Any]:
+    """Makes a row of the table of one picture, or a row with the reason why it cannot.
+
+    Args:
+        scales: Factors from LR to HR.
+        refusal: Reason not to open its files, or "".
+        number: Number of the picture.
+        source: The picture.
+    """
     file = source["hr"] or {"path": None, "bytes": b""}  # an empty cell of a data set
     path = (file["path"] or "").partition("::")[0]  # in an archive: zip://a.png::b.zip
     name = source.get("name") or f"row {number} ({Path(path).name})"
     row: dict[str, Any] = {"name": name, "error": None, "height": 0, "width": 0, "hr": b""}
     row |= {f"lr_x{scale}": b"" for scale in scales}
-    if outside:
-        return row | {"error": f"{outside[0]} points outside of the data set"}
+    if refusal:
+        return row | {"error": refusal}
     try:
         hr = _read_file(file)
         pixels = {"hr": hr}
         for scale in scales:
             if not source.get(f"lr_x{scale}"):
-                small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
+                # Channel by channel, as it is computed in double precision.
+                channels = crop_to_multiple(to_tensor(hr), scale).split(1)
+                small = torch.cat([imresize(channel, 1 / scale) for channel in channels])
                 pixels[f"lr_x{scale}"] = small.movedim(0, -1).contiguous().numpy()
                 continue
             lr = pixels[f"lr_x{scale}"] = _read_file(source[f"lr_x{scale}"])

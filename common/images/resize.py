@@ -61,12 +61,12 @@ def _imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
         return _imresize(images.cpu(), size).to(images.device)
     dtype = torch.float64 if eight_bits or images.dtype == torch.float64 else torch.float32
     with torch.autocast(images.device.type, enabled=False):
-        result = images.to(dtype)
+        result = images
         # MATLAB begins with the side that shrinks most; with equal factors, with the rows.
         for axis in sorted((0, 1), key=lambda axis: factors[axis]):
-            result = _resize_axis(result, axis - 2, new[axis], factors[axis])
+            result = _resize_axis(result, axis - 2, new[axis], factors[axis], dtype)
             if eight_bits:
-                result = result.add(0.5).floor().clamp(0, 255)
+                result = result.add_(0.5).floor_().clamp_(0, 255)
     return result.to(images.dtype)
 
 
@@ -110,13 +110,13 @@ def crop_to_multiple(images: Tensor, scale: int) -> Tensor:
     return images[..., : height - height % scale, : width - width % scale]
 
 
-def _resize_axis(images: Tensor, axis: int, length: int, factor: float) -> Tensor:
+def _resize_axis(
+    images: Tensor, axis: int, length: int, factor: float, dtype: torch.dtype
+) -> Tensor:
     """One pass: a product with the (new, old) matrix of weights, along axis -2 or -1."""
     parts = []
-    for first, weights in _matrix_blocks(
-        images.shape[axis], length, factor, images.dtype, images.device
-    ):
-        pixels = images.narrow(axis, first, weights.shape[1])
+    for first, weights in _matrix_blocks(images.shape[axis], length, factor, dtype, images.device):
+        pixels = images.narrow(axis, first, weights.shape[1]).to(dtype)
         parts.append(weights @ pixels if axis == -2 else pixels @ weights.T)
     return torch.cat(parts, dim=axis)
 

@@ -29,17 +29,23 @@ class JsonLines:
         self.path = path
         self._unwritten: list[str] = []  # lines for which there was no room
 
-    def truncate(self, step: int) -> None:
+    def truncate(self, step: int, without: str = "") -> None:
         """Removes the lines after a step, which a run that resumes there writes again.
+
+        Args:
+            step: Last step to keep.
+            without: Name of a value; the lines of that step that have it are removed as well.
 
         Raises:
             OSError: The file cannot be written.
         """
+
+        def stays(row: dict[str, Any]) -> bool:
+            return row["step"] < step or (row["step"] == step and without not in row)
+
         if self.path.exists():
             lines = self.path.read_text().splitlines(keepends=True)
-            kept = [
-                line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
-            ]
+            kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
             replace_file(self.path, "".join(kept).encode())
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
@@ -134,14 +140,14 @@ class Log:
         self._trackers, self._processes = trackers, processes
         self._latest: dict[str, float] = {}  # by name, for the bar
 
-    def truncate(self, step: int) -> None:
-        """Removes what is later than a step.
+    def truncate(self, step: int, *, validated: bool) -> None:
+        """Removes what is later than a step, and its scores if it is to be validated again.
 
         Raises:
             OSError: A file cannot be written.
         """
         if self._processes.is_main:
-            self._metrics.truncate(step)
+            self._metrics.truncate(step, without="" if validated else "psnr_y")
             self._times.truncate(step)
 
     def begin(self, step: int, total_steps: int, seconds: float) -> None:

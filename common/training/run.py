@@ -137,6 +137,7 @@ class Run:
         seconds = self._resume()
         if error := processes.error_of(self._begin_records):
             processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}.")
+        self._validator.rehearse()
         self._trackers.start(args.report_to, self.step)
         steps = range(self.step, self.total_steps)
         self.print(banner(args, self._model, pictures, steps, accelerator))
@@ -169,7 +170,7 @@ class Run:
         # A command that trains nothing more must not stand in the record of the training.
         if self._processes.is_main and self.step < self.total_steps:
             write_record(self.args, self.accelerator.device, self._processes.count)
-        self._log.truncate(self.step)
+        self._log.truncate(self.step, validated=not self._state.validation_is_due)
 
     # ------------------------------------------------------------------------------------- training
 
@@ -184,6 +185,8 @@ class Run:
         """
         args, processes, device = self.args, self._processes, self.accelerator.device
         self._end = self.total_steps if until is None else until
+        if self._state.validation_is_due and self.step <= self._end:
+            self._validate()  # it was stopped in the middle of it
         self._model.train()
         portions = self._pictures.patches.portions(
             self.step, self._end, processes.agree, deletes=processes.is_main_of_machine
@@ -234,6 +237,7 @@ class Run:
         validates = self.step % args.validation_steps == 0 or done
         stop = self._stop.after_step()
         saves = self.step % args.checkpointing_steps == 0 or done or stop
+        ends_early = stop if self.step < self.total_steps else None
         if logs or validates or saves:
             means = self._finite_means()
         if logs:
@@ -242,14 +246,18 @@ class Run:
             }
             self._log.write(means | numbers, self.step)
             self._means.clear()
-        if validates:
-            self._log.write(self._validator.validate(self.step), self.step)
+        self._state.validation_is_due = validates
+        if saves:  # first, as a validation can take long, and fail
+            every = args.checkpointing_steps
+            again = min((self.step // every + 1) * every, self.total_steps)
+            ends = stop or self.step == self.total_steps
+            self._checkpoints.save(self._log, again=None if ends else again)
+        if validates and not ends_early:
+            self._validate()
         if logs:
             self._log.write_time(self.step)
-        if saves:
-            self._save_checkpoint(ends=bool(stop) or self.step == self.total_steps)
-        if stop and self.step < self.total_steps:
-            self._end_early(stop)
+        if ends_early:
+            self._end_early(ends_early)
 
     def save_copy(self, name: str) -> None:
         """Saves the network of this step, which was just validated, in a folder of its own.
@@ -274,8 +282,7 @@ class Run:
         """
         args, processes = self.args, self._processes
         self._close()
-        unsaved = self._unsaved()
-        if unsaved:
+        if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
             processes.fail(
                 f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
@@ -317,22 +324,16 @@ class Run:
             )
         return means
 
-    def _save_checkpoint(self, ends: bool) -> None:
-        step, every = self.step, self.args.checkpointing_steps
-        missing = ""
-        if step == self.total_steps:
-            missing = next(iter(self._validator.unsaved.values()), "")
-        again = None if ends else min((step // every + 1) * every, self.total_steps)
-        self._checkpoints.save(self._log, missing=missing, again=again)
-
-    def _unsaved(self) -> dict[str, str]:
-        """Reasons for everything that could not be saved when last tried."""
-        checkpoint = {"the checkpoint": self._checkpoints.error} if self._checkpoints.error else {}
-        return self._validator.unsaved | checkpoint
+    def _validate(self) -> None:
+        """Validates; a run that lacks its model then makes it when it is resumed."""
+        self._log.write(self._validator.validate(self.step), self.step)
+        self._state.validation_is_due = False
+        if not self._validator.unsaved:
+            self._checkpoints.add_scores(self._log)
 
     def _end_early(self, stop: signal.Signals) -> NoReturn:
         self._close()
-        if error := self._checkpoints.error:
+        for error in self._checkpoints.unsaved.values():
             self._processes.fail(
                 f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
                 f"{way_on(self.args.output_dir)}"

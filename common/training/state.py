@@ -1,7 +1,9 @@
 """Checkpoints of a run: what they hold, how they are written and loaded."""
 
+import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.data.load import TrainingPictures
+from common.files import replace_file
 from common.options import Arguments
 from common.training.folder import delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
     from accelerate.scheduler import AcceleratedScheduler
 
+SCORES = "scores.json"  # of a checkpoint's weights: added to it after their validation
+
 
 class RunState:
     """State of the bookkeeping, in the form that Accelerate saves and loads.
@@ -29,6 +34,7 @@ class RunState:
 
     Attributes:
         step: Optimizer steps done.
+        validation_is_due: Whether the weights of this step are still to be validated.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class RunState:
         processes: Processes,
     ) -> None:
         self.step = 0
+        self.validation_is_due = False
         self._means, self._validator = means, validator
         self._pictures, self._processes = pictures, processes
         self._sums_of_all: list[dict[str, Tensor]] = []
@@ -51,31 +58,40 @@ class RunState:
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
-            "scores": self._validator.scores,
-            "best": self._validator.best,
-            "bicubic": self._validator.bicubic,
+            **self.scores(),
             "sums": self._sums_of_all,
             "count": self._means.count,
             "validation": self._validator.identity,
             "positions": self._pictures.patches.positions,
+            "validation_is_due": self.validation_is_due,
         }
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """What a validation changes."""
+        validator = self._validator
+        return {"scores": validator.scores, "best": validator.best, "bicubic": validator.bicubic}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        self.validation_is_due = state.get("validation_is_due", False)
         self._means.load(state["sums"], state["count"], self._processes)
         self._pictures.patches.positions = state.get("positions", {})
-        validator = self._validator
-        validator.scores, validator.best = state["scores"], state["best"]
-        validator.bicubic = state["bicubic"]
-        if state["validation"] != validator.identity:  # these are scores on other pictures
-            validator.scores, validator.best, validator.bicubic = {}, {}, {}
+        self._is_of_these_pictures = state["validation"] == self._validator.identity
+        self.take_scores(state)
+
+    def take_scores(self, state: dict[str, Any]) -> None:
+        """Takes the scores of a checkpoint, unless they are scores on other pictures."""
+        if self._is_of_these_pictures:
+            validator = self._validator
+            validator.scores, validator.best = state["scores"], state["best"]
+            validator.bicubic = state["bicubic"]
 
 
 class Checkpoints:
     """Writes and loads the checkpoints of a run.
 
     Attributes:
-        error: Reason why the last checkpoint could not be written, or "".
+        unsaved: Reason why the checkpoint could not be written when last tried, if it was not.
     """
 
     def __init__(
@@ -91,32 +107,31 @@ class Checkpoints:
         self._args, self._accelerator, self._processes = args, accelerator, processes
         self._state, self._pictures = state, pictures
         self._optimizers, self._schedulers = optimizers, schedulers
-        self.error = ""
+        self.unsaved: dict[str, str] = {}
 
-    def save(self, log: Log, *, missing: str = "", again: int | None = None) -> None:
+    def save(self, log: Log, *, again: int | None = None) -> None:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on.
 
         Args:
             log: Log of the run, which must not be behind the checkpoint.
-            missing: Reason why there must be no checkpoint: a run that lacks its model must not
-                look done, so that it makes the model when it is resumed.
             again: Step at which the run tries again, or None if it ends here.
         """
         folder = self._args.output_dir / f"checkpoint-{self._state.step}"
         partial = folder.with_name(f"{folder.name}.partial")
         self._state.collect()
-        self.error = missing
+        error = ""
         for action in (
             lambda: self._accelerator.save_state(str(partial)),
             lambda: self._seal(partial, log),
         ):
-            self.error = self.error or self._processes.error_of(action)
-        if self.error and self._processes.is_main:
+            error = error or self._processes.error_of(action)
+        self.unsaved = {"the checkpoint": error} if error else {}
+        if error and self._processes.is_main:
             shutil.rmtree(partial, ignore_errors=True)
             older = [path.name for path in list_checkpoints(folder.parent)]
             space = shutil.disk_usage(folder.parent).free / 1e6
             text = (
-                f"{folder.name} could not be saved: {self.error} ({space:.1f} MB are free). The "
+                f"{folder.name} could not be saved: {error} ({space:.1f} MB are free). The "
                 f"latest checkpoint is {older[-1] if older else 'none'}."
             )
             if again is not None:
@@ -131,6 +146,17 @@ class Checkpoints:
             record = {"args": vars(self._args), "pictures": fingerprint, "seconds": log.seconds()}
             seal(partial, record)
             delete_oldest(partial.parent, self._args.checkpoints_total_limit)
+
+    def add_scores(self, log: Log) -> None:
+        """Adds the scores of its weights to the checkpoint of this step, if there is one.
+
+        Without them, a run that is resumed validates first.
+        """
+        folder = self._args.output_dir / f"checkpoint-{self._state.step}"
+        if self._processes.is_main and folder.is_dir():
+            content = {"seconds": log.seconds(), **self._state.scores()}
+            with suppress(OSError):
+                replace_file(folder / SCORES, json.dumps(content).encode())
 
     def load(self, checkpoint: Path, differences: Sequence[str]) -> tuple[list[str], float]:
         """Loads a checkpoint. Where the recipe was changed, the rates of the command win.
@@ -164,11 +190,17 @@ class Checkpoints:
                 f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
                 f"and cannot be resumed. Start a new run with --init_from. ({error})"
             )
+        seconds = record.get("seconds", 0.0)
+        with suppress(OSError, ValueError, KeyError):  # there is no such file, or it is damaged
+            added = json.loads((checkpoint / SCORES).read_text())
+            self._state.take_scores(added)
+            self._state.validation_is_due = False
+            seconds = added["seconds"]
         accelerator.scaler = scaler
         accelerator.step = 0  # number of the micro-batch: a batch may have other parts now
         if all_differences:
             self._set_rates(fresh)
-        return all_differences, record.get("seconds", 0.0)
+        return all_differences, seconds
 
     def _set_rates(self, settings: list[list[dict[str, Any]]]) -> None:
         """Gives optimizers and schedulers the settings of the command, at the step of the state."""

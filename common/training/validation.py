@@ -14,7 +14,8 @@ from common.data.patches import BenchmarkDataset
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
-from common.metrics import PROTOCOL
+from common.images.tensors import to_float
+from common.metrics import PROTOCOL, score
 from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
@@ -94,6 +95,31 @@ class Validator:
         if self.average:
             self.average.update_parameters(self._network)
 
+    def rehearse(self) -> None:
+        """Enlarges and scores the largest picture: a validation hours later must not fail.
+
+        Raises:
+            UserError: The memory is too small for it, or the network fails at its size.
+        """
+        self._update()
+        sizes = self._benchmarks[0].pictures.sizes
+        largest = int(sizes.prod(axis=1).argmax())
+
+        def enlarge_and_score() -> None:
+            for benchmark in self._benchmarks:
+                self._evaluated.scale = benchmark.scale
+                _, lr, hr = benchmark[largest]
+                with torch.no_grad():
+                    sr = self._evaluated.enlarge(to_float(lr, self._device)[None])[0]
+                score(sr, to_float(hr, self._device), benchmark.scale)
+
+        if error := self._processes.error_of(enlarge_and_score):
+            height, width = sizes[largest]
+            self._processes.fail(
+                f"Validation fails on {self._benchmarks[0].pictures.names[largest]}, "
+                f"{width}x{height}: {error}. Name smaller pictures by --validation_data_dir."
+            )
+
     def validate(self, step: int) -> dict[str, float]:
         """Scores the network, and saves it if it is the best yet.
 
@@ -106,7 +132,8 @@ class Validator:
         for benchmark in self._benchmarks:
             scale = self._evaluated.scale = benchmark.scale
             on_image = partial(self._show, step, benchmark)
-            results[scale] = evaluate(self._evaluated, benchmark, self._device, on_image=on_image)
+            enlarge = self._evaluated.enlarge
+            results[scale] = evaluate(enlarge, benchmark, self._device, on_image=on_image)
         if not self.bicubic:
             self.bicubic = _means_of_scales(
                 {

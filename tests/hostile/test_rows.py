@@ -50,13 +50,20 @@ def data_set(tmp_path):
 
 def test_only_the_files_of_the_data_set_are_opened(data_set, monkeypatch):
     folder, paths = data_set
-    opened, original = [], fsspec.open
+    opened = []
 
-    def watched(path, *args, **kwargs):
-        opened.append(path)
-        return original(path, *args, **kwargs)
+    def watch(module, name):
+        original = getattr(module, name)
 
-    monkeypatch.setattr(common.data.cache.fsspec, "open", watched)
+        def watched(path, *args, **kwargs):
+            if isinstance(path, str):  # no bytes that were read before
+                opened.append(path)
+            return original(path, *args, **kwargs)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(fsspec, "open")
+    watch(common.data.cache, "read_rgb")
     monkeypatch.chdir(folder)
     found = hub_pictures(str(folder), [2], data_files=["train.parquet"])
     pictures, errors = decode_pictures(found.sources, [2], found.identity, roots=found.roots)

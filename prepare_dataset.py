@@ -28,6 +28,7 @@ from common.images.formats import read_rgb
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
 from common.options import Arguments, Parser, whole
+from common.terminal import say
 
 CARD = """---
 task_categories:
@@ -109,14 +110,14 @@ def rows(
     files: Sequence[tuple[str, str]], scales: Sequence[int], size: int | None, step: int | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of the data set."""
-    for name, file in tqdm(files, unit=" pictures"):
+    for name, file in tqdm(files, unit=" pictures", disable=None):
         try:
             picture = read_rgb(file)
         except Exception as error:  # decoders raise errors of many kinds for a damaged file
-            tqdm.write(f"Left out {name}: {error}")
+            say(f"Left out {name}: {error}")
             continue
         if min(picture.shape[:2]) < (size or max(scales)):
-            tqdm.write(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
+            say(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
             continue
         for hr in squares(picture, size, step):
             row = {"hr": png(hr)}

@@ -10,6 +10,7 @@ import common.training.folder
 from common.errors import UserError
 from common.options import Arguments
 from common.training.folder import (
+    NEEDED,
     choose_checkpoint,
     claim_folder,
     claim_together,
@@ -20,7 +21,7 @@ from common.training.folder import (
 )
 from running import flip_a_bit
 
-FILES = ("model.safetensors", "optimizer.bin", "random_states_0.pkl")
+FILES = NEEDED[:-1]
 
 
 def add_checkpoint(folder: Path, step: int) -> None:

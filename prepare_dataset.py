@@ -11,6 +11,7 @@ LR by itself; a prepared set saves others that, and goes to the Hub as one.
 
 import argparse
 import io
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,8 +130,10 @@ def rows(
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    words = ["hf", "upload", f"{args.push_to_hub}", f"{args.output_dir}", "--repo-type", "dataset"]
+    again = shlex.join([*words, *(["--private"] * args.hub_private)])
     if args.push_to_hub:
-        check_token()
+        check_token(again)
     found = find_pictures(args.folder, [])
     files = [(source["name"], source["hr"]["path"]) for source in found]
     columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
@@ -155,7 +158,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args.output_dir / "README.md").write_text(card)
     print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:
-        again = f"hf upload {args.push_to_hub} {args.output_dir} --repo-type dataset"
         url = push_folder(args.output_dir, args.push_to_hub, "dataset", args.hub_private, again)
         print(f"It is on the Hub now: {url}")
 

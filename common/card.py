@@ -138,8 +138,9 @@ def _read_card(folder: Path) -> tuple[Any, str]:  # a ModelCard; its types are w
         except Exception:
             body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
             card = ModelCard(f"---\nlibrary_name: pytorch\n---\n{body}")
-    if not isinstance(card.data.model_name, str):  # which results in the metadata need
-        card.data.model_name = folder.resolve().name
+    data: Any = card.data  # whose type knows no names
+    if not isinstance(data.model_name, str):  # which results in the metadata need
+        data.model_name = folder.resolve().name
     if damage:
         aside = unused(folder / f"{CARD}.damaged")
         replace_file(aside, content)

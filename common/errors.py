@@ -1,6 +1,7 @@
 """The exception for mistakes that a user can cause and mend."""
 
 from common.terminal import printable
+from common.workers import says_first
 
 
 class UserError(SystemExit):
@@ -11,4 +12,12 @@ class UserError(SystemExit):
     """
 
     def __init__(self, message: str) -> None:
+        self._code: str | int | None = None
         super().__init__(printable(message, keep="\n"))
+
+    @property
+    def code(self) -> str | int:  # type: ignore[override]
+        """What Python prints at the end, or 1 where another process has said the same."""
+        if self._code is None:
+            self._code = f"{self}" if says_first(f"{self}") else 1
+        return self._code

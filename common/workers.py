@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from typing import Any
 
 # A terminal that is closed sends SIGHUP; SLURM, if it is asked to, sends SIGUSR1 before the time of
 # a job is up. (Windows has neither.)
@@ -21,6 +22,21 @@ def count_cores() -> int:
 def is_launched() -> bool:
     """Whether `accelerate launch` or torchrun has started this process."""
     return bool({"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys())
+
+
+def says_first(message: str) -> bool:
+    """Whether no other process of this program has asked about this message before.
+
+    A program of several processes makes the same mistake in each, and says it once.
+    """
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_initialized():
+        return True
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        return store.add(f"said: {message}", 1) == 1
+    except RuntimeError:  # the process that kept the store has ended
+        return True
 
 
 def ignore_signals(worker: int = 0) -> None:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from common.errors import UserError
 from common.files import TEMPORARY, delete_leftovers, flush_to_disk, read_json_lines, unused
 from common.options import Arguments
+from common.tables import enumerate_first
 from common.terminal import say
 from common.training.log import METRICS
 from common.training.recipe import RECORD, check_recipe, read_record
@@ -150,15 +151,15 @@ def _check_folder(output_dir: Path, wanted: str | None) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
     used = _is_used(output_dir)
-    if used and not wanted:
-        raise UserError(
-            f"--output_dir {output_dir} is not empty. Go on with the run in it by "
-            "--resume_from_checkpoint latest, or name another folder."
-        )
     # (A run that has lost its record has one in each checkpoint.)
     if used and not (output_dir / RECORD).exists() and not list_checkpoints(output_dir):
         raise UserError(
             f"--output_dir {output_dir} is not empty and not that of a run. Name another."
+        )
+    if used and not wanted:
+        raise UserError(
+            f"--output_dir {output_dir} is not empty. Go on with the run in it by "
+            "--resume_from_checkpoint latest, or name another folder."
         )
 
 
@@ -194,7 +195,7 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
     while checkpoints and (damage := find_damage(checkpoints[-1])):
         damaged[checkpoints.pop()] = damage
     if damaged and not checkpoints:
-        reasons = "; ".join(f"{path.name}: {damage}" for path, damage in damaged.items())
+        reasons = enumerate_first([f"{path.name}: {why}" for path, why in damaged.items()], 2)
         raise UserError(
             f"No checkpoint in {output_dir} is whole ({reasons}). Begin anew in another "
             "--output_dir, if you like with the weights that are here, by --init_from."
@@ -240,7 +241,9 @@ def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> 
             "another --output_dir to go on from there."
         )
     if damage := find_damage(path):
-        raise UserError(f"{path} is damaged: {damage}. Use another, or `latest`.")
+        inside = path.resolve().parent == output_dir.resolve()
+        way_out = "Use `latest`, which takes the one before it." if inside else "Use another."
+        raise UserError(f"{path} is damaged: {damage}. {way_out}")
     return path
 
 

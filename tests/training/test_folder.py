@@ -155,14 +155,16 @@ def test_a_run_that_ended_before_it_began_leaves_the_folder_free(tmp_path):
         claim_folder(tmp_path, None)
 
 
+def test_a_run_is_not_overwritten(folder):
+    with pytest.raises(UserError, match=r"is not empty\. Go on with the run in it by --resume_fr"):
+        claim_folder(folder, None)
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(
-        UserError, match=r"is not empty\. Go on with the run in it by --resume_from"
-    ):
-        claim_folder(tmp_path, None)
-    with pytest.raises(UserError, match="is not empty and not that of a run"):
-        claim_folder(tmp_path, "latest")
+    for wanted in (None, "latest"):
+        with pytest.raises(UserError, match="is not empty and not that of a run"):
+            claim_folder(tmp_path, wanted)
     with pytest.raises(UserError, match=r"notes\.txt is a file\. Name a folder"):
         claim_folder(tmp_path / "notes.txt", None)
     assert not (tmp_path / ".lock").exists()

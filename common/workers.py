@@ -27,16 +27,15 @@ def is_launched() -> bool:
 def says_first(message: str) -> bool:
     """Whether no other process of this program has asked about this message before.
 
-    A program of several processes makes the same mistake in each, and says it once.
+    The processes of a program make the same mistake each, and say it once. Without torchrun or
+    `accelerate launch` they know of each other by the first process alone, which may have ended.
     """
     distributed: Any = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_initialized():
+    launched = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not launched or distributed is None or not distributed.is_initialized():
         return True
-    try:
-        store = distributed.distributed_c10d._get_default_store()
-        return store.add(f"said: {message}", 1) == 1
-    except RuntimeError:  # the process that kept the store has ended
-        return True
+    store = distributed.distributed_c10d._get_default_store()
+    return store.add(f"said: {message}", 1) == 1
 
 
 def ignore_signals(worker: int = 0) -> None:

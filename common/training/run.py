@@ -275,6 +275,11 @@ class Run:
             UserError: The last state of the training, or its result, could not be saved.
         """
         args, processes = self.args, self._processes
+        # Nothing was left to train, and the best weights are elsewhere, or somebody took them away.
+        if processes.from_main(lambda: not (args.output_dir / WEIGHTS).exists()):
+            processes.warn(f"{WEIGHTS} is missing: it is written from the last step.")
+            self._validator.best = {}
+            self._validator.validate(self.step)
         self._close()
         unsaved = self._unsaved()
         if unsaved:
@@ -285,11 +290,6 @@ class Run:
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        if not (args.output_dir / WEIGHTS).exists():
-            processes.fail(
-                f"All steps are done, but there is no {WEIGHTS} in {args.output_dir}: somebody has "
-                "taken it away. The weights of the last step are in the checkpoint."
-            )
         command = f"python evaluate.py --model {args.output_dir}"
         if args.dataset_name == "sample":
             command += " --benchmarks sample"

@@ -329,7 +329,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "model. --overwrite makes them anew, another --output keeps both."
             )
     if failures:
-        reasons = "\n".join(f"  {path}: {error}" for path, error in failures.items())
+        lines = [printable(f"{path}: {error}") for path, error in failures.items()]
+        reasons = "\n".join(f"  {line}" for line in lines)
         message = f"Could not enlarge {len(failures)} of {len(files)} pictures:\n{reasons}"
         raise UserError(message) if state.is_main_process else SystemExit(1)
 

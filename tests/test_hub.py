@@ -269,3 +269,20 @@ def test_a_push_goes_on_where_it_broke_off(hub, tmp_path):
 
     run_here("common.hub", *shlex.split(command)[3:], HF_TOKEN="hf_test")
     assert uploads() == []  # nothing is missing
+
+
+def test_without_the_hub_the_push_comes_later(tmp_path):
+    """(Nobody listens where the tests' Hub would be.)"""
+    folder, command = tmp_path / "a run", ["--push_to_hub", "--hub_private"]
+    message = train_from_hub(
+        folder, "--dataset_name", "sample", *command, runner=refusal, HF_TOKEN="hf_x"
+    )
+    assert "does not accept the token, or cannot be reached" in message
+    assert f"push later by\n    python -m common.hub '{folder}' 'a run' --private" in message
+    assert " at 0x" not in message
+    assert not folder.exists()
+    data = tmp_path / "data"
+    options = (tmp_path, "--output_dir", data, "--push_to_hub", "user/set", "--hub_private")
+    message = refusal("prepare_dataset.py", *options, HF_TOKEN="hf_x")
+    again = f"hf upload user/set {data} --repo-type dataset --private"
+    assert f"push later by\n    {again}" in message

@@ -97,11 +97,12 @@ def add_to_card(
 
     rows: dict[str, dict[str, float]] = {}
     for result in all_results:
-        is_number = isinstance(result.metric_value, int | float)
-        if is_number and result.dataset_name != VALIDATION:
+        facts = result.dataset_name, result.metric_name, result.metric_value
+        is_score = all(map(isinstance, facts, (str, str, int | float)))  # people edit cards
+        if is_score and result.dataset_name != VALIDATION:
             rows.setdefault(result.dataset_name, {})[result.metric_name] = result.metric_value
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    lines = [["", *map(score_name, keys)]]
+    lines = [["", *(markdown(score_name(key)) for key in keys)]]
     for name, row in sorted(rows.items()):
         lines.append(
             [markdown(name), *(format_score(key, row[key]) if key in row else "" for key in keys)]

@@ -289,6 +289,8 @@ SOUND = {
     "metadata without an end": CARD_TEXT.replace("\n---\n# ", "\n# ").encode(),
     "no heading": CARD_TEXT.replace("## Use\n", "").encode(),
     "a heading twice": f"{CARD_TEXT}## Use\n".encode(),
+    "a score without a name": CARD_TEXT.replace("name: psnr_y", "").encode(),
+    "a name that is a number": CARD_TEXT.replace("name: validation pictures", "name: 5").encode(),
     "a score in words": CARD_TEXT.replace("value: 30.0", "value: high").encode(),
 }
 DAMAGED_CARDS = {

@@ -26,7 +26,8 @@ class Way(NamedTuple):
         script: Name of the script.
         wrong: Options; of words in braces, `place` tells the path.
         message: Part of the message, the way out in it.
-        right: Command lines that the message names in place of the wrong one.
+        right: Command lines that the message names in place of the wrong one. The plain one, with
+            no options, is taken once.
     """
 
     script: str
@@ -49,7 +50,7 @@ WAYS = [
         "--output_dir {new}",
     ),
     srcnn("--output_dir {data}", "is not empty and not that of a run. Name another.", ""),
-    srcnn("--output_dir {file}", "is a file. Name a folder.", ""),
+    srcnn("--output_dir {file}", "is a file. Name a folder."),
     srcnn(
         f"--output_dir {{run}} {RESUME} latest --learning_rate 0.001",
         "Give the same options, start a new run with --init_from and another --output_dir, or go "
@@ -120,13 +121,13 @@ WAYS = [
         "--mixed_precision bf16",
         "--mixed_precision no",
     ),
-    srcnn("--revision v1", "--revision belongs to --init_from. Leave it out", ""),
-    srcnn("--hub_private", "--hub_private belongs to --push_to_hub. Leave it out", ""),
-    srcnn("--push_to_hub", "--push_to_hub needs a token. Log in by `hf auth login`, or", ""),
-    srcnn("--streaming_images 5", "--streaming_images belongs to --streaming. Leave it out", ""),
-    srcnn("--streaming", "--streaming reads from the Hub. Leave it out for pictures that are", ""),
-    srcnn("--train_split x", "--train_split chooses in a data set, and --train_data_dir", ""),
-    srcnn("--image_column x", "Leave it out.", ""),
+    srcnn("--revision v1", "--revision belongs to --init_from. Leave it out"),
+    srcnn("--hub_private", "--hub_private belongs to --push_to_hub. Leave it out"),
+    srcnn("--push_to_hub", "--push_to_hub needs a token. Log in by `hf auth login`, or"),
+    srcnn("--streaming_images 5", "--streaming_images belongs to --streaming. Leave it out"),
+    srcnn("--streaming", "--streaming reads from the Hub. Leave it out for pictures that are"),
+    srcnn("--train_split x", "--train_split chooses in a data set, and --train_data_dir"),
+    srcnn("--image_column x", "Leave it out."),
     srcnn(
         "--max_train_images 1",
         "name others with --validation_data_dir.",
@@ -307,7 +308,17 @@ def place(trained, pictures_dir, tiny_benchmark_dir, tmp_path) -> dict[str, str]
     return {name: f"{path}" for name, path in places.items()}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=[f"{way.script} {way.wrong}" for way in WAYS])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(
+            way,
+            id=f"{way.script} {way.wrong}",
+            marks=[pytest.mark.slow] if way.script == SRGAN else [],
+        )
+        for way in WAYS
+    ],
+)
 def test_ways_out_are_taken(way, place, train, pictures_dir, tmp_path):
     def take(number: int, line: str, runner) -> object:
         options = [word.format(**place) for word in shlex.split(line)]

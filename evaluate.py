@@ -346,7 +346,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             name: {key: value for key, value in scores.items() if key not in ("images", "seconds")}
             for name, scores in report["benchmarks"].items()
         }
-        add_to_card(Path(args.model), scale, means, PROTOCOL)
+        if note := add_to_card(Path(args.model), scale, means, PROTOCOL):
+            print(f"\nWarning: {note}")
         print(f"\nThese results are in {Path(args.model, CARD)} now.")
 
 

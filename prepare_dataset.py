@@ -11,6 +11,7 @@ LR by itself; a prepared set saves others that, and goes to the Hub as one.
 
 import argparse
 import io
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,7 @@ from common.images.formats import read_rgb
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
 from common.options import Arguments, Parser, whole
+from common.terminal import say
 
 CARD = """---
 task_categories:
@@ -109,14 +111,14 @@ def rows(
     files: Sequence[tuple[str, str]], scales: Sequence[int], size: int | None, step: int | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of the data set."""
-    for name, file in tqdm(files, unit=" pictures"):
+    for name, file in tqdm(files, unit=" pictures", disable=None):
         try:
             picture = read_rgb(file)
         except Exception as error:  # decoders raise errors of many kinds for a damaged file
-            tqdm.write(f"Left out {name}: {error}")
+            say(f"Left out {name}: {error}")
             continue
         if min(picture.shape[:2]) < (size or max(scales)):
-            tqdm.write(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
+            say(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
             continue
         for hr in squares(picture, size, step):
             row = {"hr": png(hr)}
@@ -128,8 +130,10 @@ def rows(
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    words = ["hf", "upload", f"{args.push_to_hub}", f"{args.output_dir}", "--repo-type", "dataset"]
+    again = shlex.join([*words, *(["--private"] * args.hub_private)])
     if args.push_to_hub:
-        check_token()
+        check_token(again)
     found = find_pictures(args.folder, [])
     files = [(source["name"], source["hr"]["path"]) for source in found]
     columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
@@ -154,7 +158,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args.output_dir / "README.md").write_text(card)
     print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:
-        again = f"hf upload {args.push_to_hub} {args.output_dir} --repo-type dataset"
         url = push_folder(args.output_dir, args.push_to_hub, "dataset", args.hub_private, again)
         print(f"It is on the Hub now: {url}")
 

@@ -40,6 +40,7 @@ from common.inference import ALIGNMENT, Enlarger
 from common.machine import set_up_cpu
 from common.options import Arguments, Parser, add_model_arguments, real, whole
 from common.tables import plural
+from common.terminal import printable, say
 
 
 def tile_size(text: str) -> int | None:
@@ -296,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         self_ensemble=args.self_ensemble,
         compiled=args.compile,
         dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision),
-        say=tqdm.write,
+        say=say,
     )
     jobs = plan(args, network.scale)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -328,7 +329,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "model. --overwrite makes them anew, another --output keeps both."
             )
     if failures:
-        reasons = "\n".join(f"  {path}: {error}" for path, error in failures.items())
+        lines = [printable(f"{path}: {error}") for path, error in failures.items()]
+        reasons = "\n".join(f"  {line}" for line in lines)
         message = f"Could not enlarge {len(failures)} of {len(files)} pictures:\n{reasons}"
         raise UserError(message) if state.is_main_process else SystemExit(1)
 
@@ -349,13 +351,13 @@ def enlarge_all(
             desc="Enlarging",
             unit=" pixels",
             unit_scale=True,
-            disable=not PartialState().is_main_process,
+            disable=None if PartialState().is_main_process else True,  # None: on a terminal only
         ) as bar,
         ThreadPoolExecutor(2) as pool,
     ):
         writing: tuple[Path, Future[None]] | None = None
         for path, output, reading in read_ahead(pool, files, args.max_megapixels):
-            bar.set_postfix_str(path.name)
+            bar.set_postfix_str(printable(path.name))
             try:
                 lr = reading.result()
                 height, width = lr.pixels.shape[:2]

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from common.files import replace_file
+from common.files import replace_file, unused
 from common.tables import format_score, markdown_table, score_name
+from common.terminal import markdown, printable
 
 CARD = "README.md"
 VALIDATION = "validation pictures"  # name of their data set among the results
@@ -65,7 +67,7 @@ sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]
 
 def add_to_card(
     folder: Path, scale: int, results: Mapping[str, Mapping[str, float]], protocol: str
-) -> None:
+) -> str:
     """Writes results on benchmarks into a model's card, for its readers and for the Hub to show.
 
     Earlier results on the same benchmark at the same scale are replaced.
@@ -75,28 +77,76 @@ def add_to_card(
         scale: Scale that was evaluated.
         results: Values of `psnr_y` and so on, by the name of the benchmark.
         protocol: Protocol of the evaluation, in words.
+
+    Returns:
+        What was damaged in the card, and is mended, in words; "" if nothing was.
+
+    Raises:
+        OSError: The card cannot be read or written.
     """
-    card = ModelCard.load(folder / CARD)
-    named = {f"{name} x{scale}": (name.lower(), scores) for name, scores in results.items()}
-    all_results = [r for r in card.data.eval_results or [] if r.dataset_name not in named]
+    card, note = _read_card(folder)
+    named = {
+        f"{printable(name)} x{scale}": (printable(name.lower()), scores)
+        for name, scores in results.items()
+    }
+    before = card.data.eval_results or []
+    all_results = [result for result in before if result.dataset_name not in named]
     for name, (kind, scores) in named.items():
         all_results += _results(name, kind, scores)
     card.data.eval_results = all_results
 
     rows: dict[str, dict[str, float]] = {}
     for result in all_results:
-        if result.dataset_name != VALIDATION:
+        facts = result.dataset_name, result.metric_name, result.metric_value
+        is_score = all(map(isinstance, facts, (str, str, int | float)))  # people edit cards
+        if is_score and result.dataset_name != VALIDATION:
             rows.setdefault(result.dataset_name, {})[result.metric_name] = result.metric_value
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    lines = [["", *map(score_name, keys)]]
+    lines = [["", *(markdown(score_name(key)) for key in keys)]]
     for name, row in sorted(rows.items()):
-        lines.append([name, *(format_score(key, row[key]) if key in row else "" for key in keys)])
+        lines.append(
+            [markdown(name), *(format_score(key, row[key]) if key in row else "" for key in keys)]
+        )
     section = f"## Benchmarks\n\n{markdown_table(lines)}\nProtocol: {protocol}.\n\n"
     text = re.sub(r"## Benchmarks\n.*?(?=^## |\Z)", "", card.text, flags=re.DOTALL | re.MULTILINE)
-    before, use, after = text.partition("## Use\n")
+    start, use, end = text.partition("## Use\n")
     replace_file(
-        folder / CARD, f"---\n{card.data.to_yaml()}\n---\n{before}{section}{use}{after}".encode()
+        folder / CARD, f"---\n{card.data.to_yaml()}\n---\n{start}{section}{use}{end}".encode()
     )
+    return note
+
+
+def _read_card(folder: Path) -> tuple[Any, str]:  # a ModelCard; its types are wrong
+    """Reads a card, which people edit; returns it and what was damaged in it, "" if nothing.
+
+    What cannot be read is left out of the card. A damaged card is kept under another name.
+    """
+    content = (folder / CARD).read_bytes()
+    damage = ""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text, damage = content.decode(errors="backslashreplace"), "it is no UTF-8"
+    text = text.replace("\r\n", "\n")
+    if not re.match(r"---\n.*?\n---\n", text, re.DOTALL):
+        text = f"---\nlibrary_name: pytorch\n---\n{text}"
+    try:
+        card = ModelCard(text)
+    except Exception as error:  # those of YAML and of huggingface_hub
+        damage = damage or f"its metadata cannot be read ({' '.join(f'{error}'.split())[:150]})"
+        try:
+            card = ModelCard(text, ignore_metadata_errors=True)  # it leaves out the results
+        except Exception:
+            body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+            card = ModelCard(f"---\nlibrary_name: pytorch\n---\n{body}")
+    data: Any = card.data  # whose type knows no names
+    if not isinstance(data.model_name, str):  # which results in the metadata need
+        data.model_name = folder.resolve().name
+    if damage:
+        aside = unused(folder / f"{CARD}.damaged")
+        replace_file(aside, content)
+        damage = f"{CARD} was damaged: {damage}. What could be read stays; {aside.name} has it all."
+    return card, damage
 
 
 def _results(name: str, kind: str, scores: Mapping[str, float]) -> list[EvalResult]:

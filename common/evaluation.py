@@ -19,6 +19,7 @@ from common.images.resize import imresize
 from common.images.tensors import to_float, to_tensor
 from common.metrics import Metric, psnr_y, score, ssim_y, to_uint8
 from common.network import SuperResolutionModel
+from common.terminal import printable
 
 
 class Bicubic(nn.Module):
@@ -100,7 +101,9 @@ def find_results(folder: Path, keys: Sequence[str], scale: int) -> list[Path]:
     """
     made: dict[str, list[Path]] = {}
     for path in picture_files(folder):
-        made.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+        made.setdefault(printable(path.relative_to(folder).with_suffix("").as_posix()), []).append(
+            path
+        )
     found = []
     for key in keys:
         for pattern in ("", f"_?x{scale}", r"[_-].+"):

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, keys for caches, and paths without their folders."""
 
+import codecs
 import errno
 import hashlib
 import json
@@ -8,8 +9,9 @@ import re
 import secrets
 import shlex
 import tempfile
-from pathlib import Path
-from typing import Any
+from itertools import chain, count
+from pathlib import Path, PureWindowsPath
+from typing import Any, NamedTuple
 
 # Temporary files of this program: the process that writes one, and a random number.
 TEMPORARY = re.compile(r"\.sr-(\d+)-[0-9a-f]{16}\.partial")
@@ -42,6 +44,12 @@ def flush_to_disk(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise  # the others come from CIFS, for example, for a folder
+
+
+def unused(path: Path) -> Path:
+    """The path, or where something is there the first of `path-2`, `path-3`, ... that is free."""
+    names = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(free for free in chain([path], names) if not os.path.lexists(free))
 
 
 def delete_leftovers(folder: Path) -> None:
@@ -96,6 +104,41 @@ def _is_running(process: int) -> bool:
     return True
 
 
+class JsonFile(NamedTuple):
+    """A file of one JSON object a line, some of which may be damaged.
+
+    Attributes:
+        lines: Good lines, each once, by the bytes of the line without its end.
+        bad: Bytes of the other lines, cut off ones among them.
+        cut: Whether the last line is one of these and has no end: its writer was killed.
+    """
+
+    lines: dict[bytes, dict[str, Any]]
+    bad: list[bytes]
+    cut: bool
+
+
+def read_json_lines(path: Path) -> JsonFile:
+    """Reads a file of one JSON object a line, each with a whole number `step`.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    lines: dict[bytes, dict[str, Any]] = {}
+    bad = []
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    rows = [line.rstrip(b"\r") for line in content.split(b"\n")]
+    for line in filter(None, rows):
+        try:
+            values = json.loads(line.decode())
+            if type(values["step"]) is not int:
+                raise ValueError
+            lines[line] = values
+        except (ValueError, TypeError, KeyError, RecursionError):
+            bad.append(line)
+    return JsonFile(lines, bad, cut=bool(bad) and bad[-1] == rows[-1])
+
+
 def checksum(facts: Any) -> str:
     """32 hexadecimal digits, a key for JSON values."""
     return hashlib.sha256(json.dumps(facts, default=list).encode()).hexdigest()[:32]
@@ -105,11 +148,15 @@ def last_name(word: str) -> str:
     """The last part of a path, since its folders say nothing on another machine.
 
     Words that are no path, and paths below the working directory, stay as they are. `--option=PATH`
-    keeps its option.
+    keeps its option. An address, which may hold a password, is cut as well.
     """
-    option, equals, value = word.rpartition("=")
-    path = Path(value)
-    return f"{option}{equals}{path.name}" if path.is_absolute() or ".." in path.parts else word
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if "://" in value:
+        return f"{option}{equals}{value.partition('?')[0].rstrip('/').rpartition('/')[2]}"
+    for path in (Path(value), PureWindowsPath(value)):
+        if path.is_absolute() or ".." in path.parts or value.startswith("~"):
+            return f"{option}{equals}{path.name}"
+    return word
 
 
 def shorten_command(command: str) -> str:

@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -272,10 +273,14 @@ def push_model(folder: str | Path, name: str, private: bool = False) -> str:
         UserError: The model could not be uploaded; the folder stays as it is.
     """
     load_model(folder)  # a model that cannot be loaded is of no use there
-    again = f"python -m common.hub {folder} {name}"
-    if private:
-        again += " --private"
+    again = push_command(folder, name, private)
     return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD])
+
+
+def push_command(folder: str | Path, name: str, private: bool) -> str:
+    """Command line that does what `push_model` does."""
+    words = ["python", "-m", "common.hub", f"{folder}", name, *(["--private"] * private)]
+    return shlex.join(words)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -133,14 +133,17 @@ def push_folder(
         )
     except Exception as error:  # errors of many kinds: network, token, name
         raise UserError(
-            f"Could not push {folder} to {name} on the Hub: {error}. It is all still in {folder}; "
-            f"try again by\n    {again}"
+            f"Could not push {folder} to {name} on the Hub: {f'{error}'[:200]}. It is all still in "
+            f"{folder}; try again by\n    {again}"
         ) from None
     return str(repository)
 
 
-def check_token() -> None:
+def check_token(later: str) -> None:
     """Checks that the Hub accepts the token, before long work whose result is to be pushed.
+
+    Args:
+        later: Command by which the user can push when the work is done.
 
     Raises:
         UserError: There is no token, or the Hub does not know it.
@@ -152,6 +155,6 @@ def check_token() -> None:
     except Exception as error:
         raise UserError(
             f"--push_to_hub: {huggingface_hub.constants.ENDPOINT} does not accept the token, or "
-            f"cannot be reached ({error}). Log in by `hf auth login`, or push later by "
-            "`python -m common.hub`."
+            f"cannot be reached ({f'{error}'[:150]}). Log in by `hf auth login`, or leave "
+            f"--push_to_hub out, and push later by\n    {later}"
         ) from None

@@ -10,6 +10,7 @@ Options under the heading `recipe` decide about the weights. They may not change
 
 import argparse
 import io
+import os
 import re
 import shlex
 import sys
@@ -18,6 +19,8 @@ from contextlib import suppress
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
+
+from common.terminal import printable, show_warnings_beside_bars
 
 # A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
 Check = Callable[[argparse.Namespace], Iterable[str]]
@@ -113,6 +116,7 @@ class Parser(argparse.ArgumentParser):
             if isinstance(stream, io.TextIOWrapper):
                 with suppress(OSError):  # it may be a file on a full disk
                     stream.reconfigure(errors="backslashreplace")
+        show_warnings_beside_bars()
         words = list(map(str, sys.argv[1:] if argv is None else argv))
         args, mistakes, wrong = self._parse(words)
         if args:
@@ -121,7 +125,10 @@ class Parser(argparse.ArgumentParser):
             mistakes += [text for text in found if not wrong & set(re.findall(r"--\w+", text))]
         if mistakes or args is None:
             text = "\n".join(mistakes)
-            self.exit(2, f"{self.prog}: error: {text}\n(`{self.prog} --help` lists the options.)\n")
+            if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process says the same
+                self.exit(2)
+            text = f"{self.prog}: error: {text}\n(`{self.prog} --help` lists the options.)\n"
+            self.exit(2, printable(text, keep="\n"))
         args.command = shlex.join(["python", self.prog, *words])
         args.recipe = frozenset(
             name

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from common.terminal import printable
+
 
 def score_name(key: str) -> str:
     """Heading of a score: `PSNR-Y` for `psnr_y`."""
@@ -19,6 +21,7 @@ def text_table(rows: Sequence[Mapping[str, str]]) -> str:
     Args:
         rows: Cells by the heading of their column, in the same order in all rows.
     """
+    rows = [{key: printable(cell) for key, cell in row.items()} for row in rows]
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     lines = []
     for row in [{key: key for key in widths}, *rows]:
@@ -31,7 +34,7 @@ def text_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Table in Markdown; the first row holds the headings."""
+    """Table in Markdown. The first row holds the headings; names in it went through `markdown`."""
     heading, *others = rows
     lines = [heading, ["---"] * len(heading), *others]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -45,4 +48,4 @@ def plural(number: int, noun: str) -> str:
 def enumerate_first(items: Sequence[str], most: int = 10) -> str:
     """The first items of a list, and how many more there are."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + rest
+    return ", ".join(map(printable, items[:most])) + rest

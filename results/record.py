@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.errors import UserError
-from common.files import shorten_command
+from common.files import read_json_lines, shorten_command
 from common.hub import load_model
 from common.machine import ROOT
 
@@ -47,10 +47,10 @@ def wall_time(folder: Path) -> float:
         UserError: The folder does not tell.
     """
     file = folder / "times.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    if not lines:
+    lines = list(read_json_lines(file).lines.values()) if file.is_file() else []
+    if not lines or "seconds" not in lines[-1]:
         raise UserError(f"{file} does not tell how long the run took. Record it from its folder.")
-    return json.loads(lines[-1])["seconds"]
+    return lines[-1]["seconds"]
 
 
 def training(folder: Path) -> dict[str, Any]:
@@ -59,7 +59,13 @@ def training(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: Nobody could repeat it, or its time is not known.
     """
-    run = json.loads((folder / "args.json").read_text())
+    try:
+        run = json.loads((folder / "args.json").read_text())
+        run["command"], run["args"]["init_from"], run["commit"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            f"{folder / 'args.json'} is damaged, and nobody could repeat the run. Train it again."
+        ) from None
     if not re.fullmatch(r"[0-9a-f]{40}", run["commit"] or ""):
         raise UserError(
             f"{folder} was trained by the code {run['commit']}, which nobody else has. Train it "

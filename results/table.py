@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
 from common.files import replace_file
 from common.machine import ROOT
 from common.tables import format_score, markdown_table, plural
@@ -20,7 +21,13 @@ def rows() -> list[dict[str, Any]]:
     """Reads the rows that were measured, and those of the papers (`papers.json`, a list)."""
     found = []
     for file in sorted(RESULTS.glob("*.json")):
-        content = json.loads(file.read_text())
+        try:
+            content = json.loads(file.read_text())
+        except ValueError as error:
+            raise UserError(
+                f"{file} is damaged: {error}. Get it by `git checkout`, or measure again by "
+                "`python -m results.record`."
+            ) from None
         found += content if isinstance(content, list) else [content]
     return found
 

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 import torch
@@ -235,3 +236,53 @@ def test_a_push_that_fails_loses_nothing(hub, tmp_path):
     pushed = load_file(hub.folder / "models" / "user" / "again" / "model.safetensors")
     for name, tensor in load_file(folder / "model.safetensors").items():
         assert torch.equal(pushed[name], tensor)
+
+
+def test_a_push_goes_on_where_it_broke_off(hub, tmp_path):
+    hub.large, hub.cut["commit"] = ".safetensors", 1
+    folder = tmp_path / "a run"
+    options = ("--max_train_images", 4, "--push_to_hub", "--hub_private")
+    options += ("--hub_model_id", "user/again")
+    message = train_from_hub(folder, *options, runner=refusal, HF_TOKEN="hf_test")
+    assert "on the Hub: 403" in message
+    assert len(message[message.index("Could not push") :].replace(f"{folder}", "out/a")) < 400
+    command = message.split("try again by\n")[1].split("\n")[0].strip()
+    assert command == f"python -m common.hub '{folder}' user/again --private"
+    assert load_model(folder).scale == 2  # the result is there, and so is the last checkpoint
+    assert (folder / "checkpoint-2").is_dir()
+
+    def uploads() -> list[str]:
+        """What was sent, and whether a commit was made, since the last call."""
+        found = [kind for kind, path, _ in hub.requests if kind == "PUT" or "/commit/" in path]
+        hub.requests.clear()
+        return found
+
+    assert uploads() == ["PUT", "POST"]
+    again = (*options, "--resume_from_checkpoint", "latest")
+    output = train_from_hub(folder, *again, HF_TOKEN="hf_test").stdout
+    assert f"It is on the Hub now: {hub.url}/user/again" in output
+    assert uploads() == ["POST"]  # the weights were there already
+    pushed = hub.folder / "models" / "user" / "again"
+    for path in pushed.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    assert len(list(pushed.iterdir())) == 3
+
+    run_here("common.hub", *shlex.split(command)[3:], HF_TOKEN="hf_test")
+    assert uploads() == []  # nothing is missing
+
+
+def test_without_the_hub_the_push_comes_later(tmp_path):
+    """(Nobody listens where the tests' Hub would be.)"""
+    folder, command = tmp_path / "a run", ["--push_to_hub", "--hub_private"]
+    message = train_from_hub(
+        folder, "--dataset_name", "sample", *command, runner=refusal, HF_TOKEN="hf_x"
+    )
+    assert "does not accept the token, or cannot be reached" in message
+    assert f"push later by\n    python -m common.hub '{folder}' 'a run' --private" in message
+    assert " at 0x" not in message
+    assert not folder.exists()
+    data = tmp_path / "data"
+    options = (tmp_path, "--output_dir", data, "--push_to_hub", "user/set", "--hub_private")
+    message = refusal("prepare_dataset.py", *options, HF_TOKEN="hf_x")
+    again = f"hf upload user/set {data} --repo-type dataset --private"
+    assert f"push later by\n    {again}" in message

@@ -30,6 +30,7 @@ from common.images import resize
 from common.images.formats import DECODED, check_regular, read_rgb
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
+from common.terminal import printable
 from common.workers import Room, count_cores, trim_memory
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Pictures:
         self.table = table
         self.rows = list(rows)
         facts = table.select_columns(["name", "height", "width"])[self.rows]
-        self.names: list[str] = facts["name"]
+        self.names = [printable(name) for name in facts["name"]]
         self.sizes = np.array([facts["height"], facts["width"]]).T  # (len(self), 2), of HR
         self._views: dict[tuple[str, int], np.ndarray] = {}
 
@@ -161,7 +162,9 @@ def decode_pictures(
 
     facts = table.select_columns(["name", "error"])[:]
     errors = {
-        name: error for name, error in zip(facts["name"], facts["error"], strict=True) if error
+        printable(name): error
+        for name, error in zip(facts["name"], facts["error"], strict=True)
+        if error
     }
     return Pictures(table, [row for row, error in enumerate(facts["error"]) if not error]), errors
 

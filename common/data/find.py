@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.images.formats import EXTENSIONS
+from common.terminal import printable
 
 # The photographs in the scikit-image package. The benchmark `sample` is never trained on.
 # Validation takes the last training picture; it must not be one of the two views of the motorcycle.
@@ -95,7 +96,9 @@ def _add_lr(sources: list[Source], folder: Path, scale: int, of_one_scale: bool)
     """Finds the LR picture of each source, if there are any of this scale."""
     if any(re.fullmatch(r"X\d", child.name) for child in _subfolders(folder)):
         folder, of_one_scale = folder / f"X{scale}", True
-    files = {str(path.relative_to(folder).with_suffix("")): path for path in picture_files(folder)}
+    files = {
+        printable(path.relative_to(folder).with_suffix("")): path for path in picture_files(folder)
+    }
     for source in sources if files else []:
         stem = str(Path(source["name"]).with_suffix(""))
         names = [stem] * of_one_scale + [f"{stem}x{scale}"]
@@ -106,11 +109,6 @@ def _add_lr(sources: list[Source], folder: Path, scale: int, of_one_scale: bool)
                 f"Add it, or rename {folder.name} to have LR made from HR."
             )
         source[f"lr_x{scale}"] = _file(lr)
-
-
-def printable(path: Path) -> str:
-    """Path as text that any file and terminal can hold; a name may be no UTF-8."""
-    return f"{path}".encode("utf-8", "backslashreplace").decode()
 
 
 def sample_pictures(names: Sequence[str]) -> list[Source]:

@@ -104,7 +104,10 @@ def _check_data(args: argparse.Namespace) -> Iterator[str]:
         if getattr(args, name) != default:
             yield f"--{name} chooses in a data set, and {own} is none. Leave it out."
     if args.dataset_revision and args.dataset_name and Path(args.dataset_name).is_dir():
-        yield f"--dataset_revision is for the Hub, and {args.dataset_name} is a folder here."
+        yield (
+            f"--dataset_revision is for the Hub, and {args.dataset_name} is a folder here. Leave "
+            "it out."
+        )
     for name, default in {"streaming_images": 500, "patches_per_image": 64}.items():
         if getattr(args, name) != default and not args.streaming:
             yield f"--{name} belongs to --streaming. Leave it out, or add that."

@@ -12,19 +12,32 @@ import json
 import os
 import re
 import shutil
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from common.errors import UserError
-from common.files import TEMPORARY, delete_leftovers, flush_to_disk
+from common.files import TEMPORARY, delete_leftovers, flush_to_disk, read_json_lines, unused
 from common.options import Arguments
+from common.tables import enumerate_first
+from common.terminal import say
 from common.training.log import METRICS
 from common.training.recipe import RECORD, check_recipe, read_record
 from common.training.together import Processes
 
 CHECKSUMS, LOCK = "SHA256SUMS", ".lock"
+# Files of every checkpoint. Accelerate goes on without some of them, and says nothing.
+NEEDED = (
+    "model.safetensors",
+    "optimizer.bin",
+    "random_states_0.pkl",
+    "custom_checkpoint_0.pkl",
+    RECORD,
+)
 PATIENCE = 15  # seconds, since the processes of a loader outlive a killed run by some five
 
 
@@ -85,6 +98,9 @@ def claim_folder(output_dir: Path, wanted: str | None) -> FileLock:
     """
     _check_folder(output_dir, wanted)
     lock = FileLock(output_dir / LOCK)
+    made = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
+    if not (output_dir / LOCK).exists():
+        weakref.finalize(lock, _leave_nothing, output_dir, made)  # also at the program's end
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         _acquire(lock)
@@ -102,6 +118,15 @@ def claim_folder(output_dir: Path, wanted: str | None) -> FileLock:
     return lock
 
 
+def _leave_nothing(output_dir: Path, made: Sequence[Path]) -> None:
+    """Deletes the lock, and the folders made for it, of a run that ended before it began."""
+    with suppress(OSError):  # the folder may be gone
+        if [path.name for path in output_dir.iterdir()] == [LOCK]:
+            (output_dir / LOCK).unlink()
+        for folder in made:
+            folder.rmdir()
+
+
 def _acquire(lock: FileLock) -> None:
     """Takes a lock.
 
@@ -112,7 +137,7 @@ def _acquire(lock: FileLock) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"Waiting {PATIENCE} seconds for another program that holds {lock.lock_file}.")
+        say(f"Waiting {PATIENCE} seconds for another program that holds {lock.lock_file}.")
         lock.acquire(timeout=PATIENCE)
     except NotImplementedError:
         pass  # a file system that knows no locks
@@ -126,14 +151,15 @@ def _check_folder(output_dir: Path, wanted: str | None) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"--output_dir {output_dir} is a file. Name a folder.")
     used = _is_used(output_dir)
+    # (A run that has lost its record has one in each checkpoint.)
+    if used and not (output_dir / RECORD).exists() and not list_checkpoints(output_dir):
+        raise UserError(
+            f"--output_dir {output_dir} is not empty and not that of a run. Name another."
+        )
     if used and not wanted:
         raise UserError(
             f"--output_dir {output_dir} is not empty. Go on with the run in it by "
             "--resume_from_checkpoint latest, or name another folder."
-        )
-    if used and not (output_dir / RECORD).exists():
-        raise UserError(
-            f"--output_dir {output_dir} is not empty and not that of a run. Name another."
         )
 
 
@@ -157,7 +183,8 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
     for folder in (output_dir, *output_dir.glob("*/")):
         delete_leftovers(folder)
     for partial in output_dir.glob("checkpoint-*.partial"):
-        if re.fullmatch(r"checkpoint-\d+\.partial", partial.name) and not partial.is_symlink():
+        ours = re.fullmatch(r"checkpoint-\d+\.partial", partial.name)
+        if ours and partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial)
             notes.append(f"Passed over {partial.name}, which is not whole, and removed it.")
     checkpoints = list_checkpoints(output_dir)
@@ -168,7 +195,7 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
     while checkpoints and (damage := find_damage(checkpoints[-1])):
         damaged[checkpoints.pop()] = damage
     if damaged and not checkpoints:
-        reasons = "; ".join(f"{path.name}: {damage}" for path, damage in damaged.items())
+        reasons = enumerate_first([f"{path.name}: {why}" for path, why in damaged.items()], 2)
         raise UserError(
             f"No checkpoint in {output_dir} is whole ({reasons}). Begin anew in another "
             "--output_dir, if you like with the weights that are here, by --init_from."
@@ -180,8 +207,7 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
             f"{output_dir}, or delete the folder."
         )
     for path, damage in damaged.items():
-        aside = path.with_name(f"{path.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = unused(path.with_name(f"{path.name}.damaged"))
         path.rename(aside)
         notes.append(
             f"Passed over {path.name}, which is damaged: {damage}. It is {aside.name} now."
@@ -191,13 +217,15 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
 
 def _steps_without_checkpoint(output_dir: Path) -> int:
     """Last step in the log, if there must have been a checkpoint before it; otherwise 0."""
-    log, record = output_dir / METRICS, output_dir / RECORD
-    if not log.exists() or not record.exists():
-        return 0
-    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    step = json.loads(lines[-1])["step"] if lines else 0
-    first = read_record(output_dir)["args"]["checkpointing_steps"]
-    return step if step > first or any(output_dir.glob("checkpoint-*.damaged")) else 0
+    log = output_dir / METRICS
+    steps = [line["step"] for line in read_json_lines(log).lines.values()] if log.is_file() else []
+    try:
+        first = read_record(output_dir)["args"].get("checkpointing_steps", 0)
+    except UserError:
+        first = 0
+    step = max(steps, default=0)
+    damaged = any(output_dir.glob("checkpoint-*.damaged"))
+    return step if damaged or not isinstance(first, int) or step > first else 0
 
 
 def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> Path:
@@ -213,7 +241,9 @@ def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> 
             "another --output_dir to go on from there."
         )
     if damage := find_damage(path):
-        raise UserError(f"{path} is damaged: {damage}. Use another, or `latest`.")
+        inside = path.resolve().parent == output_dir.resolve()
+        way_out = "Use `latest`, which takes the one before it." if inside else "Use another."
+        raise UserError(f"{path} is damaged: {damage}. {way_out}")
     return path
 
 
@@ -247,6 +277,8 @@ def find_damage(checkpoint: Path) -> str | None:
         for digest, name in (line.groups() for line in sums if line):
             if _sha256(checkpoint / name) != digest:
                 return f"{name} is not what was written"
+        for name in NEEDED:
+            (checkpoint / name).stat()
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:

@@ -4,8 +4,10 @@
 """
 
 import json
+import os
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -14,39 +16,62 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.files import flush_to_disk, replace_file
+from common.files import flush_to_disk, read_json_lines, replace_file, unused
 from common.machine import peak_memory
+from common.tables import plural
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
+SHOWN = ("loss", "psnr_y")  # beside the bar
+LINE_SECONDS = 60  # between two lines in place of the bar, where it is no terminal that reads it
 METRICS, TIMES = "metrics.jsonl", "times.jsonl"
 
 
 class JsonLines:
     """File of one JSON object a line, each with its `step`. A line is in it whole or not at all."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path, self._warn = path, warn
         self._unwritten: list[str] = []  # lines for which there was no room
 
     def truncate(self, step: int, without: str = "") -> None:
         """Removes the lines after a step, which a run that resumes there writes again.
+
+        What is no line of a log is kept in a file that ends in `.damaged`, with a warning. A last
+        line without its end is what a kill leaves, and goes.
 
         Args:
             step: Last step to keep.
             without: Name of a value; the lines of that step that have it are removed as well.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The folder cannot be written to.
         """
-
-        def stays(row: dict[str, Any]) -> bool:
-            return row["step"] < step or (row["step"] == step and without not in row)
-
-        if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
-            replace_file(self.path, "".join(kept).encode())
+        if not os.path.lexists(self.path):
+            return
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        if not self.path.is_file():  # a folder, a link to nothing, a pipe that nobody reads
+            aside = unused(aside)
+            self.path.rename(aside)
+            self._warn(f"{self.path.name} was no file. It is {aside.name} now; a new one begins.")
+            return
+        before = self.path.read_bytes()
+        lines, bad, cut = read_json_lines(self.path)
+        bad = bad[:-1] if cut else bad
+        if bad:
+            aside = unused(aside)
+            replace_file(aside, b"\n".join(bad) + b"\n")
+            self._warn(
+                f"{self.path.name} had {plural(len(bad), 'damaged line')}, which {aside.name} has "
+                "now. All others stay."
+            )
+        kept = b"".join(
+            line + b"\n"
+            for line, values in lines.items()
+            if values["step"] < step or (values["step"] == step and without not in values)
+        )
+        if kept != before or not self._can_be_written():
+            replace_file(self.path, kept)
 
     def add(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends a line, and those that found no room before.
@@ -64,6 +89,8 @@ class JsonLines:
             OSError: There is no room, for example.
         """
         lines = "".join(self._unwritten).encode()
+        if os.path.lexists(self.path) and not self._can_be_written():
+            self.truncate(sys.maxsize)
         with open(self.path, "ab", buffering=0) as file:
             end = file.tell()
             try:
@@ -74,6 +101,9 @@ class JsonLines:
                 file.truncate(end)
                 raise
         self._unwritten = []
+
+    def _can_be_written(self) -> bool:
+        return self.path.is_file() and os.access(self.path, os.W_OK)
 
 
 class RunningMeans:
@@ -135,13 +165,17 @@ class Log:
         trackers: Trackers,
         processes: Processes,
     ) -> None:
-        self._metrics, self._times = JsonLines(folder / METRICS), JsonLines(folder / TIMES)
+        self._metrics, self._times = (
+            JsonLines(folder / name, processes.warn) for name in (METRICS, TIMES)
+        )
         self._batch_size, self._device = batch_size, device
         self._trackers, self._processes = trackers, processes
         self._latest: dict[str, float] = {}  # by name, for the bar
 
     def truncate(self, step: int, *, validated: bool) -> None:
         """Removes what is later than a step, and its scores if it is to be validated again.
+
+        What was damaged is said.
 
         Raises:
             OSError: A file cannot be written.
@@ -162,12 +196,13 @@ class Log:
         self._start = self._last = time.monotonic()
         self._start -= seconds
         self._last_step = step
+        self._said, self._total_steps = self._last, total_steps
         self._bar = tqdm(
             initial=step,
             total=total_steps,
             desc="Training",
             unit="step",
-            disable=not self._processes.is_main,
+            disable=None if self._processes.is_main else True,  # None: on a terminal only
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed} done, {remaining} left, "
             "{rate_fmt}{postfix}]",
         )
@@ -183,12 +218,15 @@ class Log:
     def write(self, values: Mapping[str, float], step: int) -> None:
         self._add(self._metrics, values, step)
         self._latest |= values
-        shown = [key for key in ("loss", "psnr_y") if key in self._latest]
+        shown = [key for key in SHOWN if key in self._latest]
         self._bar.set_postfix({key: f"{self._latest[key]:.4g}" for key in shown})
         self._trackers.log(values, step)
 
     def write_time(self, step: int) -> None:
-        """Writes seconds of training, speed since the last call, and the memory of this process."""
+        """Writes seconds of training, speed since the last call, and the memory of this process.
+
+        Where there is no bar, it also prints how far the run is, once a minute and at the end.
+        """
         now = time.monotonic()
         patches = (step - self._last_step) * self._batch_size
         values = {
@@ -196,6 +234,15 @@ class Log:
             "patches_per_second": round(patches / max(now - self._last, 1e-9), 3),
             "peak_memory_gb": round(peak_memory(self._device), 3),
         }
+        if self._bar.disable and (now - self._said >= LINE_SECONDS or step == self._total_steps):
+            self._said = now
+            left = (self._total_steps - step) * (now - self._last) / max(step - self._last_step, 1)
+            facts = [f"{key} {self._latest[key]:.4g}" for key in SHOWN if key in self._latest]
+            facts += [
+                f"{tqdm.format_interval(t)} {w}"
+                for t, w in ((self.seconds(), "done"), (left, "left"))
+            ]
+            self._processes.print(f"Step {step:,} of {self._total_steps:,}: {', '.join(facts)}.")
         self._last, self._last_step = now, step
         self._add(self._times, values, step)
 

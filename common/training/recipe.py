@@ -11,7 +11,7 @@ import torch
 
 from common.data.options import add_patch_arguments
 from common.errors import UserError
-from common.files import replace_file
+from common.files import replace_file, unused
 from common.machine import hardware, uncommitted_changes, versions
 from common.options import Arguments, Group, Parser, real, whole
 
@@ -125,6 +125,9 @@ def write_record(args: Arguments, device: torch.device, processes: int) -> None:
     record = {"command": args.command, "args": vars(args), **versions()}
     record["hardware"] = hardware(device, processes)
     content = json.dumps(record, indent=2, default=str) + "\n"
+    for name in (RECORD, CHANGES):
+        if (path := args.output_dir / name).is_dir():  # which no file can replace
+            path.rename(unused(path.with_name(f"{name}.damaged")))
     replace_file(args.output_dir / RECORD, content.encode())
     if changes := uncommitted_changes():
         replace_file(args.output_dir / CHANGES, changes.encode())
@@ -139,10 +142,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         UserError: There is no such record.
     """
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_text("utf-8-sig"))
         if isinstance(record["args"], dict):
             return record
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(
         f"{folder / RECORD} is not the record of a run, or is damaged, so nobody knows by which "

@@ -21,7 +21,7 @@ from common.data.batches import load_batches
 from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.files import last_name
-from common.hub import find_network, push_model
+from common.hub import find_network, push_command, push_model
 from common.hub_api import check_token
 from common.images.tensors import to_float
 from common.machine import set_up_cpu
@@ -73,7 +73,9 @@ class Run:
         self._processes = Processes(self.accelerator)
         check_processes(args, self.accelerator)
         if args.push_to_hub:
-            self._processes.from_main(check_token)
+            name = args.hub_model_id or args.output_dir.resolve().name
+            self._push = args.output_dir, name, args.hub_private
+            self._processes.from_main(lambda: check_token(push_command(*self._push)))
         self._claim = claim_together(args, self._processes)
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
@@ -136,7 +138,7 @@ class Run:
         self._stop = StopRequest()
         seconds = self._resume()
         if error := processes.error_of(self._begin_records):
-            processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}.")
+            processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}. Make room.")
         self._validator.rehearse()
         self._trackers.start(args.report_to, self.step)
         steps = range(self.step, self.total_steps)
@@ -281,6 +283,11 @@ class Run:
             UserError: The last state of the training, or its result, could not be saved.
         """
         args, processes = self.args, self._processes
+        # Nothing was left to train, and the best weights are elsewhere, or somebody took them away.
+        if processes.from_main(lambda: not (args.output_dir / WEIGHTS).exists()):
+            processes.warn(f"{WEIGHTS} is missing: it is written from the last step.")
+            self._validator.best = {}
+            self._validator.validate(self.step)
         self._close()
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
@@ -290,11 +297,6 @@ class Run:
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        if not (args.output_dir / WEIGHTS).exists():
-            processes.fail(
-                f"All steps are done, but there is no {WEIGHTS} in {args.output_dir}: somebody has "
-                "taken it away. The weights of the last step are in the checkpoint."
-            )
         command = f"python evaluate.py --model {args.output_dir}"
         if args.dataset_name == "sample":
             command += " --benchmarks sample"
@@ -303,9 +305,7 @@ class Run:
             f"    {command}"
         )
         if args.push_to_hub and processes.is_main:
-            name = args.hub_model_id or args.output_dir.resolve().name
-            url = push_model(args.output_dir, name, args.hub_private)
-            self.print(f"It is on the Hub now: {url}")
+            self.print(f"It is on the Hub now: {push_model(*self._push)}")
 
     # ------------------------------------------------------------------------------------- when due
 
@@ -319,8 +319,8 @@ class Run:
         if bad := not_finite(means, self._model):
             self._processes.fail(
                 f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
-                "--learning_rate or --lr_warmup_steps, and bf16 or no --mixed_precision instead "
-                "of fp16. If the latest checkpoint diverges again, resume from an older one."
+                "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "
+                "--output_dir: anew, or by --resume_from_checkpoint PATH --allow_recipe_change."
             )
         return means
 

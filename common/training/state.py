@@ -188,7 +188,8 @@ class Checkpoints:
         if error := processes.error_of(lambda: accelerator.load_state(str(checkpoint))):
             processes.fail(
                 f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
-                f"and cannot be resumed. Start a new run with --init_from. ({error})"
+                "and cannot be resumed. Start a new run in another --output_dir, with --init_from. "
+                f"({error[:150]})"
             )
         seconds = record.get("seconds", 0.0)
         with suppress(OSError, ValueError, KeyError):  # there is no such file, or it is damaged

@@ -1,15 +1,15 @@
 """The processes of a run, by Accelerate: what they know and do together, who speaks for them."""
 
-import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from common.errors import UserError
 from common.network import SuperResolutionModel
+from common.terminal import end_bars, say
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,8 +37,7 @@ class Processes:
     def print(self, text: str) -> None:
         """Prints once, above the progress bar. One process may call it alone."""
         if self.is_main:
-            tqdm.write(text)
-            sys.stdout.flush()
+            say(text)
 
     def warn(self, text: str) -> None:
         self.print(f"Warning: {text}")
@@ -49,7 +48,10 @@ class Processes:
         Raises:
             UserError: This is the main process. The others exit with status 1.
         """
-        raise UserError(message) if self.is_main else SystemExit(1)
+        if not self.is_main:
+            raise SystemExit(1)
+        end_bars()
+        raise UserError(message)
 
     def gather(self, value: T) -> list[T]:
         """Values of all processes, in the order of the ranks."""
@@ -123,6 +125,8 @@ def make_accelerator(
         TorchDynamoPlugin,
     )
 
+    # Accelerate passes on the name that PyTorch 2.14 replaces, and knows no other.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     return Accelerator(
         mixed_precision=args.mixed_precision,
         log_with=None if args.report_to == "none" else args.report_to,

@@ -29,7 +29,7 @@ class Trackers:
         """
         if name != "none":
             options = {name: {"purge_step": step + 1}}
-            self._accelerator.init_trackers(name, init_kwargs=options)
+            self._attempt(lambda: self._accelerator.init_trackers(name, init_kwargs=options), step)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         self._attempt(lambda: self._accelerator.log(values, step=step), step)

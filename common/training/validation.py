@@ -19,6 +19,7 @@ from common.metrics import PROTOCOL, score
 from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
+from common.terminal import markdown, printable
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
@@ -227,11 +228,11 @@ def _training_section(args: Arguments, result: str, trained_on: str) -> str:
     for key, value in vars(args).items():
         words = [last_name(f"{word}") for word in (value if isinstance(value, list) else [value])]
         if value is not None and words:
-            recipe.append(f"- `{key}`: {' '.join(words)}\n")
+            recipe.append(f"- `{key}`: {markdown(' '.join(words))}\n")
     return (
         f"\n## Results\n\n{result}\n\nProtocol: {PROTOCOL}.\n\n"
-        f"## Training\n\n    {shorten_command(args.command)}\n\n"
-        f"on {trained_on}, with\n\n{''.join(recipe)}"
+        f"## Training\n\n    {printable(shorten_command(args.command))}\n\n"
+        f"on {markdown(trained_on)}, with\n\n{''.join(recipe)}"
     )
 
 

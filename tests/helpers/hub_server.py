@@ -5,7 +5,8 @@
 
 Repositories are folders: `folder/datasets/user/name/...` and `folder/models/user/name/...`. One
 with `private` in its name is given to those only who have the token `hf_test`. What is pushed is
-written there. `hub.cut` tells how many times the file of a name is to break off in its middle.
+written there. `hub.cut` tells how many times the file of a name is to break off in its middle, and
+how many times a `commit` is. Files that end in `hub.large` are pushed as objects of git-lfs.
 """
 
 import base64
@@ -43,6 +44,13 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.answer()
 
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        hub = self.server.hub
+        hub.requests.append(("PUT", self.path, None))
+        hub.objects[hashlib.sha256(content).hexdigest()] = content
+        self.reply(200)
+
     def reply(self, status, content=b"", kind="application/json", **headers):
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
@@ -73,6 +81,12 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, {"url": f"{hub.url}/{prefix}{name}", "name": name})
         if path == "/api/validate-yaml":
             return self.reply(200, {"errors": [], "warnings": []})
+        if path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(self.body)["objects"]
+            for item in objects:
+                if item["oid"] not in hub.objects:  # else there is nothing to do
+                    item["actions"] = {"upload": {"href": f"{hub.url}/objects/{item['oid']}"}}
+            return self.reply(200, {"transfer": "basic", "objects": objects})
         api = re.fullmatch(
             r"/api/(datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit)/([^/]+)/?(.*))?",
             path,
@@ -94,12 +108,16 @@ class Handler(BaseHTTPRequestHandler):
         if verb == "tree":
             return self.send_tree(repository, rest)
         if verb == "preupload":
-            files = json.loads(self.body)["files"]
-            modes = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files
-            ]
+            modes = []
+            for file in json.loads(self.body)["files"]:
+                large = bool(hub.large) and file["path"].endswith(hub.large)
+                modes.append({"path": file["path"], "uploadMode": "lfs" if large else "regular"})
+                modes[-1] |= {"shouldIgnore": False, "oid": oid(repository / file["path"], large)}
             return self.reply(200, {"files": modes})
         if verb == "commit":
+            if hub.cut.get("commit", 0):
+                hub.cut["commit"] -= 1
+                return self.fail(403, "Forbidden", "The Hub is asleep")
             return self.commit(repository, name)
         siblings = [{"rfilename": str(path)} for path in files_of(repository)]
         return self.reply(
@@ -157,10 +175,23 @@ class Handler(BaseHTTPRequestHandler):
                 path = repository / item["value"]["path"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(base64.b64decode(item["value"]["content"]))
+            if item["key"] == "lfsFile":
+                path = repository / item["value"]["path"]
+                path.write_bytes(self.server.hub.objects[item["value"]["oid"]])
         hub = self.server.hub
         return self.reply(
             200, {"commitUrl": f"{hub.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
         )
+
+
+def oid(path, large):
+    """Name by which git, or git-lfs, knows a file; None if there is none."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if large:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def files_of(repository):
@@ -170,6 +201,7 @@ def files_of(repository):
 class HubServer:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url, self.requests, self.cut = folder, url, [], {}
+        self.large, self.objects = "", {}
         self.server = ThreadingHTTPServer(("127.0.0.1", urlsplit(url).port), Handler)
         self.server.hub = self
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.training.folder import CHECKSUMS, find_damage, list_checkpoints, seal
+from common.training.folder import CHECKSUMS, NEEDED, find_damage, list_checkpoints, seal
 from common.training.recipe import RECORD
 from running import RECIPE, ROOT, SMALL, metrics, refusal, run_here
 
@@ -89,12 +89,14 @@ def test_a_missing_piece_is_not_begun_anew(name, copy, refused):
     assert (copy / "metrics.jsonl").read_text() == (OLD / "metrics.jsonl").read_text()
 
 
-# Random states are not needed: a run on more processes than before has none for the new ones.
-@pytest.mark.parametrize("name", [name for name in STATES if name != "random_states_0.pkl"])
+@pytest.mark.parametrize("name", STATES)
 def test_a_piece_that_never_was_is_not_begun_anew(name, copy, refused):
     checkpoint = copy / "checkpoint-10"
     partial = checkpoint.rename(copy / "checkpoint-10.partial")
     (partial / name).unlink()
     (partial / CHECKSUMS).unlink()
     seal(partial, json.loads((partial / RECORD).read_text()))
-    assert f"{checkpoint} is of another network, optimizer or --ema_decay" in refused()
+    if name in NEEDED:
+        assert f"checkpoint-10: {name} is missing" in refused()
+    else:
+        assert f"{checkpoint} is of another network, optimizer or --ema_decay" in refused()

@@ -184,7 +184,7 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     message = refusal(*base, TORCH_HOME=str(tmp_path))
     assert "The weights of vgg19 from torchvision cannot be had" in message
     assert "by --vgg_weights, or train without content loss by --content_weight 0." in message
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not (tmp_path / "run").exists()
     message = refusal(*base, "--tv_weight", -1)
     assert "--tv_weight -1 is not at least 0" in message
     # Said before VGG is wanted, which is not here.

@@ -56,7 +56,7 @@ def test_table_by_hand():
 def write_run(folder, **record):
     """A run's folder, as far as `training` reads it: one of a minute."""
     folder.mkdir(exist_ok=True)
-    (folder / "times.jsonl").write_text('{"seconds": 60}\n')
+    (folder / "times.jsonl").write_text('{"step": 1, "seconds": 60}\n')
     run = {"command": "", "args": {"init_from": None}, "commit": "0" * 40, "hardware": {}}
     (folder / "args.json").write_text(json.dumps(run | record))
 
@@ -94,5 +94,7 @@ def test_training_from_weights_without_a_run(tmp_path):
 def test_wall_time_is_the_last_of_the_run(tmp_path):
     with pytest.raises(UserError, match=r"times\.jsonl does not tell how long the run took"):
         wall_time(tmp_path)
-    (tmp_path / "times.jsonl").write_text('{"seconds": 60}\n{"seconds": 90}\n')
+    (tmp_path / "times.jsonl").write_text(
+        '{"step": 1, "seconds": 60}\n{"step": 2, "seconds": 90}\n'
+    )
     assert wall_time(tmp_path) == 90

@@ -10,6 +10,7 @@ import common.training.folder
 from common.errors import UserError
 from common.options import Arguments
 from common.training.folder import (
+    NEEDED,
     choose_checkpoint,
     claim_folder,
     claim_together,
@@ -20,7 +21,7 @@ from common.training.folder import (
 )
 from running import flip_a_bit
 
-FILES = ("model.safetensors", "optimizer.bin", "random_states_0.pkl")
+FILES = NEEDED[:-1]
 
 
 def add_checkpoint(folder: Path, step: int) -> None:
@@ -154,14 +155,16 @@ def test_a_run_that_ended_before_it_began_leaves_the_folder_free(tmp_path):
         claim_folder(tmp_path, None)
 
 
+def test_a_run_is_not_overwritten(folder):
+    with pytest.raises(UserError, match=r"is not empty\. Go on with the run in it by --resume_fr"):
+        claim_folder(folder, None)
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(
-        UserError, match=r"is not empty\. Go on with the run in it by --resume_from"
-    ):
-        claim_folder(tmp_path, None)
-    with pytest.raises(UserError, match="is not empty and not that of a run"):
-        claim_folder(tmp_path, "latest")
+    for wanted in (None, "latest"):
+        with pytest.raises(UserError, match="is not empty and not that of a run"):
+            claim_folder(tmp_path, wanted)
     with pytest.raises(UserError, match=r"notes\.txt is a file\. Name a folder"):
         claim_folder(tmp_path / "notes.txt", None)
     assert not (tmp_path / ".lock").exists()

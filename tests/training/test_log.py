@@ -27,7 +27,7 @@ def full_disk(monkeypatch):
 
 
 def test_lines_that_find_no_room_come_later_and_whole(tmp_path, full_disk):
-    file = JsonLines(tmp_path / "log")
+    file = JsonLines(tmp_path / "log", print)
     for step in (1, 2):
         with pytest.raises(OSError, match="no room"):
             file.add(step, {"loss": step / 2})
@@ -39,9 +39,9 @@ def test_lines_that_find_no_room_come_later_and_whole(tmp_path, full_disk):
 
 def test_lines_after_the_checkpoint_and_half_lines_are_cut(tmp_path):
     (tmp_path / "log").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    JsonLines(tmp_path / "log").truncate(2)
+    JsonLines(tmp_path / "log", print).truncate(2)
     assert (tmp_path / "log").read_text() == '{"step": 1}\n{"step": 2}\n'
-    JsonLines(tmp_path / "missing").truncate(2)
+    JsonLines(tmp_path / "missing", print).truncate(2)
     assert not (tmp_path / "missing").exists()
 
 

@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--output_dir {args.output_dir} {reason}.")
     tensors = read_weights(args.weights)
     if not tensors:
-        raise UserError(f"{args.weights} holds no tensor. Convert it where it was made once more.")
+        raise UserError(f"{args.weights} holds no tensor. Make it once more.")
     try:
         model = convert(tensors, args.architecture, args.scale)
     except (KeyError, RuntimeError, ValueError):

@@ -112,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         replace_file(output, file)
     except OSError as error:
         raise UserError(
-            f"Cannot write {output}, {len(file) / 1e6:.1f} MB: {error.strerror or error}. Nothing "
-            "of it is kept. Make room, or name another --output."
+            f"Cannot write {output}, {len(file):,} bytes: {error.strerror or error}. "
+            "Nothing of it is kept. Make room, or name another --output."
         ) from None
     print(f"{output}: {type(model).__name__} x{model.scale}, {len(file) / 1e6:.1f} MB")
 

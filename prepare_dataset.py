@@ -11,7 +11,7 @@ LR by itself; a prepared set saves others that, and goes to the Hub as one.
 
 import argparse
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def png(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def rows(
-    files: Sequence[tuple[str, str]],
+    files: Iterable[tuple[str, str]],
     scales: Sequence[int],
     size: int | None,
     step: int | None,
@@ -122,7 +122,7 @@ def rows(
         left_out: Gets the reason for each picture that is left out.
     """
     least = size or max(scales)
-    for name, file in tqdm(files, unit=" pictures"):
+    for name, file in files:
         try:
             found = read_picture(file)
             if min(found.pixels.shape[:2]) < least:
@@ -166,8 +166,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = [(source["name"], source["hr"]["path"]) for source in found]
     columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
     left_out: dict[str, str] = {}
-    with filled_folder(args.output_dir) as folder:
-        table = rows(files, args.scales, args.patch_size, args.patch_step, left_out)
+    with filled_folder(args.output_dir) as folder, tqdm(files, unit=" pictures") as shown:
+        table = rows(shown, args.scales, args.patch_size, args.patch_step, left_out)
         count = write_parquet(folder / "train.parquet", table, columns)
         if not count:
             raise UserError(

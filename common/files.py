@@ -8,6 +8,8 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,32 +97,32 @@ def filled_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: The files cannot be written, for which there is an OSError; nothing is left.
     """
-    made = not folder.exists()
+    made, temporary = not folder.exists(), _temporary(folder / "folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if delete_leftovers(folder):
             print(f"Removed what a start that was killed had left in {folder}.")
-        temporary = _temporary(folder / "folder")
         temporary.mkdir()
-        try:
-            yield temporary
-            for path in temporary.iterdir():
-                with open(path, "rb") as file:
-                    flush_to_disk(file.fileno())
-            for path in sorted(temporary.iterdir()):
-                os.replace(path, folder / path.name)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except BaseException as error:
-        if made:
-            with suppress(OSError):  # it may hold something by now, or never have been made
-                folder.rmdir()
-        if not isinstance(error, OSError):
-            raise
+        yield temporary
+        for path in temporary.iterdir():
+            with open(path, "rb") as file:
+                flush_to_disk(file.fileno())
+        for path in sorted(temporary.iterdir()):
+            os.replace(path, folder / path.name)
+    except KeyboardInterrupt:
+        print(f"Stopped. Nothing is kept in {folder}.", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else f"{error}"
         raise UserError(
-            f"Cannot write to {folder}: {error.strerror or error}. Nothing of it is kept. Make "
-            "room, or name another folder; the same command then does it anew."
+            f"Cannot write to {folder}: {reason}. Nothing of it is kept. Make room, or name "
+            "another folder; the same command then does it anew."
         ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it holds the files, if all went well
+                folder.rmdir()
 
 
 def _temporary(path: Path) -> Path:

@@ -77,12 +77,17 @@ def plan(args: argparse.Namespace, scale: int) -> Inputs:
     """
     suffix = f"_x{scale}" if args.suffix is None else args.suffix
     found, said = find_inputs(args)
-    plain = [relative.with_suffix(ending_of_result(args, relative)) for _, relative in found]
+    plain: dict[Path, set[Path]] = {}
+    for _, relative in found:
+        name = relative.with_suffix(ending_of_result(args, relative))
+        plain.setdefault(name, set()).add(relative)
     jobs = []
-    for (path, relative), same in zip(found, plain, strict=True):
+    for path, relative in found:
+        ending = ending_of_result(args, relative)
         # Two pictures a.png and a.jpg keep their endings where both would become a_x2.png.
-        stem = relative.stem if plain.count(same) == 1 else relative.name
-        jobs.append((path, args.output / same.with_name(f"{stem}{suffix}{same.suffix}")))
+        alone = len(plain[relative.with_suffix(ending)]) == 1
+        stem = relative.stem if alone else relative.name
+        jobs.append((path, args.output / relative.with_name(f"{stem}{suffix}{ending}")))
     owners: dict[Path, list[Path]] = {}
     for path, output in jobs:
         for target in targets_of(args, output):

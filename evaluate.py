@@ -36,7 +36,8 @@ from common.evaluation import (
 )
 from common.files import cannot_make, cannot_write, replace_file
 from common.hub import load_model
-from common.images.formats import FORMATS, Picture
+from common.images.formats import Picture
+from common.images.kinds import FORMATS
 from common.images.strip import make_strip
 from common.images.tensors import to_float
 from common.images.writing import write_picture

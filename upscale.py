@@ -32,7 +32,6 @@ from common.errors import UserError
 from common.files import cannot_make, delete_leftovers
 from common.hub import load_model
 from common.images.formats import (
-    DECODED,
     Picture,
     PictureError,
     TooLargeError,
@@ -40,6 +39,7 @@ from common.images.formats import (
     read_picture,
     to_8_bits,
 )
+from common.images.kinds import DECODED
 from common.images.strip import make_strip
 from common.images.tensors import to_tensor
 from common.images.writing import check_size, write_picture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.images.formats import EXTENSIONS, UNREAD, describe_unread
+from common.images.kinds import EXTENSIONS, UNREAD, describe_unread
 from common.tables import plural
 
 # The photographs in the scikit-image package. The benchmark `sample` is never trained on.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from common.data.find import describe_kinds, picture_files
 from common.errors import UserError
-from common.images.formats import EXTENSIONS, FORMATS, UNREAD
+from common.images.kinds import EXTENSIONS, FORMATS, UNREAD
 
 LONGEST_NAME = 255  # bytes, on nearly all disks
 

@@ -1,4 +1,4 @@
-"""Kinds of picture files, and the one reader of all commands.
+"""The reader of picture files, one for all commands.
 
 picture = read_picture(Path("photo.png"))       # gray or color, transparent or not, 8 or 16 bits
 pixels = read_rgb("photo.png")                  # the same as 8-bit RGB, as networks are trained on
@@ -7,51 +7,17 @@ pixels = read_rgb("photo.png")                  # the same as 8-bit RGB, as netw
 import logging
 import os
 import stat
+import struct
 import warnings
-from collections import Counter
-from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-# The formats that are written, under the names that Pillow gives them.
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
-# What Pillow decodes without another program. (It would have PostScript, for one, run by an
-# interpreter.)
-DECODED = [*dict.fromkeys(FORMATS.values()), "GIF", "PPM", "JPEG2000"]
-# The endings of pictures that are looked for in folders, and of others, with the way out.
-EXTENSIONS = (*FORMATS, ".apng", ".jpe", ".jfif", ".mpo", ".gif", ".jp2", ".j2k", ".jpf", ".jpx")
-RAW = "3fr arw cr2 cr3 crw dng erf iiq kdc mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
-OTHERS = "ai bpg cur dds dib emf eps exr hdr icns ico j2c jng jxl jxr kra pbm pcx pfm pgm pnm"
-OTHERS += " ppm psb psd qoi sgi svg svgz tga wdp wmf xbm xcf xpm"
-UNREAD = {f".{ending}": "save it as PNG" for ending in OTHERS.split()}
-UNREAD |= {f".{ending}": "develop it to TIFF" for ending in RAW.split()}
-if "avif" in features.modules and features.check_module("avif"):
-    EXTENSIONS += (".avif",)
-    DECODED.append("AVIF")
-else:
-    UNREAD[".avif"] = "install Pillow 11.3 or newer"
-if find_spec("pillow_heif"):
-    import pillow_heif  # type: ignore[import-not-found, unused-ignore]
-
-    pillow_heif.register_heif_opener()
-    EXTENSIONS += (".heic", ".heif", ".hif")
-    DECODED.append("HEIF")
-else:
-    UNREAD |= dict.fromkeys((".heic", ".heif", ".hif"), "install pillow-heif")
+from common.images.kinds import DECODED, UNREAD
 
 ORIENTATION, ICC_PROFILE, SUB_IFDS = 0x0112, 0x8773, 0x014A  # tags of EXIF and TIFF
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
@@ -93,19 +59,6 @@ class Picture(NamedTuple):
     exif: bytes = b""
     subsampling: int | None = None
     frames: int = 1
-
-
-def describe_unread(paths: Iterable[Path], number_read: int) -> str:
-    """Says what was left out: `Left out 3 of 10: 2 .heic (install pillow-heif), 1 .svg (...).`
-
-    Args:
-        paths: Files, of which those count that are pictures by their ending and cannot be read.
-        number_read: Number of pictures beside them that can be read.
-    """
-    counts = Counter(end for path in paths if (end := path.suffix.lower()) in UNREAD)
-    parts = [f"{count} {ending} ({UNREAD[ending]})" for ending, count in sorted(counts.items())]
-    total = counts.total()
-    return f"Left out {total} of {total + number_read}: {', '.join(parts)}." if total else ""
 
 
 def check_regular(path: Path | str) -> None:
@@ -213,26 +166,33 @@ def _read(file: BinaryIO, max_megapixels: float) -> Picture:
         sampling = JpegImagePlugin.get_sampling(image) if kind in ("JPEG", "MPO") else -1
         # A TIFF has pages, and an MPO, from a telephone, other pictures for its own use.
         frames = 1 if kind in ("TIFF", "MPO") else getattr(image, "n_frames", 1)
-        if kind == "PNG" and (
-            header[24] == 16 or (image.mode != "P" and "transparency" in image.info)
-        ):
-            # Pillow would read RGB as 8 bits, and takes wrong pixels for transparent ones.
-            file.seek(0)
-            array = imagecodecs.png_decode(file.read())
-        elif kind == "JPEG2000" and (content := _deep_jpeg2000(file)):
-            array = imagecodecs.jpeg2k_decode(content)
-        elif kind == "PPM" and image.mode.startswith("I"):
-            array = np.array(image).astype(np.uint16)
-        elif image.mode.startswith(("I", "F")):
-            raise PictureError("it has 32 bits a channel; save it with 8 or 16")
-        else:
-            if image.mode in ("CMYK", "LAB"):
-                profile = None  # it describes CMYK or LAB, and the picture becomes RGB
-            mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-            mode += "A" if image.has_transparency_data else ""
-            array = np.array(image if image.mode == mode else image.convert(mode))
+        if image.mode in ("CMYK", "LAB"):
+            profile = None  # it describes CMYK or LAB, and the picture becomes RGB
+        array = _pixels(image, file, header, max_megapixels)
     picture = _picture(array, orientation, profile, exif)
     return picture._replace(subsampling=sampling if sampling >= 0 else None, frames=frames)
+
+
+def _pixels(image: Image.Image, file: BinaryIO, header: bytes, max_megapixels: float) -> np.ndarray:
+    """Decodes a picture: by Pillow, except where that would read 16 bits as 8, or opacity wrongly.
+
+    Returns:
+        Gray or RGB, perhaps with opacity, uint8 or uint16, (h, w) or (h, w, c).
+    """
+    if image.format == "PNG":
+        has_transparent_color = image.mode != "P" and "transparency" in image.info
+        if header[24] == 16 or has_transparent_color:
+            file.seek(0)
+            return np.asarray(imagecodecs.png_decode(file.read()))
+    if image.format == "JPEG2000" and (content := _deep_jpeg2000(file, max_megapixels)):
+        return np.asarray(imagecodecs.jpeg2k_decode(content))
+    if image.format == "PPM" and image.mode.startswith("I"):
+        return np.array(image).astype(np.uint16)
+    if image.mode.startswith(("I", "F")):
+        raise PictureError("it has 32 bits a channel; save it with 8 or 16")
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    mode += "A" if image.has_transparency_data else ""
+    return np.array(image if image.mode == mode else image.convert(mode))
 
 
 def _check(width: int, height: int, max_megapixels: float) -> None:
@@ -272,11 +232,13 @@ def _metadata(image: Image.Image) -> tuple[int, bytes]:
         return orientation, b""
 
 
-def _deep_jpeg2000(file: BinaryIO) -> bytes:
+def _deep_jpeg2000(file: BinaryIO, max_megapixels: float) -> bytes:
     """Content of a JPEG 2000 file of 16 bits, which Pillow would read as 8; else nothing."""
     file.seek(0)
     content = file.read()
     start = content.find(b"\xff\x4f\xff\x51")  # the markers SOC and SIZ
+    right, bottom, left, top = struct.unpack_from(">4I", content, start + 8)
+    _check(right - left, bottom - top, max_megapixels)  # the file's header may say otherwise
     bits = (content[start + 42] & 127) + 1
     if bits <= 8:
         return b""
@@ -303,7 +265,10 @@ def _read_deep_tiff(page: Any) -> Picture:
     """Reads a page of 16 bits a channel."""
     kind = page.photometric.name
     channels = {"MINISBLACK": (1, 2), "MINISWHITE": (1, 2), "RGB": (3, 4)}.get(kind, ())
-    if (page.bitspersample, page.dtype) != (16, np.uint16) or page.samplesperpixel not in channels:
+    expected = (16, np.uint16, 1)
+    if (page.bitspersample, page.dtype, page.imagedepth) != expected or (
+        page.samplesperpixel not in channels
+    ):
         raise PictureError(
             f"it has {page.samplesperpixel} channels {kind} of {page.bitspersample} bits, "
             f"{page.dtype}; save it as RGB or gray of 8 or 16 bits"

@@ -16,7 +16,8 @@ import tifffile
 from PIL import Image
 
 from common.files import replace_file
-from common.images.formats import FORMATS, Picture, over_white, to_8_bits
+from common.images.formats import Picture, over_white, to_8_bits
+from common.images.kinds import FORMATS
 
 LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 MOST_EXIF_IN_JPEG = 65533

@@ -107,3 +107,15 @@ def test_unwritable_cache_is_said(pictures_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     with pytest.raises(UserError, match="Set HF_DATASETS_CACHE to a folder with room"):
         decode_pictures(find_pictures(pictures_dir, [2]), [4])
+
+
+def test_a_decoder_that_was_installed_is_tried(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x10ftypheic\0\0\0\0")
+    monkeypatch.setattr("common.images.formats.UNREAD", {".heic": "install pillow-heif"})
+    sources = find_pictures(tmp_path, [2])
+    _, errors = decode_pictures(sources, [2])
+    assert errors == {"a.jpg": "it is HEIC: install pillow-heif, or save it as PNG"}
+    monkeypatch.setattr("common.data.cache.DECODED", ["PNG", "HEIF"])
+    monkeypatch.setattr("common.data.cache.read_rgb", lambda file: np.zeros((4, 4, 3), np.uint8))
+    pictures, errors = decode_pictures(sources, [2])
+    assert (pictures.names, errors) == (["a.jpg"], {})

@@ -20,13 +20,12 @@ from PIL import BmpImagePlugin, Image, ImageOps, features
 
 from common.data.cache import decode_pictures
 from common.images.formats import (
-    EXTENSIONS,
     PictureError,
     TooLargeError,
-    describe_unread,
     read_picture,
     read_rgb,
 )
+from common.images.kinds import EXTENSIONS, describe_unread
 from common.images.tensors import to_float
 from running import ROOT
 
@@ -469,16 +468,18 @@ def test_heic_is_for_an_optional_package(installed, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", package)
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: package.__spec__)
-        formats = runpy.run_path(ROOT / "common" / "images" / "formats.py")
-    assert (".heic" in formats["EXTENSIONS"], ".heic" in formats["UNREAD"]) == (
+        kinds = runpy.run_path(ROOT / "common" / "images" / "kinds.py")
+    for name in ("DECODED", "UNREAD"):
+        monkeypatch.setattr(f"common.images.formats.{name}", kinds[name])
+    assert (".heic" in kinds["EXTENSIONS"], ".heic" in kinds["UNREAD"]) == (
         installed,
         not installed,
     )
     if installed:
-        assert formats["read_rgb"](file).tolist() == [[[255, 0, 0]]]
+        assert read_rgb(file).tolist() == [[[255, 0, 0]]]
     else:
-        with pytest.raises(ValueError, match=r"^it is HEIC: install pillow-heif, or save it as P"):
-            formats["read_rgb"](file)
+        with pytest.raises(PictureError, match=r"^it is HEIC: install pillow-heif, or save it as "):
+            read_rgb(file)
 
 
 def test_what_is_said_of_files_that_are_not_read():

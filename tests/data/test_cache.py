@@ -5,6 +5,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from PIL import Image

@@ -282,12 +282,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         network.attention_window = args.attention_window
     scale = network.scale if network else args.scale
     other = load(args.comparison_model, scale, state.device) if args.comparison_model else None
-    benchmarks = {name: open_benchmark(name, scale, args.benchmark_dir) for name in args.benchmarks}
-    check_images(args, benchmarks)
     folders = [args.benchmark_dir / name for name in args.benchmarks] if args.benchmark_dir else []
     for folder in [*folders, args.sr_dir] if state.is_main_process else ():
         if folder and folder.is_dir() and (said := describe_kinds(folder)):
             print(f"{folder}: {said}\n")
+    benchmarks = {name: open_benchmark(name, scale, args.benchmark_dir) for name in args.benchmarks}
+    check_images(args, benchmarks)
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]

@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import cannot_make
+from common.files import cannot_fill, filled_folder
 from common.hub import find_network, read_weights
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
@@ -172,17 +172,19 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         required=True,
         help="all factors that the weights are trained for",
     )
-    parser.add_argument("--output_dir", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="folder to write, new or empty"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.output_dir.exists():
-        raise UserError(f"--output_dir {args.output_dir} exists already. Name a new folder.")
-    if reason := cannot_make(args.output_dir):
+    if reason := cannot_fill(args.output_dir):
         raise UserError(f"--output_dir {args.output_dir} {reason}.")
     tensors = read_weights(args.weights)
+    if not tensors:
+        raise UserError(f"{args.weights} holds no tensor. Make it once more.")
     try:
         model = convert(tensors, args.architecture, args.scale)
     except (KeyError, RuntimeError, ValueError):
@@ -192,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"x{' x'.join(map(str, args.scale))}: its {len(tensors)} tensors begin {first}. Check "
             "--architecture and --scale."
         ) from None
-    model.save_pretrained(args.output_dir)
+    with filled_folder(args.output_dir) as folder:
+        model.save_pretrained(folder)
     print(f"{len(tensors)} tensors converted. Evaluate them with")
     print(f"    python evaluate.py --model {args.output_dir} --benchmarks sample")
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from common.card import CARD, add_to_card
 from common.data.benchmarks import open_benchmark
+from common.data.find import describe_kinds
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import (
@@ -35,9 +36,11 @@ from common.evaluation import (
 )
 from common.files import cannot_make, cannot_write, replace_file
 from common.hub import load_model
-from common.images.formats import EXTENSIONS, Picture, write_picture
+from common.images.formats import Picture
+from common.images.kinds import FORMATS
 from common.images.strip import make_strip
 from common.images.tensors import to_float
+from common.images.writing import write_picture
 from common.inference import SelfEnsemble
 from common.machine import set_up_cpu, versions
 from common.metrics import (
@@ -154,8 +157,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--add_to_card is for the model as it is, without ensemble and window"
     if args.comparison_model and not args.comparison:
         yield "--comparison_model needs a --comparison FILE to show the other model in"
-    if args.comparison and args.comparison.suffix.lower() not in EXTENSIONS:
-        yield f"--comparison {args.comparison} must end in one of {' '.join(EXTENSIONS)}"
+    if args.comparison and args.comparison.suffix.lower() not in FORMATS:
+        yield f"--comparison {args.comparison} must end in one of {' '.join(FORMATS)}"
     if args.save_images and args.benchmark_dir:
         folder = args.save_images.resolve()
         if folder.is_relative_to(args.benchmark_dir.resolve()):
@@ -279,6 +282,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         network.attention_window = args.attention_window
     scale = network.scale if network else args.scale
     other = load(args.comparison_model, scale, state.device) if args.comparison_model else None
+    folders = [args.benchmark_dir / name for name in args.benchmarks] if args.benchmark_dir else []
+    for folder in [*folders, args.sr_dir] if state.is_main_process else ():
+        if folder and folder.is_dir() and (said := describe_kinds(folder)):
+            print(f"{folder}: {said}\n")
     benchmarks = {name: open_benchmark(name, scale, args.benchmark_dir) for name in args.benchmarks}
     check_images(args, benchmarks)
     metrics: list[Metric] = [psnr_y, ssim_y]

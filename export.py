@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.files import cannot_write, replace_file
+from common.files import cannot_write, delete_leftovers, replace_file
 from common.hub import load_model
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments
@@ -106,8 +106,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{output} is not written: onnxruntime and PyTorch differ by {difference:.1e}, more "
             f"than {TOLERANCE:.0e}. Try other versions of {', '.join(PACKAGES)} or torch."
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(output, file)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        delete_leftovers(output.parent)
+        replace_file(output, file)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {output}, {len(file):,} bytes: {error.strerror or error}. "
+            "Nothing of it is kept. Make room, or name another --output."
+        ) from None
     print(f"{output}: {type(model).__name__} x{model.scale}, {len(file) / 1e6:.1f} MB")
 
 

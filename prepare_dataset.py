@@ -12,23 +12,26 @@ LR by itself; a prepared set saves others that, and goes to the Hub as one.
 import argparse
 import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.find import find_pictures
-from common.files import cannot_make
+from common.data.find import describe_kinds, find_pictures
+from common.errors import UserError
+from common.files import cannot_fill, filled_folder
 from common.hub_api import check_token, push_folder
-from common.images.formats import read_rgb
+from common.images.formats import PictureError, read_picture, to_rgb
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
 from common.options import Arguments, Parser, whole
+from common.tables import plural
 from common.terminal import say
 
 CARD = """---
@@ -82,11 +85,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.patch_step and not args.patch_size:
         yield "--patch_step needs --patch_size; leave it out, or add that."
-    folder = args.output_dir
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        yield f"--output_dir {folder} is not empty. Name another."
-    elif reason := cannot_make(folder):
-        yield f"--output_dir {folder} {reason}"
+    if reason := cannot_fill(args.output_dir):
+        yield f"--output_dir {args.output_dir} {reason}"
 
 
 def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:
@@ -108,24 +108,54 @@ def png(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def rows(
-    files: Sequence[tuple[str, str]], scales: Sequence[int], size: int | None, step: int | None
+    files: Iterable[tuple[str, str]],
+    scales: Sequence[int],
+    size: int | None,
+    step: int | None,
+    left_out: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
-    """The rows of the data set."""
-    for name, file in tqdm(files, unit=" pictures", disable=None):
+    """The rows of the data set.
+
+    Args:
+        files: Names and paths of the pictures.
+        scales: Factors from HR to LR.
+        size: Side of the squares, or None.
+        step: Pixels from one square to the next.
+        left_out: Gets the reason for each picture that is left out.
+    """
+    least = size or max(scales)
+    for name, file in files:
         try:
-            picture = read_rgb(file)
-        except Exception as error:  # decoders raise errors of many kinds for a damaged file
-            say(f"Left out {name}: {error}")
+            found = read_picture(file)
+            if min(found.pixels.shape[:2]) < least:
+                raise PictureError(f"it is smaller than {least} pixels")
+        except PictureError as error:
+            left_out[name] = f"{error}"
+            say(f"Left out {name}: {error}.")
             continue
-        if min(picture.shape[:2]) < (size or max(scales)):
-            say(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
-            continue
-        for hr in squares(picture, size, step):
+        if found.frames > 1:
+            say(f"{name}: the first of its {found.frames} frames is taken.")
+        for hr in squares(to_rgb(found), size, step):
             row = {"hr": png(hr)}
             for scale in scales:
                 lr = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
                 row[f"lr_x{scale}"] = png(lr.movedim(0, -1).contiguous().numpy())
             yield row
+
+
+def write_parquet(file: Path, table: Iterator[dict[str, Any]], columns: Sequence[str]) -> int:
+    """Writes rows of pictures, eight at a time.
+
+    Returns:
+        Number of rows.
+    """
+    schema = datasets.Features(dict.fromkeys(columns, datasets.Image())).arrow_schema
+    count = 0
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while some := list(islice(table, 8)):
+            writer.write_table(pyarrow.Table.from_pylist(some, schema))
+            count += len(some)
+    return count
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -135,28 +165,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.push_to_hub:
         check_token(again)
     found = find_pictures(args.folder, [])
+    if said := describe_kinds(args.folder):
+        print(said)
     files = [(source["name"], source["hr"]["path"]) for source in found]
     columns = ["hr", *(f"lr_x{scale}" for scale in args.scales)]
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    # A cache of its own: another would find the rows again by the names of the files.
-    with TemporaryDirectory(dir=args.output_dir) as cache:
-        table = datasets.Dataset.from_generator(
-            rows,
-            gen_kwargs={
-                "files": tuple(files),
-                "scales": tuple(args.scales),
-                "size": args.patch_size,
-                "step": args.patch_step,
-            },
-            features=datasets.Features(dict.fromkeys(columns, datasets.Image())),
-            writer_batch_size=8,
-            cache_dir=cache,
-        )
-        table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
-    name = args.push_to_hub or args.output_dir.resolve().name
-    card = CARD.format(name=name, rows=len(table), lr=" ".join(columns[1:]))
-    (args.output_dir / "README.md").write_text(card)
-    print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
+    left_out: dict[str, str] = {}
+    with (
+        filled_folder(args.output_dir) as folder,
+        tqdm(files, unit=" pictures", disable=None) as shown,
+    ):
+        table = rows(shown, args.scales, args.patch_size, args.patch_step, left_out)
+        count = write_parquet(folder / "train.parquet", table, columns)
+        if not count:
+            raise UserError(
+                f"None of {plural(len(files), 'picture')} in {args.folder} can be used, see above. "
+                "Nothing is written."
+            )
+        name = args.push_to_hub or args.output_dir.resolve().name
+        card = CARD.format(name=name, rows=count, lr=" ".join(columns[1:]))
+        (folder / "README.md").write_text(card)
+    if left_out:
+        print(f"Left out {len(left_out)} of {plural(len(files), 'picture')}, see above.")
+    print(f"{count} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:
         url = push_folder(args.output_dir, args.push_to_hub, "dataset", args.hub_private, again)
         print(f"It is on the Hub now: {url}")

@@ -9,7 +9,6 @@ launch`, the processes share the pictures.
 """
 
 import argparse
-import glob
 import os
 import signal
 import sys
@@ -28,14 +27,22 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.find import picture_files
+from common.data.inputs import as_lines, plan, strip_of, targets_of
 from common.errors import UserError
 from common.files import cannot_make, delete_leftovers
 from common.hub import load_model
-from common.images import formats
-from common.images.formats import FORMATS, Picture
+from common.images.formats import (
+    Picture,
+    PictureError,
+    TooLargeError,
+    check_regular,
+    read_picture,
+    to_8_bits,
+)
+from common.images.kinds import DECODED
 from common.images.strip import make_strip
 from common.images.tensors import to_tensor
+from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import set_up_cpu
 from common.options import Arguments, Parser, add_model_arguments, real, whole
@@ -58,8 +65,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures (PNG, JPEG, BMP, WebP, TIFF), folders, searched with their subfolders, or "
-        "patterns such as '*.png'",
+        help="pictures (PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, AVIF, HEIC), folders, searched "
+        "with their subfolders, or patterns such as '*.png'",
     )
     add_model_arguments(parser)
     output = parser.group("what is written")
@@ -143,91 +150,18 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--suffix {args.suffix} is a part of names; folders are for --output"
 
 
-def find_inputs(args: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """Finds the pictures, each with its path below the output folder.
-
-    Raises:
-        UserError: There is nothing under a name, or no picture at all.
-    """
-    found: dict[Path, tuple[Path, Path]] = {}  # by the file, which may be named twice
-    output = args.output.resolve()
-    for text in args.inputs:
-        names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
-        if not names:
-            raise UserError(f"There is no {text}: no picture, no folder, nothing like it.")
-        for path in map(Path, names):
-            if path.is_dir():
-                has_output = output.is_relative_to(path.resolve())
-                for file in picture_files(path):
-                    # What an earlier start wrote is no input.
-                    if not (has_output and Path(os.path.realpath(file)).is_relative_to(output)):
-                        found.setdefault(
-                            Path(os.path.realpath(file)), (file, file.relative_to(path))
-                        )
-            else:
-                found.setdefault(Path(os.path.realpath(path)), (path, Path(path.name)))
-    if not found:
-        endings = " ".join(FORMATS)
-        raise UserError(
-            f"There is no picture in {' '.join(args.inputs)}, leaving out what is in --output "
-            f"{args.output}. Known endings: {endings}"
-        )
-    return list(found.values())
-
-
-def plan(args: argparse.Namespace, scale: int) -> list[tuple[Path, Path]]:
-    """Pairs the pictures with the files of their results; results of an earlier start are left out.
-
-    Raises:
-        UserError: Two results would be the same file, or a result would be an input.
-    """
-    suffix = f"_x{scale}" if args.suffix is None else args.suffix
-    jobs: list[tuple[Path, Path]] = []
-    targets: dict[Path, Path] = {}
-    for path, relative in find_inputs(args):
-        ending = f".{args.format}" if args.format else path.suffix.lower()
-        if ending not in FORMATS:
-            ending = ".png"  # what it is, or whether it is a picture, shows when it is read
-        output = args.output / relative.with_name(f"{relative.stem}{suffix}{ending}")
-        for target in [output, strip_of(output)] if args.comparison else [output]:
-            if target in targets:
-                raise UserError(
-                    f"{targets[target]} and {path} would both become {target}. Enlarge them one "
-                    "after the other, each with its own --output."
-                )
-            targets[target] = path
-        jobs.append((path, output))
-    inputs = {os.path.realpath(path): path for path, _ in jobs}
-    for target, path in targets.items():
-        same = inputs.get(os.path.realpath(target))
-        if same == path or (same and args.overwrite):
-            raise UserError(
-                f"{path} would become {target}, which is an input itself. Give another --suffix or "
-                "--output."
-            )
-    results = {
-        os.path.realpath(target) for _, output in jobs for target in (output, strip_of(output))
-    }
-    return [(path, output) for path, output in jobs if os.path.realpath(path) not in results]
-
-
-def strip_of(output: Path) -> Path:
-    """Path of the strip that --comparison writes for a result."""
-    return output.with_name(f"{output.name}_comparison.png")
-
-
 def is_done(args: argparse.Namespace, output: Path) -> bool:
     """Whether all files of a picture are there."""
-    return output.exists() and (not args.comparison or strip_of(output).exists())
+    return all(map(os.path.exists, targets_of(args, output)))
 
 
 def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
     """Writes the result and the strip for --comparison, except where they are there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if args.overwrite or not path.exists():
-        formats.write_picture(sr, path, args.quality)
+        write_picture(sr, path, args.quality)
     if args.comparison and (args.overwrite or not strip_of(path).exists()):
-        formats.write_picture(Picture(np.asarray(strip(lr, sr, label))), strip_of(path))
+        write_picture(Picture(np.asarray(strip(lr, sr, label))), strip_of(path))
 
 
 def strip(lr: Picture, sr: Picture, label: str) -> Image.Image:
@@ -238,8 +172,7 @@ def strip(lr: Picture, sr: Picture, label: str) -> Image.Image:
 
     def middle(pixels: np.ndarray, factor: int) -> torch.Tensor:
         part = pixels[top * factor :, left * factor :][: height * factor, : width * factor]
-        part = part if part.dtype == np.uint8 else (part / 257).round().astype(np.uint8)
-        return to_tensor(np.array(np.broadcast_to(part, (*part.shape[:2], 3))))
+        return to_tensor(np.array(np.broadcast_to(to_8_bits(part), (*part.shape[:2], 3))))
 
     return make_strip(middle(lr.pixels, 1), [(label, middle(sr.pixels, scale))])
 
@@ -248,9 +181,12 @@ def read_result(path: Path, lr: Picture, scale: int) -> Picture:
     """Reads the result of an earlier start, for --comparison.
 
     Raises:
-        ValueError: The result has another size.
+        ValueError: The result cannot be read, or has another size.
     """
-    sr = formats.read_picture(path, inf)
+    try:
+        sr = read_picture(path, inf)
+    except PictureError as error:
+        raise ValueError(f"{path} is there, but {error}; see --overwrite") from None
     height, width = lr.pixels.shape[:2]
     if sr.pixels.shape[:2] != (height * scale, width * scale):
         raise ValueError(f"{path} is there, and is not x{scale} of it; see --overwrite")
@@ -263,8 +199,8 @@ def read_ahead(
     """Reads the pictures; while one is used, the next is being read."""
     upcoming = None
     for (path, output), following in zip_longest(files, files[1:]):
-        current = upcoming or pool.submit(formats.read_picture, path, max_megapixels)
-        upcoming = following and pool.submit(formats.read_picture, following[0], max_megapixels)
+        current = upcoming or pool.submit(read_picture, path, max_megapixels)
+        upcoming = following and pool.submit(read_picture, following[0], max_megapixels)
         yield path, output, current
 
 
@@ -273,8 +209,8 @@ def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
     sizes = []
     for path, _ in files:
         with suppress(Exception):
-            formats.check_regular(path)
-            with Image.open(path) as image:
+            check_regular(path)
+            with Image.open(path, formats=DECODED) as image:
                 sizes.append(image.width * image.height)
     return sum(size for size in sizes if size <= max_megapixels * 1e6)
 
@@ -284,7 +220,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     # (Some may be done long before the others, for whom they wait.)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=7))
     set_up_cpu(args.cpu_threads)
-    Image.MAX_IMAGE_PIXELS = None  # --max_megapixels takes its place
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
     network = load_model(args.model, args.revision, args.scale)
@@ -299,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision),
         say=say,
     )
-    jobs = plan(args, network.scale)
+    jobs, refused, said = plan(args, network.scale)
     args.output.mkdir(parents=True, exist_ok=True)
     for folder in {output.parent for _, output in jobs}:
         delete_leftovers(folder)
@@ -322,16 +257,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         there = len(jobs) - len(files)
         if files:
             done = len(files) - len(failures)
-            print(f"Enlarged {done} of {plural(len(files), 'picture')}, in {args.output}.")
+            total = plural(len(files) + len(refused), "picture")
+            print(f"Enlarged {done} of {total}, in {args.output}.")
         if there:
             print(
                 f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "
                 "model. --overwrite makes them anew, another --output keeps both."
             )
+        if said:
+            print(said)
+    failures |= refused
     if failures:
-        lines = [printable(f"{path}: {error}") for path, error in failures.items()]
-        reasons = "\n".join(f"  {line}" for line in lines)
-        message = f"Could not enlarge {len(failures)} of {len(files)} pictures:\n{reasons}"
+        message = (
+            f"Could not enlarge {len(failures)} of {len(files) + len(refused)} pictures:\n"
+            f"{as_lines(failures)}"
+        )
         raise UserError(message) if state.is_main_process else SystemExit(1)
 
 
@@ -360,13 +300,18 @@ def enlarge_all(
             bar.set_postfix_str(printable(path.name))
             try:
                 lr = reading.result()
+                if lr.frames > 1:
+                    say(f"{path}: the first of its {lr.frames} frames is enlarged.")
                 height, width = lr.pixels.shape[:2]
-                formats.check_size(output, height * network.scale, width * network.scale)
+                check_size(output, height * network.scale, width * network.scale)
                 if args.overwrite or not output.exists():
                     sr, label = enlarger.enlarge(lr, bar.update), type(network).__name__
                 else:
                     sr, label = read_result(output, lr, network.scale), output.name
-            except Exception as error:  # errors of many kinds: damaged file, memory
+            except TooLargeError as error:
+                failures[path] = f"{error}; see --max_megapixels"
+                continue
+            except Exception as error:  # errors of many kinds, as of memory
                 failures[path] = f"{error}" or type(error).__name__
                 continue
             finish(writing, failures)

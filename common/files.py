@@ -8,10 +8,18 @@ import os
 import re
 import secrets
 import shlex
+import shutil
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
+
+from common.errors import UserError
+from common.tables import enumerate_first
 
 # Temporary files of this program: the process that writes one, and a random number.
 TEMPORARY = re.compile(r"\.sr-(\d+)-[0-9a-f]{16}\.partial")
@@ -25,7 +33,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: The file cannot be written. The old one is still there.
     """
-    temporary = path.with_name(f".sr-{os.getpid()}-{secrets.token_hex(8)}.partial")
+    temporary = _temporary(path)
     try:
         with open(temporary, "xb") as file:  # never one that is there, nor where a link leads
             file.write(content)
@@ -52,12 +60,82 @@ def unused(path: Path) -> Path:
     return next(free for free in chain([path], names) if not os.path.lexists(free))
 
 
-def delete_leftovers(folder: Path) -> None:
-    """Deletes temporary files that a killed process of this program has left in a folder."""
-    for path in folder.glob(".sr-*.partial"):
-        match = TEMPORARY.fullmatch(path.name)
-        if match and not path.is_symlink() and not _is_running(int(match[1])):
+def is_leftover(path: Path) -> bool:
+    """Whether a file or folder is one that a killed process of this program has left."""
+    match = TEMPORARY.fullmatch(path.name)
+    return match is not None and not path.is_symlink() and not _is_running(int(match[1]))
+
+
+def delete_leftovers(folder: Path) -> int:
+    """Deletes what killed processes of this program have left in a folder, and counts it."""
+    found = [path for path in folder.glob(".sr-*.partial") if is_leftover(path)]
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
+    return len(found)
+
+
+def cannot_fill(folder: Path) -> str:
+    """Says why `filled_folder` cannot make a folder, before the work for it begins; "" if it can.
+
+    It must be new or empty; what a killed process of this program has left does not count.
+    """
+    if reason := cannot_make(folder):
+        return reason
+    try:
+        others = os.listdir(folder) if folder.exists() else []
+    except OSError as error:
+        return f"cannot be read: {error.strerror}; name another, or see who may read it"
+    others = [name for name in others if not is_leftover(folder / name)]
+    if any(TEMPORARY.fullmatch(name) for name in others):
+        return "is being written by another process; wait for it, or name another"
+    if others:
+        return f"is not empty ({enumerate_first(sorted(others), 3)}); name another, or empty it"
+    return ""
+
+
+@contextmanager
+def filled_folder(folder: Path) -> Iterator[Path]:
+    """Gives a folder for files that all move to `folder` when they are whole, or do not at all.
+
+    Its name is a temporary one, below `folder`. After a kill the next call clears it away.
+
+    Raises:
+        UserError: The files cannot be written, for which there is an OSError; nothing is left.
+    """
+    made, temporary = not folder.exists(), _temporary(folder / "folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if delete_leftovers(folder):
+            print(f"Removed what a start that was killed had left in {folder}.")
+        temporary.mkdir()
+        yield temporary
+        for path in temporary.iterdir():
+            with open(path, "rb") as file:
+                flush_to_disk(file.fileno())
+        for path in sorted(temporary.iterdir()):
+            os.replace(path, folder / path.name)
+    except KeyboardInterrupt:
+        print(f"Stopped. Nothing is kept in {folder}.", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else f"{error}"
+        raise UserError(
+            f"Cannot write to {folder}: {reason}. Nothing of it is kept. Make room, or name "
+            "another folder; the same command then does it anew."
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it holds the files, if all went well
+                folder.rmdir()
+
+
+def _temporary(path: Path) -> Path:
+    """Name of ours for a temporary file or folder beside a path."""
+    return path.with_name(f".sr-{os.getpid()}-{secrets.token_hex(8)}.partial")
 
 
 def cannot_write(path: Path, overwrite: bool) -> str:

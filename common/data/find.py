@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.images.formats import EXTENSIONS
+from common.images.kinds import EXTENSIONS, UNREAD, describe_unread
+from common.tables import plural
 from common.terminal import printable
 
 # The photographs in the scikit-image package. The benchmark `sample` is never trained on.
@@ -85,7 +86,10 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     ]
     if not sources:
         endings = " ".join(EXTENSIONS)
-        raise UserError(f"There is no picture in {hr_folder} or below. Known endings: {endings}.")
+        raise UserError(
+            f"There is no picture in {hr_folder} or below. Known endings: {endings}. "
+            f"{describe_kinds(hr_folder)}"
+        )
     if lr_folder:
         for scale in scales:
             _add_lr(sources, lr_folder, scale, of_one_scale=len(scales) == 1)
@@ -123,7 +127,16 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir())
 
 
-def picture_files(folder: Path) -> list[Path]:
+def describe_kinds(folder: Path) -> str:
+    """Says which pictures below a folder are not read, or not as a whole; "" if there are none."""
+    read = picture_files(folder)
+    said = [describe_unread(picture_files(folder, tuple(UNREAD)), len(read))]
+    if gifs := sum(path.suffix.lower() == ".gif" for path in read):
+        said.append(f"Of {plural(gifs, 'GIF')} the first frame is read.")
+    return " ".join(filter(None, said))
+
+
+def picture_files(folder: Path, endings: tuple[str, ...] = EXTENSIONS) -> list[Path]:
     """Lists all files below a folder with the ending of a picture, sorted; follows links."""
     paths, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -131,7 +144,7 @@ def picture_files(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        paths += [Path(parent, name) for name in names if name.lower().endswith(EXTENSIONS)]
+        paths += [Path(parent, name) for name in names if name.lower().endswith(endings)]
     return sorted(path for path in paths if not path.name.startswith("."))
 
 

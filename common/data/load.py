@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.find import SAMPLE_TRAIN, Listing, find_pictures, sample_pictures
+from common.data.find import (
+    SAMPLE_TRAIN,
+    Listing,
+    describe_kinds,
+    find_pictures,
+    sample_pictures,
+)
 from common.data.hub_sets import hub_pictures
 from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
 from common.data.stream import Part, PatchStream, PictureStream
@@ -60,7 +66,7 @@ class _Loader:
         if not is_stream:
             pictures = self._decode(training)
         if validation_dir:
-            validation = self._decode(Listing(find_pictures(validation_dir, self.scales)))
+            validation = self._decode(self._folder(validation_dir))
         elif args.validation_split:
             files = args.validation_data_files
             validation = self._decode(self._hub_pictures(args.validation_split, files))
@@ -84,7 +90,7 @@ class _Loader:
             if all((train_dir / name).is_dir() for name in ("train", "val")):
                 validation_dir = validation_dir or train_dir / "val"
                 train_dir = train_dir / "train"
-            found = Listing(find_pictures(train_dir, self.scales))
+            found = self._folder(train_dir)
         elif args.dataset_name == "sample":
             found = Listing(sample_pictures(SAMPLE_TRAIN))
         else:
@@ -98,6 +104,12 @@ class _Loader:
                 identity=found.identity and [*found.identity, first],
             )
         return found, validation_dir
+
+    def _folder(self, folder: Path) -> Listing:
+        found = Listing(find_pictures(folder, self.scales))
+        if said := describe_kinds(folder):
+            self.say(f"{folder}: {said}")
+        return found
 
     def _hub_pictures(self, split: str, files: Sequence[str]) -> Listing:
         args = self.args

@@ -1,45 +1,43 @@
-"""Files of pictures: their formats, and what is read from and written to them.
+"""The reader of picture files, one for all commands.
 
 picture = read_picture(Path("photo.png"))       # gray or color, transparent or not, 8 or 16 bits
-write_picture(picture._replace(pixels=larger), Path("larger.png"))
-pixels = read_rgb("photo.png")                  # 8-bit RGB, as networks are trained on
+pixels = read_rgb("photo.png")                  # the same as 8-bit RGB, as networks are trained on
 """
 
-import io
+import logging
 import os
 import stat
 import struct
-import zlib
-from math import inf
+import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-from common.files import replace_file
+from common.images.kinds import DECODED, UNREAD
 
-# The formats that are looked for in folders and written, under the names that Pillow gives them.
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
-EXTENSIONS = tuple(FORMATS)
-# A data set of the Hub may have others, which Pillow decodes without another program. (It would
-# have PostScript, for one, run by an interpreter.)
-DECODED = (*FORMATS.values(), "GIF", "PPM", "JPEG2000")
-ORIENTATION, ICC_PROFILE = 0x0112, 0x8773  # tags of EXIF and TIFF
+ORIENTATION, ICC_PROFILE, SUB_IFDS = 0x0112, 0x8773, 0x014A  # tags of EXIF and TIFF
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
-LARGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
-MOST_EXIF_IN_JPEG = 65533
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # its first bytes
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+MAX_MEGAPIXELS = 200.0
+
+Image.MAX_IMAGE_PIXELS = None  # `_check` takes its place, before a pixel is decoded
+PngImagePlugin.MAX_TEXT_CHUNK = 2**24  # of a profile as well; 1 MB is too little for some
+# What is wrong with a file is said by an error, what is odd in its tags is nobody's concern.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
+class PictureError(ValueError):
+    """A file that cannot be read as a picture; the reason, in words that follow its name."""
+
+
+class TooLargeError(PictureError):
+    """A picture of more pixels than are allowed."""
 
 
 class Picture(NamedTuple):
@@ -52,6 +50,7 @@ class Picture(NamedTuple):
         exif: Camera, date and so on, without the orientation; may be empty.
         subsampling: How a JPEG stores its colors, by Pillow's number: 0 is 4:4:4, 2 is 4:2:0. None
             for other formats.
+        frames: Number of frames of the animation whose first one this is, or 1.
     """
 
     pixels: np.ndarray
@@ -59,202 +58,235 @@ class Picture(NamedTuple):
     icc_profile: bytes | None = None
     exif: bytes = b""
     subsampling: int | None = None
+    frames: int = 1
 
 
 def check_regular(path: Path | str) -> None:
     """Refuses what is no file of bytes, before it is opened: a FIFO would be waited for for ever.
 
     Raises:
-        ValueError: It is a FIFO, a device, a socket or a folder.
+        PictureError: It is a FIFO, a device, a socket or a folder.
         OSError: There is no such file, or its link leads in a circle.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("it is no file of bytes, but a folder, FIFO, device or socket")
+        raise PictureError("it is no file of bytes, but a folder, FIFO, device or socket")
 
 
-def read_rgb(file: str | Path | io.BytesIO) -> np.ndarray:
-    """Decodes a picture as a viewer would show it: upright, in color, transparency over white.
+def read_rgb(file: str | Path | BinaryIO) -> np.ndarray:
+    """Reads a picture as a viewer would show it: upright, in color, on white, of 8 bits.
 
     Args:
-        file: Anything that Pillow opens: 1 to 16 bits, gray, palette, RGB(A), CMYK.
+        file: A file that `read_picture` takes.
 
     Returns:
         RGB, uint8, shape (H, W, 3).
 
     Raises:
-        OSError, ValueError: The file is no picture, is damaged, or has 32 bits a channel.
+        PictureError: The file cannot be read.
     """
-    if isinstance(file, str | Path):
-        check_regular(file)
-    with Image.open(file, formats=DECODED) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # Pillow would clip these to 255
-            gray = np.asarray(image).astype(np.float32) / 257
-            return np.repeat(gray.round().astype(np.uint8)[..., None], 3, axis=2)
-        if image.mode in ("I", "F"):
-            raise ValueError("32 bits a channel; save it with 8 or 16")
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return np.array(image.convert("RGB"))
+    return to_rgb(read_picture(file))
 
 
-def read_picture(path: Path, max_megapixels: float = 200) -> Picture:
-    """Reads a PNG, JPEG, BMP, WebP or TIFF file with all that it holds.
+def to_rgb(picture: Picture) -> np.ndarray:
+    """RGB of a picture, on white, uint8, (H, W, 3)."""
+    pixels = to_8_bits(picture.pixels)
+    if picture.alpha is not None:
+        pixels = over_white(pixels, to_8_bits(picture.alpha))
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def to_8_bits(array: np.ndarray) -> np.ndarray:
+    """Pixels of 16 bits as the nearest ones of 8 bits; such ones stay as they are."""
+    return (
+        array if array.dtype == np.uint8 else ((array.astype(np.uint32) + 128) // 257).astype("u1")
+    )
+
+
+def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Pixels (h, w, c) of a transparent picture of 8 bits on white, to the nearest value."""
+    white = (255 - pixels).astype(np.uint16) * alpha[..., None] + 128
+    return 255 - ((white + (white >> 8)) >> 8).astype(np.uint8)
+
+
+def read_picture(file: str | Path | BinaryIO, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+    """Reads a picture with all that its file holds.
 
     Args:
-        path: The file.
+        file: A file, or its bytes, of one of the formats in DECODED: gray, palette, RGB, CMYK, with
+            opacity or without, of 1 to 8 or 16 bits. Of an animation it is the first frame; a TIFF
+            must have one page, apart from smaller copies and masks that are marked as such.
         max_megapixels: Limit of the size, which protects the memory.
 
     Raises:
-        ValueError: The picture is too large, or of a kind that is not enlarged.
-        Exception: Errors of many kinds, if the file is no picture or is damaged.
+        PictureError: The file cannot be read, whatever the reason.
     """
-    check_regular(path)
-    with open(path, "rb") as file:
-        header = file.read(25)
-    if header[:4] in TIFF:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            if page.bitspersample > 8:  # Pillow reads some kinds of these only, and as 8 bits
-                return _read_tiff(page, len(tiff.pages), max_megapixels)
     try:
-        opened = Image.open(path, formats=tuple(FORMATS.values()))
+        if not isinstance(file, str | Path):
+            return _read(file, max_megapixels)
+        check_regular(file)
+        with open(file, "rb") as opened:
+            return _read(opened, max_megapixels)
+    except PictureError:
+        raise
+    except MemoryError:
+        raise PictureError("the memory is too small for it") from None
+    except Exception as error:  # decoders raise errors of many kinds for a damaged file
+        if isinstance(error, OSError) and error.strerror:
+            raise PictureError(f"it cannot be read: {error.strerror}") from None
+        text = " ".join(f"{error}".split())[:150] or type(error).__name__
+        raise PictureError(f"it is damaged: {text}") from None
+
+
+def _read(file: BinaryIO, max_megapixels: float) -> Picture:
+    header, page = file.read(64), 0
+    file.seek(0)
+    if header[:4] in TIFF:
+        with tifffile.TiffFile(file) as tiff:
+            page = _number_of_page(tiff)
+            found: Any = tiff.pages[page]
+            _check(found.imagewidth, found.imagelength, max_megapixels)
+            if found.bitspersample > 8 or found.sampleformat != tifffile.SAMPLEFORMAT.UINT:
+                return _read_deep_tiff(found)  # Pillow reads some of these only, and as 8 bits
+        file.seek(0)
+    try:
+        opened = Image.open(file, formats=DECODED)
     except UnidentifiedImageError:
-        raise ValueError("it is no PNG, JPEG, BMP, WebP or TIFF, or it is damaged") from None
+        raise PictureError(_what_it_is(header)) from None
     with opened as image:
-        # (MPO: a JPEG file of a telephone, with another one for its own use.)
-        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        _check(*image.size, pages, max_megapixels)
-        tags, profile = image.getexif(), image.info.get("icc_profile")
-        sampling = JpegImagePlugin.get_sampling(image) if image.format in ("JPEG", "MPO") else -1
+        kind = image.format
+        if kind == "TIFF":
+            image.seek(page)
+        _check(*image.size, max_megapixels)
+        if kind in ("PNG", "TIFF"):  # EXIF may be at the end; Pillow turns a TIFF by itself
+            image.load()
+        orientation, exif = _metadata(image)
+        profile = image.info.get("icc_profile")
+        sampling = JpegImagePlugin.get_sampling(image) if kind in ("JPEG", "MPO") else -1
+        # A TIFF has pages, and an MPO, from a telephone, other pictures for its own use.
+        frames = 1 if kind in ("TIFF", "MPO") else getattr(image, "n_frames", 1)
+        if image.mode in ("CMYK", "LAB"):
+            profile = None  # it describes CMYK or LAB, and the picture becomes RGB
+        array = _pixels(image, file, header, max_megapixels)
+    picture = _picture(array, orientation, profile, exif)
+    return picture._replace(subsampling=sampling if sampling >= 0 else None, frames=frames)
+
+
+def _pixels(image: Image.Image, file: BinaryIO, header: bytes, max_megapixels: float) -> np.ndarray:
+    """Decodes a picture: by Pillow, except where that would read 16 bits as 8, or opacity wrongly.
+
+    Returns:
+        Gray or RGB, perhaps with opacity, uint8 or uint16, (h, w) or (h, w, c).
+    """
+    if image.format == "PNG":
+        has_transparent_color = image.mode != "P" and "transparency" in image.info
+        if header[24] == 16 or has_transparent_color:
+            file.seek(0)
+            return np.asarray(imagecodecs.png_decode(file.read()))
+    if image.format == "JPEG2000" and (content := _deep_jpeg2000(file, max_megapixels)):
+        return np.asarray(imagecodecs.jpeg2k_decode(content))
+    if image.format == "PPM" and image.mode.startswith("I"):
+        return np.array(image).astype(np.uint16)
+    if image.mode.startswith(("I", "F")):
+        raise PictureError("it has 32 bits a channel; save it with 8 or 16")
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    mode += "A" if image.has_transparency_data else ""
+    return np.array(image if image.mode == mode else image.convert(mode))
+
+
+def _check(width: int, height: int, max_megapixels: float) -> None:
+    if width * height > max_megapixels * 1e6:
+        raise TooLargeError(
+            f"it is {width}x{height}, {width * height / 1e6:.0f} megapixels, and at most "
+            f"{max_megapixels:g} are read"
+        )
+
+
+def _what_it_is(header: bytes) -> str:
+    """Says what a file is that is not known to be a picture."""
+    if not header:
+        return "it is empty"
+    if header.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs in place of the picture; get it by `git lfs pull`"
+    if header[4:8] == b"ftyp":
+        brand = header[8:12]
+        for ending, brands in ((".avif", (b"avif", b"avis")), (".heic", HEIC_BRANDS)):
+            if brand in brands and ending in UNREAD:
+                return f"it is {ending[1:].upper()}: {UNREAD[ending]}, or save it as PNG"
+    return "it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 2000, or it is damaged"
+
+
+def _metadata(image: Image.Image) -> tuple[int, bytes]:
+    """(orientation, EXIF without it). EXIF that is damaged is left out: the picture matters more.
+
+    (Pillow cannot write again all EXIF that it reads. The orientation is known all the same.)
+    """
+    orientation = 1
+    try:
+        tags = image.getexif()
         orientation = tags.pop(ORIENTATION, 1)
         # Those of TIFF tell where its bytes are.
-        exif = _exif(tags) if image.format != "TIFF" else b""
-        if image.format == "PNG" and header[24] == 16:  # Pillow would read RGB as 8 bits
-            array = imagecodecs.png_decode(path.read_bytes())
-        else:
-            if image.mode in ("CMYK", "LAB"):
-                profile = None  # it describes CMYK or LAB, and the picture becomes RGB
-            mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-            array = np.array(image.convert(mode + "A" if image.has_transparency_data else mode))
-    picture = _picture(array, orientation, profile, exif)
-    return picture._replace(subsampling=sampling if sampling >= 0 else None)
-
-
-def write_picture(picture: Picture, path: Path, quality: int = 95) -> None:
-    """Writes a picture in the format of the path's ending, whole or not at all.
-
-    What the format cannot hold is left out: 16 bits, but in PNG and TIFF; EXIF in BMP and TIFF, and
-    more than 64 KB of it in JPEG; opacity in JPEG and BMP, where the picture is put on white.
-
-    Args:
-        picture: The picture.
-        path: The file; one that is there is replaced.
-        quality: 1 to 100, for JPEG and WebP.
-
-    Raises:
-        OSError: There is no room, for example.
-        ValueError: The picture is too large for the format.
-    """
-    check_size(path, *picture.pixels.shape[:2])
-    kind = FORMATS[path.suffix.lower()]
-    pixels, alpha = picture.pixels, picture.alpha
-    if pixels.dtype == np.uint16 and kind not in ("PNG", "TIFF"):
-        pixels = _to_8_bits(pixels)
-        alpha = alpha if alpha is None else _to_8_bits(alpha)
-    if alpha is not None and kind in ("JPEG", "BMP"):
-        opacity = alpha[..., None] / 255
-        pixels = (pixels * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
-        alpha = None
-    array = pixels if alpha is None else np.dstack([pixels, alpha])
-    file = io.BytesIO()
-    if array.dtype == np.uint16 and kind == "PNG":
-        file.write(_png_of_16_bits(array, picture))
-    elif array.dtype == np.uint16:
-        tifffile.imwrite(
-            file,
-            _without_axis(array),
-            photometric="rgb" if array.shape[2] > 2 else "minisblack",
-            planarconfig="contig" if array.shape[2] > 1 else None,
-            extrasamples=None if alpha is None else ["unassalpha"],
-            compression="zlib",
-            iccprofile=picture.icc_profile,
-        )
-    else:
-        options: dict[str, Any] = {"icc_profile": picture.icc_profile}
-        if kind == "WEBP" and (picture.icc_profile or b"")[16:20] == b"GRAY":
-            options.pop("icc_profile")  # a WebP is always RGB, which that profile would not fit
-        if kind in ("PNG", "WEBP") or len(picture.exif) <= MOST_EXIF_IN_JPEG:
-            options["exif"] = picture.exif if kind != "TIFF" else b""
-        if kind in ("JPEG", "WEBP"):
-            options["quality"] = quality
-        if kind == "JPEG":
-            # Half of the colors' resolution costs 20 dB at red edges. So only where the input had
-            # no more, or where a small file was asked for.
-            full = 0 if quality >= 90 else 2
-            options["subsampling"] = full if picture.subsampling is None else picture.subsampling
-        if kind == "TIFF":
-            options["compression"] = "tiff_adobe_deflate"
-        Image.fromarray(_without_axis(array)).save(
-            file, kind, **{key: value for key, value in options.items() if value not in (None, b"")}
-        )
-    replace_file(path, file.getvalue())
-
-
-def check_size(path: Path, height: int, width: int) -> None:
-    """Checks that the format of a file can hold a picture of so many pixels.
-
-    Raises:
-        ValueError: The format of the path's ending does not allow it.
-    """
-    kind = FORMATS[path.suffix.lower()]
-    largest = LARGEST_SIDE.get(kind, inf)
-    if max(height, width) > largest:
-        raise ValueError(
-            f"it would be {width}x{height}, and a side of {kind} has at most {largest} pixels; "
-            "give another --format"
-        )
-
-
-def _exif(tags: Image.Exif) -> bytes:
-    """EXIF as bytes; empty where Pillow cannot write it, since the picture matters more."""
-    try:
-        return tags.tobytes() if tags else b""
+        return orientation, tags.tobytes() if tags and image.format != "TIFF" else b""
     except Exception:  # errors of many kinds, from the numbers in the tags
+        return orientation, b""
+
+
+def _deep_jpeg2000(file: BinaryIO, max_megapixels: float) -> bytes:
+    """Content of a JPEG 2000 file of 16 bits, which Pillow would read as 8; else nothing."""
+    file.seek(0)
+    content = file.read()
+    start = content.find(b"\xff\x4f\xff\x51")  # the markers SOC and SIZ
+    right, bottom, left, top = struct.unpack_from(">4I", content, start + 8)
+    _check(right - left, bottom - top, max_megapixels)  # the file's header may say otherwise
+    bits = (content[start + 42] & 127) + 1
+    if bits <= 8:
         return b""
+    if bits != 16 or content[start + 42] & 128:
+        raise PictureError(f"it has {bits} bits a channel; save it with 8 or 16")
+    return content
 
 
-def _check(width: int, height: int, pages: int, max_megapixels: float) -> None:
-    if width * height > max_megapixels * 1e6:
-        raise ValueError(
-            f"it is {width}x{height}, {width * height / 1e6:.0f} megapixels, more than "
-            f"--max_megapixels {max_megapixels:g}"
-        )
-    if pages > 1:
-        raise ValueError("it has several frames or pages; only single pictures are enlarged")
+def _number_of_page(tiff: tifffile.TiffFile) -> int:
+    """Number of the one page of a TIFF file that is no smaller copy (thumbnail) and no mask."""
+    whole = []
+    for number, page in enumerate(tiff.pages):
+        found: Any = page
+        if not (found.is_reduced or found.is_mask):
+            whole.append(number)
+        elif SUB_IFDS in found.tags:
+            raise PictureError("it is a raw picture; develop it to TIFF")
+        if len(whole) > 1:
+            raise PictureError("it has several pages; save each as a file of its own")
+    return whole[0] if whole else 0
 
 
-def _read_tiff(page: Any, pages: int, max_megapixels: float) -> Picture:
+def _read_deep_tiff(page: Any) -> Picture:
     """Reads a page of 16 bits a channel."""
-    _check(page.imagewidth, page.imagelength, pages, max_megapixels)
     kind = page.photometric.name
-    channels = {"MINISBLACK": (1, 2), "RGB": (3, 4)}.get(kind, ())
-    if (page.bitspersample, page.dtype) != (16, np.uint16) or page.samplesperpixel not in channels:
-        raise ValueError(
+    channels = {"MINISBLACK": (1, 2), "MINISWHITE": (1, 2), "RGB": (3, 4)}.get(kind, ())
+    expected = (16, np.uint16, 1)
+    if (page.bitspersample, page.dtype, page.imagedepth) != expected or (
+        page.samplesperpixel not in channels
+    ):
+        raise PictureError(
             f"it has {page.samplesperpixel} channels {kind} of {page.bitspersample} bits, "
-            f"{page.dtype}; save it as RGB, or as gray with black as 0, of 8 or 16 bits"
+            f"{page.dtype}; save it as RGB or gray of 8 or 16 bits"
         )
     if ASSOCIATED_ALPHA in page.extrasamples:
-        raise ValueError("its colors are multiplied by its opacity; save it without that")
+        raise PictureError("its colors are multiplied by its opacity; save it without that")
     if page.samplesperpixel in (2, 4) and tuple(page.extrasamples) != (UNASSOCIATED_ALPHA,):
-        raise ValueError("its last channel is not marked as opacity; save it without, or as PNG")
+        raise PictureError("its last channel is not marked as opacity; save it without, or as PNG")
     array = page.asarray()
     if page.axes.startswith("S"):  # one channel after the other
         array = np.moveaxis(array, 0, -1)
     tags = page.tags
     profile = tags[ICC_PROFILE].value if ICC_PROFILE in tags else None
-    return _picture(array, tags[ORIENTATION].value if ORIENTATION in tags else 1, profile, b"")
+    orientation = tags[ORIENTATION].value if ORIENTATION in tags else 1
+    picture = _picture(array, orientation, profile, b"")
+    if kind == "MINISWHITE":
+        picture = picture._replace(pixels=65535 - picture.pixels)
+    return picture
 
 
 def _picture(array: np.ndarray, orientation: int, profile: bytes | None, exif: bytes) -> Picture:
@@ -263,31 +295,6 @@ def _picture(array: np.ndarray, orientation: int, profile: bytes | None, exif: b
     if array.shape[2] in (2, 4):
         return Picture(array[..., :-1], array[..., -1], profile, exif)
     return Picture(array, None, profile, exif)
-
-
-def _png_of_16_bits(array: np.ndarray, picture: Picture) -> bytes:
-    png = bytes(imagecodecs.png_encode(_without_axis(array)))
-    chunks = b""
-    if picture.icc_profile:
-        chunks += _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc_profile))
-    if picture.exif:
-        chunks += _png_chunk(b"eXIf", picture.exif.removeprefix(b"Exif\0\0"))
-    end_of_header = 8 + 25  # the signature, and the chunk IHDR
-    return png[:end_of_header] + chunks + png[end_of_header:]
-
-
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def _without_axis(array: np.ndarray) -> np.ndarray:
-    """Array (h, w) of a gray one, as libraries want it; others stay as they are."""
-    return array[..., 0] if array.shape[2] == 1 else array
-
-
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    return (array / 257).round().astype(np.uint8)
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

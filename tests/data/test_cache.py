@@ -5,6 +5,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -63,7 +64,7 @@ def test_bad_files_are_named_also_from_the_cache(pictures_dir, tmp_path):
         assert len(pictures) == 8
         assert set(errors) == {"cut.jpg", "text.png", "empty.png"}
         assert "truncated" in errors["cut.jpg"]
-        assert "cannot identify" in errors["text.png"]
+        assert errors["text.png"].startswith("it is no PNG, JPEG, ")
 
 
 def test_lr_of_the_wrong_size_is_an_error(tmp_path):
@@ -107,3 +108,15 @@ def test_unwritable_cache_is_said(pictures_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "cache")
     with pytest.raises(UserError, match="Set HF_DATASETS_CACHE to a folder with room"):
         decode_pictures(find_pictures(pictures_dir, [2]), [4])
+
+
+def test_a_decoder_that_was_installed_is_tried(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x10ftypheic\0\0\0\0")
+    monkeypatch.setattr("common.images.formats.UNREAD", {".heic": "install pillow-heif"})
+    sources = find_pictures(tmp_path, [2])
+    _, errors = decode_pictures(sources, [2])
+    assert errors == {"a.jpg": "it is HEIC: install pillow-heif, or save it as PNG"}
+    monkeypatch.setattr("common.data.cache.DECODED", ["PNG", "HEIF"])
+    monkeypatch.setattr("common.data.cache.read_rgb", lambda file: np.zeros((4, 4, 3), np.uint8))
+    pictures, errors = decode_pictures(sources, [2])
+    assert (pictures.names, errors) == (["a.jpg"], {})

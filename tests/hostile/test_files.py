@@ -13,7 +13,8 @@ import upscale
 from common.data.cache import decode_pictures
 from common.data.find import find_pictures
 from common.errors import UserError
-from common.images.formats import Picture, read_picture, read_rgb, write_picture
+from common.images.formats import Picture, read_picture, read_rgb
+from common.images.writing import write_picture
 from train_srcnn import SRCNN
 
 

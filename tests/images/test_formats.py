@@ -1,4 +1,4 @@
-"""Pictures of all kinds, read and written as their owners know them."""
+"""Pictures are written as their owners know them, and can be read again."""
 
 import io
 import struct
@@ -7,9 +7,10 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
-from common.images.formats import Picture, read_picture, read_rgb, write_picture
+from common.images.formats import Picture, read_picture
+from common.images.writing import write_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -116,17 +117,15 @@ def test_cmyk_becomes_rgb_without_its_profile(tmp_path):
 def test_what_is_not_enlarged(tmp_path):
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "two.tif", save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="several frames or pages"):
+    with pytest.raises(ValueError, match="it has several pages"):
         read_picture(tmp_path / "two.tif")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(
-        ValueError, match=r"1 channels MINISBLACK of 32 bits, float32; save it as RGB, or as"
+        ValueError, match=r"1 channels MINISBLACK of 32 bits, float32; save it as RGB or gray"
     ):
         read_picture(tmp_path / "float.tif")
     Image.new("RGB", (2000, 1000)).save(tmp_path / "large.png")
-    with pytest.raises(
-        ValueError, match=r"2000x1000, 2 megapixels, more than --max_megapixels 1\.5"
-    ):
+    with pytest.raises(ValueError, match=r"2000x1000, 2 megapixels, and at most 1\.5 are read"):
         read_picture(tmp_path / "large.png", max_megapixels=1.5)
     tifffile.imwrite(tmp_path / "cmyk.tif", ramp(4, 4, 4, dtype=np.uint16), photometric="separated")
     with pytest.raises(ValueError, match=r"4 channels SEPARATED of 16 bits, uint16; save it"):
@@ -196,14 +195,6 @@ def test_opacity_in_bmp_becomes_white(tmp_path):
         pixels, alpha = np.zeros((4, 4, channels), np.uint8), np.zeros((4, 4), np.uint8)
         write_picture(Picture(pixels, alpha), tmp_path / "a.bmp")
         assert np.all(read_picture(tmp_path / "a.bmp").pixels == 255)
-
-
-def test_postscript_is_not_run(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
-    with pytest.raises(UnidentifiedImageError):
-        read_rgb(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="it is no PNG, JPEG, BMP, WebP or TIFF, or it is damage"):
-        read_picture(tmp_path / "a.png")
 
 
 def test_the_picture_inside_of_a_telephones_file(tmp_path):

@@ -14,7 +14,9 @@ def test_published_weights_are_converted(published_a2n, tmp_path):
     assert "172 tensors converted" in process.stdout
     config = json.loads((tmp_path / "published" / "config.json").read_text())
     assert (config["architecture"], config["scale"], config["variant"]) == ("a2n", 2, "a2n")
-    assert "exists already" in refusal("convert_published.py", published_a2n, *options)
+    assert "is not empty (README.md, config.json, model.safetensors)" in refusal(
+        "convert_published.py", published_a2n, *options
+    )
     options = ("--architecture", "a2n", "--scale", 2, 3, "--output_dir", tmp_path / "two")
     message = refusal("convert_published.py", published_a2n, *options)
     assert "A2N is for one scale, not for 2 and 3" in message

@@ -21,8 +21,8 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     command = ("prepare_dataset.py", tmp_path / "photos", "--output_dir", tmp_path / "set")
     options = ("--patch_size", 48, "--patch_step", 32, "--push_to_hub", "user/prepared")
     process = run_here(*command, *options, HF_TOKEN="hf_test")
-    assert "text.png: cannot identify image file" in process.stdout
-    assert "narrow.png, which is smaller than 48 pixels" in process.stdout
+    assert "text.png: it is no PNG, JPEG, BMP, WebP, TIFF, GIF" in process.stdout
+    assert "narrow.png: it is smaller than 48 pixels" in process.stdout
     # Of 96x80, at 0, 32, 48 and at 0, 32.
     assert f"48 rows are in {tmp_path / 'set'}" in process.stdout
     assert f"It is on the Hub now: {hub.url}/datasets/user/prepared" in process.stdout
@@ -39,11 +39,14 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
         lr = imresize(to_tensor(expected.copy()), 1 / scale).movedim(0, -1).numpy()
         assert np.array_equal(np.asarray(table[5][f"lr_x{scale}"]), lr)
     message = refusal(*command)
-    assert f"--output_dir {tmp_path / 'set'} is not empty. Name another." in message
+    assert (
+        f"--output_dir {tmp_path / 'set'} is not empty (README.md, train.parquet); name an"
+        in message
+    )
     for file in sorted((tmp_path / "photos").glob("?.png")):
         Image.new("RGB", (48, 48), "blue").save(file)  # other pictures of the same names
     process = run_here(*command[:3], tmp_path / "blue", *options[:4])
-    assert "text.png: cannot identify image file" in process.stdout
+    assert "text.png: it is no PNG, JPEG, BMP, WebP, TIFF, GIF" in process.stdout
     assert {path.name for path in (tmp_path / "blue").iterdir()} == {"train.parquet", "README.md"}
     table = datasets.Dataset.from_parquet(str(tmp_path / "blue" / "train.parquet"))
     assert np.unique(np.asarray(table[0]["hr"]).reshape(-1, 3), axis=0).tolist() == [[0, 0, 255]]

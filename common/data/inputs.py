@@ -1,0 +1,146 @@
+"""The pictures that a command line names to be enlarged, and the files of their results.
+
+jobs, refused, said = plan(args, scale=2)
+"""
+
+import argparse
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from common.data.find import describe_kinds, picture_files
+from common.errors import UserError
+from common.images.kinds import EXTENSIONS, FORMATS, UNREAD
+from common.terminal import printable
+
+LONGEST_NAME = 255  # bytes, on nearly all disks
+
+
+class Inputs(NamedTuple):
+    """Pictures to enlarge.
+
+    Attributes:
+        jobs: Each picture with the file of its result.
+        refused: Reason for each picture that cannot be enlarged, known before it is read.
+        said: What was left out of the folders, in words.
+    """
+
+    jobs: list[tuple[Path, Path]]
+    refused: dict[Path, str]
+    said: str
+
+
+def find_inputs(args: argparse.Namespace) -> tuple[list[tuple[Path, Path]], str]:
+    """Finds the pictures, each with its path below the output folder.
+
+    Returns:
+        (pictures, what was left out of the folders, in words).
+
+    Raises:
+        UserError: There is nothing under a name, or no picture at all.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}  # by the file, which may be named twice
+    output = args.output.resolve()
+    said = []
+    for text in args.inputs:
+        names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
+        if not names:
+            raise UserError(f"There is no {text}: no picture, no folder, nothing like it.")
+        for path in map(Path, names):
+            if path.is_dir():
+                has_output = output.is_relative_to(path.resolve())
+                for file in picture_files(path):
+                    # What an earlier start wrote is no input.
+                    if not (has_output and Path(os.path.realpath(file)).is_relative_to(output)):
+                        found.setdefault(
+                            Path(os.path.realpath(file)), (file, file.relative_to(path))
+                        )
+                if kinds := describe_kinds(path):
+                    said.append(f"{path}: {kinds}")
+            else:
+                found.setdefault(Path(os.path.realpath(path)), (path, Path(path.name)))
+    if not found:
+        endings = " ".join(EXTENSIONS)
+        raise UserError(
+            f"There is no picture in {' '.join(args.inputs)}, leaving out what is in --output "
+            f"{args.output}. Known endings: {endings}. {' '.join(said)}"
+        )
+    return list(found.values()), "\n".join(said)
+
+
+def plan(args: argparse.Namespace, scale: int) -> Inputs:
+    """Pairs the pictures with the files of their results; results of an earlier start are left out.
+
+    Raises:
+        UserError: No picture can be enlarged.
+    """
+    suffix = f"_x{scale}" if args.suffix is None else args.suffix
+    found, said = find_inputs(args)
+    plain: dict[Path, set[Path]] = {}
+    for _, relative in found:
+        name = relative.with_suffix(ending_of_result(args, relative))
+        plain.setdefault(name, set()).add(relative)
+    jobs = []
+    for path, relative in found:
+        ending = ending_of_result(args, relative)
+        # Two pictures a.png and a.jpg keep their endings where both would become a_x2.png.
+        alone = len(plain[relative.with_suffix(ending)]) == 1
+        stem = relative.stem if alone else relative.name
+        jobs.append((path, args.output / relative.with_name(f"{stem}{suffix}{ending}")))
+    owners: dict[Path, list[Path]] = {}
+    for path, output in jobs:
+        for target in targets_of(args, output):
+            owners.setdefault(target, []).append(path)
+    inputs = {os.path.realpath(path): path for path, _ in jobs}
+    refused: dict[Path, str] = {}
+    for path, output in jobs:
+        if path.suffix.lower() in UNREAD:
+            refused[path] = f"{path.suffix} is not read; {UNREAD[path.suffix.lower()]}"
+        for target in targets_of(args, output):
+            same_file = inputs.get(os.path.realpath(target))
+            if other := [owner for owner in owners[target] if owner != path]:
+                refused[path] = f"it and {other[0]} would both become {target}; enlarge it alone"
+            elif same_file == path or (same_file and args.overwrite):
+                refused[path] = (
+                    f"it would become {target}, which is an input itself; give another --suffix or "
+                    "--output"
+                )
+            elif len(os.fsencode(target.name)) > LONGEST_NAME:
+                refused[path] = "the name of its result would be too long; rename it"
+    if len(refused) == len(jobs):
+        raise UserError(f"No picture can be enlarged:\n{as_lines(refused)}")
+    results = {
+        os.path.realpath(target) for _, output in jobs for target in (output, strip_of(output))
+    }
+    jobs = [
+        (path, output)
+        for path, output in jobs
+        if path not in refused and os.path.realpath(path) not in results
+    ]
+    return Inputs(jobs, refused, said)
+
+
+def ending_of_result(args: argparse.Namespace, path: Path) -> str:
+    ending = path.suffix.lower()
+    if args.format:
+        return f".{args.format}"
+    if ending in (".jfif", ".jpe", ".mpo"):
+        return ".jpg"
+    # What is not written, and what shows to be a picture only when it is read, becomes PNG.
+    return ending if ending in FORMATS else ".png"
+
+
+def targets_of(args: argparse.Namespace, output: Path) -> list[Path]:
+    """Files that are written for a picture."""
+    return [output, strip_of(output)] if args.comparison else [output]
+
+
+def as_lines(reasons: Mapping[Path, str]) -> str:
+    return "\n".join(f"  {printable(f'{path}: {reason}')}" for path, reason in reasons.items())
+
+
+def strip_of(output: Path) -> Path:
+    """Path of the strip that --comparison writes for a result."""
+    return output.with_name(f"{output.name}_comparison.png")

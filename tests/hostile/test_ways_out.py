@@ -236,7 +236,7 @@ WAYS = [
             ),
             (
                 "{small} {data}/0.png --model {run} --suffix _ --output {nothing}",
-                "Enlarge them one after the other, each with its own --output.",
+                "enlarge it alone",
                 [
                     "{small} --model {run} --suffix _ --output {nothing}",
                     "{data}/0.png --model {run} --suffix _ --output {new}",
@@ -244,7 +244,7 @@ WAYS = [
             ),
             (
                 "{small}/0.png --model {run} --suffix= --output {small}",
-                "Give another --suffix or --output.",
+                "give another --suffix or --output",
                 [
                     "{small}/0.png --model {run} --suffix _b --output {small}",
                     "{small}/0.png --model {run} --suffix= --output {nothing}",
@@ -260,7 +260,7 @@ WAYS = [
     Way(
         "prepare_dataset.py",
         "{data} --output_dir {run}",
-        "is not empty. Name another.",
+        "and 6 more); name another, or empty it",
         ["{data} --output_dir {new}"],
     ),
     Way(
@@ -352,9 +352,10 @@ def test_a_model_that_diverged_is_replaced(tmp_path):
     SRCNN(2).save_pretrained(tmp_path / "model")
     converted = tmp_path / "converted"
     converted.mkdir()
+    (converted / "mine.txt").touch()
     options = (tmp_path / "model" / "model.safetensors", "--architecture", "srcnn", "--scale", 2)
     message = refusal("convert_published.py", *options, "--output_dir", converted)
-    assert "exists already. Name a new folder." in message
+    assert "is not empty (mine.txt); name another, or empty it." in message
     message = refusal("convert_published.py", *options, "--output_dir", tmp_path / "new")
     assert "Check --architecture and --scale." in message
 

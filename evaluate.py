@@ -295,6 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "protocol": PROTOCOL,
         "processes": state.num_processes,
         "versions": versions(),
+        "lr": {name: benchmark.lr for name, benchmark in benchmarks.items()},
         "benchmarks": {},
     }
     title = f"{report['model']}, x{scale}"
@@ -338,7 +339,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # JSON knows no infinity, which is the PSNR of equal pictures.
         content = json.loads(json.dumps(report), parse_constant=lambda _: None)
         replace_file(args.output, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"{title}\nProtocol: {PROTOCOL}.\n")
+    print(f"{title}\nProtocol: {PROTOCOL}.")
+    for name, origin in report["lr"].items():
+        print(f"LR of {name}: {origin}.")
+    print()
     print(text_table(rows))
     if args.add_to_card:
         means = {

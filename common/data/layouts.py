@@ -1,0 +1,87 @@
+"""The layouts of the field: how folders and pictures are named, and which are read."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.images.formats import EXTENSIONS
+
+# The layouts of the field: a folder of HR, and the folders of its LR beside it. `{}` stands for the
+# beginning of the name of the HR folder. Upper and lower case are the same here and below.
+LAYOUTS = (
+    (r"(.*[_ -]|)hr(_sub|_?x\d|_images?)?", r"{}lr.*"),  # DIV2K, Flickr2K, EDSR, RealSR
+    (r"(.*[_ -]|)gt(mod\d+)?(_sub)?", r"{}(lq|lr).*"),  # BasicSR, traiNNer, Lornatang
+    (r"(.*[_ -]|)hq", r"{}(lq|lr).*"),  # KAIR
+    (r"()target", r"data|inputs?"),  # tutorials of SRGAN, Lornatang
+    (r"()original", r"lr.*"),  # Lornatang; a folder of HR only where there is LR beside it
+)
+# A folder of one scale: in a folder of LR, or with HR and LR of its own (SelfExSR, RealSR).
+OF_ONE_SCALE = r"(?:image_srf_|srf_|lrbicx|x)?([2-8])(?:_sub)?"
+# HR and LR in one folder, by their names: img_001_SRF_2_HR.png, Canon_001_LR2.png.
+HR_NAME, LR_NAME = r"(.+)_hr(?:_?x[2-8])?", r"(.+)_lr[2-8]?"
+# Names of the LR of an HR picture, without endings. The last of DIV2K are mild, difficult, wild.
+LR_NAMES = (
+    *("{stem}", "{base}_LR", "{base}_lr", "{stem}x{scale}", "{stem}_x{scale}"),
+    *("{base}_LR{scale}", "{base}_lr{scale}", "{base}_LR_x{scale}"),
+    *("{stem}x{scale}m", "{stem}x{scale}d", "{stem}x{scale}w", "{stem}x{scale}w1"),
+)
+SPLITS = {"train": r"train(ing)?", "validation": r"val(id(ation)?)?", "test": r"test(ing)?"}
+# Folders in which systems and programs keep previews and copies, beside those that begin with a dot
+HIDDEN = {"@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN"}
+
+
+def hr_folders(folder: Path) -> dict[Path, list[Path]]:
+    """Subfolders of HR, by the LAYOUTS, and the folders of LR beside each."""
+    children = {child.name: child for child in subfolders(folder)}
+    names = pair_names(list(children))
+    return {children[hr]: [children[name] for name in lr] for hr, lr in names.items()}
+
+
+def pair_names(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names of HR folders and, for each, those of its LR folders."""
+    found: dict[str, list[str]] = {}
+    for hr, lr in LAYOUTS:
+        for name in names:
+            if (match := re.fullmatch(hr, name, re.I)) and name not in found:
+                pattern = lr.replace("{}", re.escape(match[1]))
+                beside = [n for n in names if n != name and re.fullmatch(pattern, n, re.I)]
+                if beside or "original" not in hr:
+                    found[name] = beside
+    if len(found) > 1:
+        found = {name: lr for name, lr in found.items() if name.lower() != "original"}
+    return found
+
+
+def of_one_scale(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    matches = [
+        (child, re.fullmatch(OF_ONE_SCALE, child.name, re.I)) for child in subfolders(folder)
+    ]
+    return [(child, match) for child, match in matches if match]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry) for entry in entries if entry.is_dir() and _is_read(entry.name))
+
+
+def _is_read(name: str) -> bool:
+    """Whether a file or folder is none that systems and programs hide."""
+    return not name.startswith(".") and name not in HIDDEN
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Lists all files below a folder with the ending of a picture, sorted; follows links."""
+    paths, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link to a folder further up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = filter(_is_read, folders)
+        paths += [
+            Path(parent, name)
+            for name in filter(_is_read, names)
+            if name.lower().endswith(EXTENSIONS)
+        ]
+    return sorted(paths)

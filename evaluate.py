@@ -82,7 +82,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--benchmark_dir",
         type=Path,
         help="folder with SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be "
-        "made from HR (default: the sets are downloaded from the Hub)",
+        "made from HR, or other usual layouts (default: the sets are downloaded from the Hub)",
     )
     how.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     how.add_argument(

@@ -47,7 +47,9 @@ tags:
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
     parser.add_argument(
-        "folder", type=Path, help="folder of HR pictures, searched with its subfolders"
+        "folder",
+        type=Path,
+        help="folder of HR pictures, searched with its subfolders, or of HR and bicubic LR",
     )
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="folder to write, new or empty"

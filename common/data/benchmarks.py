@@ -18,7 +18,7 @@ from common.data.find import MADE, SAMPLE_BENCHMARK, list_folder, picture_files,
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
 from common.hub_api import ask_hub
-from common.tables import plural
+from common.tables import enumerate_first, plural
 
 # The benchmark sets on the Hub under the names of the papers, and how many pictures they have.
 BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
@@ -52,7 +52,7 @@ def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDatas
     pictures, errors = decode_pictures(sources, [scale])
     errors |= dict.fromkeys(too_small_to_score(pictures, [scale]), "too small for SSIM")
     if errors:
-        reasons = ", ".join(f"{picture} ({reason})" for picture, reason in errors.items())
+        reasons = enumerate_first([f"{name} ({reason})" for name, reason in errors.items()], 3)
         raise UserError(
             f"Cannot score {len(errors)} of {len(sources)} pictures of {name}: {reasons}."
         )

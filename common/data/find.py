@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from common.data.layouts import (
     HR_NAME,
     LR_NAME,
-    SPLITS,
     hr_folders,
     of_one_scale,
     pair_names,
     picture_files,
+    split_names,
     subfolders,
 )
 from common.data.pairs import Pairs
@@ -135,16 +135,8 @@ def splits_of(folder: Path) -> dict[str, Path]:
 
     The folders are `train`, `valid` and so on, or folders of HR like `DIV2K_train_HR`.
     """
-    found: dict[str, Path] = {}
-    for pattern in ("{}", r".*[_-]{}[_-](hr|gt).*|{}[_-](hr|gt)"):
-        for child in reversed(subfolders(folder)):
-            for split, words in SPLITS.items():
-                if re.fullmatch(pattern.replace("{}", f"({words})"), child.name, re.I):
-                    found.setdefault(split, child)
-        if "train" in found and len(found) > 1:
-            return found
-        found = {}
-    return {}
+    names = split_names([child.name for child in subfolders(folder)])
+    return {split: folder / name for split, name in names.items()}
 
 
 def has_split(folder: Path, split: str) -> bool:
@@ -215,7 +207,7 @@ def _named_hr(folder: Path, paths: Sequence[Path]) -> list[Path]:
             f"{folder} holds HR and LR (..._HR.png, ..._LR.png), and {other[0].name}, which "
             "belongs to no HR. Move such pictures elsewhere."
         )
-    _refuse_splits(folder, hr)
+    _refuse_splits(_folders_below(folder, hr))
     return list(hr)
 
 
@@ -226,14 +218,15 @@ def check_unpaired(folder: Path, paths: Sequence[Path]) -> None:
         UserError: Folders of HR and LR lie deeper in it, or of several splits, or some pictures are
             others at the same size or at 1/2 to 1/8.
     """
-    for parent, names in _folders_below(folder, paths).items():
+    below = _folders_below(folder, paths)
+    for parent, names in below.items():
         for hr, lr in pair_names(sorted(names)).items():
             if lr:
                 raise UserError(
                     f"{parent} holds HR and LR, {hr} beside {lr[0]}. Name {parent} itself by "
                     f"--train_data_dir, or {parent / hr} to have LR made from HR."
                 )
-    _refuse_splits(folder, paths)
+    _refuse_splits(below)
     _refuse_twins(folder, find_twins(folder, paths))
 
 
@@ -245,21 +238,16 @@ def _refuse_twins(folder: Path, twins: tuple[Path, Path] | None) -> None:
         )
 
 
-def _refuse_splits(folder: Path, paths: Iterable[Path]) -> None:
-    for parent, names in _folders_below(folder, paths).items():
-        found = {
-            split: sorted(name for name in names if re.fullmatch(pattern, name, re.I))
-            for split, pattern in SPLITS.items()
-        }
-        if found["train"] and (found["validation"] or found["test"]):
-            named = ", ".join(name for part in found.values() for name in part)
-            raise UserError(f"{parent} holds {named}. Name one of them.")
+def _refuse_splits(below: dict[Path, set[str]]) -> None:
+    for parent, names in below.items():
+        if splits := split_names(sorted(names)):
+            raise UserError(f"{parent} holds {', '.join(splits.values())}. Name one of them.")
 
 
 def _folders_below(folder: Path, paths: Iterable[Path]) -> dict[Path, set[str]]:
     """Names of the subfolders in which there are pictures, by the folder that they are in."""
     below: dict[Path, set[str]] = {}
-    for parent in {path.parent for path in paths}:
+    for parent in map(Path, {os.path.dirname(path) for path in paths}):
         while parent != folder:
             below.setdefault(parent.parent, set()).add(parent.name)
             parent = parent.parent

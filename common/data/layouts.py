@@ -10,10 +10,11 @@ from common.images.formats import EXTENSIONS
 # The layouts of the field: a folder of HR, and the folders of its LR beside it. `{}` stands for the
 # beginning of the name of the HR folder. Upper and lower case are the same here and below.
 LAYOUTS = (
-    (r"(.*[_ -]|)hr(_sub|_?x\d|_images?)?", r"{}lr.*"),  # DIV2K, Flickr2K, EDSR, RealSR
-    (r"(.*[_ -]|)gt(mod\d+)?(_sub)?", r"{}(lq|lr).*"),  # BasicSR, traiNNer, Lornatang
+    # DIV2K, Flickr2K, EDSR, DRealSR: DIV2K_train_HR, DIV2K_train_LR_bicubic/X2; HR_train, LR_train
+    (r"(.*[_ -]|)hr(_sub|_?x\d|_images?|_train|_val(id)?|_test)?", r"{}lr.*"),
+    (r"(.*[_ -]|)gt(mod\d+)?(_sub)?", r"{}(lq|lr).*"),  # BasicSR, traiNNer: GTmod12, LRbicx2
     (r"(.*[_ -]|)hq", r"{}(lq|lr).*"),  # KAIR
-    (r"()target", r"data|inputs?"),  # tutorials of SRGAN, Lornatang
+    (r"()target", r"data|inputs?"),  # tutorials of SRGAN: SRF_4/target, SRF_4/data
     (r"()original", r"lr.*"),  # Lornatang; a folder of HR only where there is LR beside it
 )
 # A folder of one scale: in a folder of LR, or with HR and LR of its own (SelfExSR, RealSR).
@@ -26,7 +27,17 @@ LR_NAMES = (
     *("{base}_LR{scale}", "{base}_lr{scale}", "{base}_LR_x{scale}"),
     *("{stem}x{scale}m", "{stem}x{scale}d", "{stem}x{scale}w", "{stem}x{scale}w1"),
 )
-SPLITS = {"train": r"train(ing)?", "validation": r"val(id(ation)?)?", "test": r"test(ing)?"}
+SPLITS = {
+    "train": "train(ing)?",
+    "validation": "val|valid|validat(e|ion)|eval",
+    "test": "test(ing)?",
+}
+# Folders of a split `{}`: train, train_data, trainsets; DIV2K_train_HR; HR_train
+OF_ONE_SPLIT = (
+    r"({})([_-]?(sets?|data|images?))?",
+    r"(.*[_-])?({})[_-](hr|gt).*",
+    r"(.*[_-])?(hr|gt)[_-]({})",
+)
 # Folders in which systems and programs keep previews and copies, beside those that begin with a dot
 HIDDEN = {"@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN"}
 
@@ -51,6 +62,20 @@ def pair_names(names: Sequence[str]) -> dict[str, list[str]]:
     if len(found) > 1:
         found = {name: lr for name, lr in found.items() if name.lower() != "original"}
     return found
+
+
+def split_names(names: Sequence[str]) -> dict[str, str]:
+    """Names of the folders of each split; none, unless one is for training and one is not."""
+    for pattern in OF_ONE_SPLIT:
+        found = {
+            split: name
+            for split, words in SPLITS.items()
+            for name in reversed(names)
+            if re.fullmatch(pattern.replace("{}", words), name, re.I)
+        }
+        if "train" in found and len(found) > 1:
+            return found
+    return {}
 
 
 def of_one_scale(folder: Path) -> list[tuple[Path, re.Match[str]]]:
@@ -84,4 +109,4 @@ def picture_files(folder: Path) -> list[Path]:
             for name in filter(_is_read, names)
             if name.lower().endswith(EXTENSIONS)
         ]
-    return sorted(paths)
+    return sorted(paths, key=lambda path: path.parts)  # (as paths themselves, but fast)

@@ -1,5 +1,6 @@
 """Twins: two pictures that show the same at equal size or at 1/2 to 1/8, as HR and LR do."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -54,14 +55,15 @@ def _groups(folder: Path, paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Pictures whose paths are alike but for an ending, and for one folder that is another."""
     skip = len(folder.parts)
     groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
-    keys: dict[Path, list[tuple[str, ...]]] = {}
+    keys: dict[str, list[tuple[str, ...]]] = {}
     for path in paths:
-        if path.parent not in keys:
-            parts = path.parent.parts[skip:]
+        parent, name = os.path.split(path)
+        if parent not in keys:
+            parts = Path(parent).parts[skip:]
             without = {(*parts[:i], *parts[i + 1 :]) for i in range(len(parts))}
-            keys[path.parent] = [parts, *sorted(without)]
-        name = ENDING.sub("", path.stem).lower()
-        for key in keys[path.parent]:
+            keys[parent] = [parts, *sorted(without)]
+        name = ENDING.sub("", os.path.splitext(name)[0]).lower()
+        for key in keys[parent]:
             groups[(*key, name)].append(path)
     return (group for group in groups.values() if len(group) > 1)
 

@@ -62,6 +62,7 @@ KNOWN = {
     "DIV2K, both splits": "D_train_HR/1.png D_train_LR_unknown/X2/1x2.png|2 "
     "D_valid_HR/8.png D_valid_LR_unknown/X2/8x2.png|2",
     "DIV2K, two tracks": "D_HR/1.png D_LR_bicubic/X2/1x2.png|2 D_LR_unknown/X2/1x2.png|2",
+    "HR_train": "HR_train/a.png LR_train/a.png|2 HR_test/b.png LR_test/b.png|2",
     "splits inside": "HR/train/a.png LR/train/a.png|2 HR/valid/b.png LR/valid/b.png|2",
     "folders with digits": "hr/2/a.png lr/2/a.png|2",
     "hidden": "hr/a.png lr/a.png|2 hr/@eaDir/a.png hr/.ipynb_checkpoints/a.png __MACOSX/hr/a.png "
@@ -105,6 +106,8 @@ def test_known_layouts(layout, tmp_path):
         ("D_train_HR/a.png D_valid_HR/b.png", [2], "(D_train_HR, D_valid_HR). Name one of them."),
         ("train/a.png valid/b.png test/c.png", [2], "{} holds test, train, valid. Name one of"),
         ("hr/train/a.png hr/test/b.png", [2], "{}/hr holds test, train. Name one of them."),
+        ("x/D_train_HR/a.png x/D_valid_HR/b.png", [2], "{}/x holds D_train_HR, D_valid_HR. Name"),
+        ("trainsets/a.png testsets/b.png", [2], "{} holds testsets, trainsets. Name one of them."),
         ("x/train/a.png x/test/b.png", [2], "{}/x holds train, test. Name one of them."),
         (
             "SRF_2/target/a.png SRF_2/data/a.png|2 SRF_4/target/a.png SRF_4/data/a.png|4",

@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.data.find import find_pictures
+from common.data.hub_sets import cannot_be_data_set
 from common.files import cannot_make
 from common.hub_api import check_token, push_folder
 from common.images.formats import read_rgb
@@ -87,6 +88,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--output_dir {folder} is not empty. Name another."
     elif reason := cannot_make(folder):
         yield f"--output_dir {folder} {reason}"
+    if reason := cannot_be_data_set(folder):
+        yield f"--output_dir {folder} {reason}. Name another."
 
 
 def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:

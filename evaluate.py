@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from common.card import CARD, add_to_card
 from common.data.benchmarks import open_benchmark
-from common.data.find import describe_kinds
+from common.data.layouts import describe_kinds
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import (
@@ -85,7 +85,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--benchmark_dir",
         type=Path,
         help="folder with SET/HR/* for each set, and SET/LR_bicubic/X2/*x2.* where LR is not to be "
-        "made from HR (default: the sets are downloaded from the Hub)",
+        "made from HR, or other usual layouts (default: the sets are downloaded from the Hub)",
     )
     how.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     how.add_argument(
@@ -302,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "protocol": PROTOCOL,
         "processes": state.num_processes,
         "versions": versions(),
+        "lr": {name: benchmark.lr for name, benchmark in benchmarks.items()},
         "benchmarks": {},
     }
     title = f"{report['model']}, x{scale}"
@@ -346,7 +347,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # JSON knows no infinity, which is the PSNR of equal pictures.
         content = json.loads(json.dumps(report), parse_constant=lambda _: None)
         replace_file(args.output, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"{title}\nProtocol: {PROTOCOL}.\n")
+    print(f"{title}\nProtocol: {PROTOCOL}.")
+    for name, origin in report["lr"].items():
+        print(f"LR of {name}: {origin}.")
+    print()
     print(text_table(rows))
     if args.add_to_card:
         means = {

@@ -23,7 +23,9 @@ import pyarrow.parquet
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.find import describe_kinds, find_pictures
+from common.data.find import find_pictures
+from common.data.hub_sets import cannot_be_data_set
+from common.data.layouts import describe_kinds
 from common.errors import UserError
 from common.files import cannot_fill, filled_folder
 from common.hub_api import check_token, push_folder
@@ -52,7 +54,9 @@ tags:
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
     parser.add_argument(
-        "folder", type=Path, help="folder of HR pictures, searched with its subfolders"
+        "folder",
+        type=Path,
+        help="folder of HR pictures, searched with its subfolders, or of HR and bicubic LR",
     )
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="folder to write, new or empty"
@@ -87,6 +91,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--patch_step needs --patch_size; leave it out, or add that."
     if reason := cannot_fill(args.output_dir):
         yield f"--output_dir {args.output_dir} {reason}"
+    if reason := cannot_be_data_set(args.output_dir):
+        yield f"--output_dir {args.output_dir} {reason}. Name another."
 
 
 def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:

@@ -15,15 +15,20 @@ import huggingface_hub
 from filelock import FileLock
 
 from common.data.cache import decode_pictures
-from common.data.find import SAMPLE_BENCHMARK, find_pictures, picture_files, sample_pictures
+from common.data.find import MADE, SAMPLE_BENCHMARK, list_folder, picture_files, sample_pictures
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
 from common.hub_api import ask_hub
+from common.tables import enumerate_first, plural
 
-# The benchmark sets under the names of the papers, and how many pictures they have.
+# The benchmark sets on the Hub under the names of the papers, and how many pictures they have.
 BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
 ALIASES = {"B100": "BSD100"}
 MOST_BYTES = 2**29  # three times Urban100, the largest
+ALIASES = {"B100": "BSD100", "BSDS100": "BSD100"}
+# Sets of which a folder that bears the name, in capitals or not, must have as many pictures.
+COUNTS = {name.lower(): count for name, count in (BENCHMARKS | {"Manga109": 109}).items()}
+COUNTS |= {alias.lower(): BENCHMARKS[name] for alias, name in ALIASES.items()}
 
 
 def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDataset:
@@ -38,17 +43,23 @@ def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDatas
         UserError: The set cannot be had, or a picture of it cannot be scored.
     """
     if name == "sample":
-        sources = sample_pictures(SAMPLE_BENCHMARK)
+        sources, lr = sample_pictures(SAMPLE_BENCHMARK), MADE
     else:
-        sources = find_pictures(folder / name if folder else hub_benchmark(name), [scale])
+        place = folder / name if folder else hub_benchmark(name)
+        sources, _, _, lr = list_folder(place, [scale])
+        if len(sources) != (count := COUNTS.get(name.lower(), len(sources))):
+            raise UserError(
+                f"{place} has {plural(len(sources), 'HR picture')}, and the benchmark {name} has "
+                f"{count}. Complete it, remove what is not of it, or give the folder another name."
+            )
     pictures, errors = decode_pictures(sources, [scale])
     errors |= dict.fromkeys(too_small_to_score(pictures, [scale]), "too small for SSIM")
     if errors:
-        reasons = ", ".join(f"{picture} ({reason})" for picture, reason in errors.items())
+        reasons = enumerate_first([f"{name} ({reason})" for name, reason in errors.items()], 3)
         raise UserError(
             f"Cannot score {len(errors)} of {len(sources)} pictures of {name}: {reasons}."
         )
-    return BenchmarkDataset(pictures, scale)
+    return BenchmarkDataset(pictures, scale, lr)
 
 
 def hub_benchmark(name: str) -> Path:

@@ -6,6 +6,7 @@ Nothing from there is run as code.
 """
 
 import fnmatch
+import glob
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import huggingface_hub
 from filelock import FileLock
 
-from common.data.find import Listing
+from common.data.find import MADE, Listing, check_unpaired, lr_in_words, picture_files, splits_of
 from common.errors import UserError
 from common.files import checksum, replace_file
 from common.hub_api import ask_hub
@@ -66,6 +67,11 @@ def hub_pictures(
     files: list[str] = []
     try:
         if Path(name).is_dir():
+            if reason := cannot_be_data_set(Path(name)):
+                raise UserError(
+                    f"The data set {name} {reason}. Rename the folder, or name pictures by "
+                    "--train_data_dir."
+                )
             revision = None
             version = _state_of(Path(name)) if streaming else ""
         else:
@@ -75,7 +81,7 @@ def hub_pictures(
             if not version and not streaming and record.exists():
                 table, version, roots = _downloaded_before(record)
                 table = _choose_columns(table, name, scales, column)
-                return Listing(table, [*identity, version], roots)
+                return Listing(table, [*identity, version], roots, _lr_in(table, scales))
             if not version and revision:  # `datasets` would take another
                 raise UserError(
                     f"The data set {name} at revision {revision} was not downloaded by an earlier "
@@ -97,6 +103,9 @@ def hub_pictures(
             table = table.decode(False)
         else:
             version = table._fingerprint  # no public name; caches of earlier versions have it
+        if table.info.builder_name == "imagefolder" and Path(name).is_dir() and not data_files:
+            for part in splits_of(Path(name)).values() or [Path(name)]:
+                check_unpaired(part, picture_files(part))
         roots = _roots(name, revision, table.info.builder_name)
         if files and not streaming:
             paths = [file["filename"] for file in table.cache_files]
@@ -108,7 +117,15 @@ def hub_pictures(
     except Exception as error:  # a repository can fail to be a data set in many ways
         cause = error.__cause__ or error
         raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
-    return Listing(table, [*identity, version], roots)
+    return Listing(table, [*identity, version], roots, _lr_in(table, scales))
+
+
+def cannot_be_data_set(folder: Path) -> str:
+    """Says why `datasets` would not find a folder by its name; "" if it would."""
+    real = os.path.realpath(folder)
+    if glob.has_magic(real) or "::" in real:
+        return f"lies in {real}, and `datasets` takes [ ] * ? :: for patterns"
+    return ""
 
 
 def _roots(name: str, revision: str | None, builder: str | None) -> list[str]:
@@ -202,6 +219,14 @@ def _hr_archives(files: Sequence[str], split: str) -> list[str]:
     is_validation = [bool(re.search("val|test", file, re.I)) for file in hr]
     wanted = split != "train"
     return [file for file, other in zip(hr, is_validation, strict=True) if other == wanted]
+
+
+def _lr_in(table: "datasets.Dataset | datasets.IterableDataset", scales: Sequence[int]) -> str:
+    """Where the LR of a data set comes from, in words."""
+    origins = [
+        "read from the data set" if f"lr_x{scale}" in table.features else MADE for scale in scales
+    ]
+    return lr_in_words(origins, scales)
 
 
 def _choose_columns(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data.find import describe_kinds, picture_files
+from common.data.layouts import describe_kinds, picture_files
 from common.errors import UserError
 from common.images.kinds import EXTENSIONS, FORMATS, UNREAD
 from common.terminal import printable

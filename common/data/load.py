@@ -6,14 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.find import (
-    SAMPLE_TRAIN,
-    Listing,
-    describe_kinds,
-    find_pictures,
-    sample_pictures,
-)
+from common.data.find import MADE, SAMPLE_TRAIN, Listing, has_split, list_folder, sample_pictures
 from common.data.hub_sets import hub_pictures
+from common.data.layouts import describe_kinds
 from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
 from common.data.stream import Part, PatchStream, PictureStream
 from common.errors import UserError
@@ -28,11 +23,13 @@ class TrainingPictures(NamedTuple):
         patches: Training patches, from decoded pictures or from a stream.
         validation: Validation pictures, at each scale.
         source: Name of the data set or folder.
+        lr: Where the LR comes from, in words.
     """
 
     patches: PatchDataset | PatchStream
     validation: list[BenchmarkDataset]
     source: str
+    lr: str = MADE
 
 
 def load_pictures(
@@ -65,11 +62,12 @@ class _Loader:
         is_stream = args.streaming and not args.max_train_images
         if not is_stream:
             pictures = self._decode(training)
-        if validation_dir:
-            validation = self._decode(self._folder(validation_dir))
-        elif args.validation_split:
-            files = args.validation_data_files
-            validation = self._decode(self._hub_pictures(args.validation_split, files))
+        lr = training.lr
+        if validation_dir or args.validation_split:
+            found = self._validation(validation_dir)
+            validation = self._decode(found)
+            if found.lr != lr:
+                lr = f"{lr}; to validate on, {found.lr}"
         else:
             pictures, validation = split_off_validation(pictures)
         if too_small := too_small_to_score(validation, self.scales):
@@ -79,18 +77,17 @@ class _Loader:
             )
         patches = self._stream(training) if is_stream else self._patches_of(pictures)
         benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
-        return TrainingPictures(patches, benchmarks, f"{args.train_data_dir or args.dataset_name}")
+        source = f"{args.train_data_dir or args.dataset_name}"
+        return TrainingPictures(patches, benchmarks, source, lr)
 
     def _training(self) -> tuple[Listing, Path | None]:
         """(training pictures, folder to validate on)."""
         args = self.args
         validation_dir = args.validation_data_dir
         if args.train_data_dir:
-            train_dir = args.train_data_dir
-            if all((train_dir / name).is_dir() for name in ("train", "val")):
-                validation_dir = validation_dir or train_dir / "val"
-                train_dir = train_dir / "train"
-            found = self._folder(train_dir)
+            found = self._folder(args.train_data_dir, "train")
+            if has_split(args.train_data_dir, "validation"):
+                validation_dir = validation_dir or args.train_data_dir
         elif args.dataset_name == "sample":
             found = Listing(sample_pictures(SAMPLE_TRAIN))
         else:
@@ -105,11 +102,18 @@ class _Loader:
             )
         return found, validation_dir
 
-    def _folder(self, folder: Path) -> Listing:
-        found = Listing(find_pictures(folder, self.scales))
+    def _folder(self, folder: Path, split: str) -> Listing:
+        found = list_folder(folder, self.scales, split)
         if said := describe_kinds(folder):
             self.say(f"{folder}: {said}")
         return found
+
+    def _validation(self, folder: Path | None) -> Listing:
+        if folder and folder == self.args.train_data_dir:  # whose kinds were described
+            return list_folder(folder, self.scales, "validation")
+        if folder:
+            return self._folder(folder, "validation")
+        return self._hub_pictures(self.args.validation_split, self.args.validation_data_files)
 
     def _hub_pictures(self, split: str, files: Sequence[str]) -> Listing:
         args = self.args

@@ -141,8 +141,14 @@ def too_small_to_score(pictures: Pictures, scales: Sequence[int]) -> list[str]:
 class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):
     """Whole pictures: `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale)."""
 
-    def __init__(self, pictures: Pictures, scale: int) -> None:
-        self.pictures, self.scale = pictures, scale
+    def __init__(self, pictures: Pictures, scale: int, lr: str = "made from HR") -> None:
+        """
+        Args:
+            pictures: Decoded pictures with the LR of the scale.
+            scale: Factor from LR to HR.
+            lr: Where the LR comes from, in words.
+        """
+        self.pictures, self.scale, self.lr = pictures, scale, lr
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -74,7 +74,7 @@ class PictureStream(IterableDataset[Part | str]):
             seed: Whole number, at least 0.
             folder: Folder for the decoded parts of this stream alone.
         """
-        self.table, self.identity, self.roots = found
+        self.table, self.identity, self.roots, _ = found
         self.scales, self.part_size, self.seed = scales, part_size, seed
         self.folder = folder
         self.begin: Position = (0, 0)

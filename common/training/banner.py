@@ -54,6 +54,7 @@ def banner(
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
         "Pictures": f"{pictures.patches.in_banner()}, {len(pictures.validation[0])} to validate on",
+        "LR": pictures.lr,
         "Patches": f"LR {' or '.join(f'{side}x{side}' for side in sides)}, "
         f"HR {args.patch_size}x{args.patch_size}",
         "Batch": batch,

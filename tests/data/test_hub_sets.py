@@ -178,7 +178,7 @@ def test_dataset_of_pairs(pictures_dir, tmp_path):
     for file in files:
         Image.new("RGB", (48, 40), "green").save(tmp_path / "lr" / file.name)
     save_dataset(tmp_path / "set", lr=sorted((tmp_path / "lr").iterdir()), hr=files)
-    sources, identity, _ = hub_pictures(str(tmp_path / "set"), [2])
+    sources, identity, *_ = hub_pictures(str(tmp_path / "set"), [2])
     pictures, _ = decode_pictures(sources, [2], identity)
     _, lr, hr = BenchmarkDataset(pictures, 2)[7]
     assert torch.equal(hr, to_tensor(read_rgb(files[7])))
@@ -193,7 +193,7 @@ def test_empty_cell_is_left_out(pictures_dir, tmp_path):
     table = datasets.Dataset.from_dict({"image": [str(pictures_dir / "0.png"), None]})
     (tmp_path / "set").mkdir()
     table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "set" / "train.parquet")
-    sources, identity, _ = hub_pictures(str(tmp_path / "set"), [2])
+    sources, identity, *_ = hub_pictures(str(tmp_path / "set"), [2])
     pictures, errors = decode_pictures(sources, [2], identity)
     assert pictures.names == ["row 0 (0.png)"]
     assert list(errors) == ["row 1 ()"]

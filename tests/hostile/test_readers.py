@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from common.data.cache import decode_pictures
-from common.data.find import describe_kinds, find_pictures
+from common.data.find import find_pictures
+from common.data.layouts import describe_kinds
 from common.images.formats import read_picture, read_rgb
 from running import SMALL, refusal, run_here
 from train_srcnn import SRCNN

@@ -260,7 +260,7 @@ WAYS = [
     Way(
         "prepare_dataset.py",
         "{data} --output_dir {run}",
-        "and 6 more); name another, or empty it",
+        "more); name another, or empty it",
         ["{data} --output_dir {new}"],
     ),
     Way(

@@ -17,12 +17,14 @@ def test_banner(accelerator, monkeypatch):
     )
     patches = SimpleNamespace(in_banner=lambda: "7 to train on (0.1 megapixels)")
     pictures = SimpleNamespace(patches=patches, validation=[Benchmark(2), Benchmark(3)])
+    pictures.lr = "read from DIV2K/lr/a.png and so on"
     accelerator.device, accelerator.num_processes = torch.device("cpu"), 2
     accelerator.mixed_precision = "bf16"
     text = banner(args, SRCNN(2), pictures, range(1000, 20_000), accelerator)
     assert text.splitlines() == [
         "   Network: SRCNN x2 x3, 8,129 parameters",
         "  Pictures: 7 to train on (0.1 megapixels), 1 to validate on",
+        "        LR: read from DIV2K/lr/a.png and so on",
         "   Patches: LR 12x12 or 8x8, HR 24x24",
         "     Batch: 8 patches in 2 parts over 2 processes",
         "     Steps: 1,000 to 20,000",

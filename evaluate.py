@@ -7,6 +7,8 @@
 Under `accelerate launch`, the processes share the pictures and print the same figures.
 """
 
+import common.start
+
 import argparse
 import json
 from collections.abc import Iterator, Sequence

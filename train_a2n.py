@@ -5,6 +5,8 @@
 trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on Set5 x2.
 """
 
+import common.start
+
 from collections.abc import Callable, Sequence
 
 import torch

@@ -8,6 +8,8 @@ out/srgan, with the network of the first phase in out/srgan/pretrained. After th
 steps that one has 32.05 dB on Set5 x4; 8,700 steps of 8 patches, 84 minutes on a CPU, reach 30.61.
 """
 
+import common.start
+
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

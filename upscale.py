@@ -8,6 +8,8 @@ Gray, transparent and 16-bit pictures stay so; large ones are enlarged in tiles.
 launch`, the processes share the pictures.
 """
 
+import common.start
+
 import argparse
 import glob
 import os

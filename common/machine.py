@@ -8,6 +8,10 @@ from pathlib import Path
 
 import torch
 
+# Imported while a process group exists, it would take that into the defaults of its functions and
+# keep it alive: threads of gloo would then want Python when that has ended, and abort the process.
+import torch.distributed.nn
+
 from common.workers import count_cores, is_launched
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 
+PARENT = os.getppid()  # read first of all, by common.start: a launcher can end at any moment
 # A terminal that is closed sends SIGHUP; SLURM, if it is asked to, sends SIGUSR1 before the time of
 # a job is up. (Windows has neither.)
 SIGNALS = [
@@ -21,6 +22,15 @@ def count_cores() -> int:
 def is_launched() -> bool:
     """Whether `accelerate launch` or torchrun has started this process."""
     return bool({"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"} & os.environ.keys())
+
+
+def end_by(number: int, words: str) -> None:
+    """Ends this process by a signal, after a line; its threads and clean-up are not waited for."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        text = f"\n{signal.Signals(number).name}: {words}\n"
+        os.write(2, text.encode())  # print() could be the very thing that the signal interrupts
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def ignore_signals(worker: int = 0) -> None:

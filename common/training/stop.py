@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from common.workers import SIGNALS, is_launched
-
-PARENT = os.getppid()  # as early as possible: it could end while we read pictures
+from common.workers import PARENT, SIGNALS, is_launched
 
 
 def kill_children() -> None:

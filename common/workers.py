@@ -3,6 +3,11 @@
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 PARENT = os.getppid()  # read first of all, by common.start: a launcher can end at any moment
 # A terminal that is closed sends SIGHUP; SLURM, if it is asked to, sends SIGUSR1 before the time of
@@ -33,6 +38,46 @@ def end_by(number: int, words: str) -> None:
     signal.raise_signal(number)
 
 
+def take_signals(receive: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+    """Sets the handler of `SIGNALS`, but not of those that nohup or a shell lets us ignore.
+
+    Returns:
+        Earlier handlers, by signal, for `give_back_signals`.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python allows no other
+        return {}
+    taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    return {number: signal.signal(number, receive) for number in taken}
+
+
+def give_back_signals(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
+def ending_at_once(words: str) -> Iterator[None]:
+    """Lets a signal end the program at once, with these words: nobody waits for an upload."""
+    handlers = take_signals(lambda number, frame: end_by(number, words))
+    try:
+        yield
+    finally:
+        give_back_signals(handlers)
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Holds `SIGNALS` back for a moment. A process that is started then never gets them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_signals(worker: int = 0) -> None:
     """Makes a process of the loader ignore `SIGNALS`.
 
@@ -41,3 +86,11 @@ def ignore_signals(worker: int = 0) -> None:
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def kill_children() -> None:
+    """Ends the processes of the loader, which ignore the SIGTERM that Python sends at its end."""
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        child.kill()

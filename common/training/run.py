@@ -335,12 +335,8 @@ class Run:
                 self._checkpoints.save(self._log)
             if stop := self._stop.asked():
                 self._end_early(stop)
-        where = (
-            f"in the stream of {self.args.dataset_name} " if isinstance(error, StreamError) else ""
-        )
-        message = (
-            f"Cannot go on {where}after step {self.step}: {error} {way_on(self.args.output_dir)}"
-        )
+        message = f"Cannot go on with {self._pictures.source} after step {self.step}: {error} "
+        message += way_on(self.args.output_dir)
         if together:
             self._processes.fail(message)
         raise UserError(message)

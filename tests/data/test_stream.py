@@ -178,7 +178,7 @@ def test_a_stream_that_breaks_off_loses_nothing(straight, shards, tmp_path):
 
     for _ in range(2):
         message = go_on(content[:-100] + bytes(100)).returncode
-        assert f"Cannot go on in the stream of {copy} after step 5: Could not open" in message
+        assert f"Cannot go on with {copy} after step 5: Could not open" in message
         assert "The same command with --resume_from_checkpoint latest goes on from" in message
         names = [path.name for path in list_checkpoints(folder)]
         assert names == ["checkpoint-4", "checkpoint-5"]
@@ -208,7 +208,7 @@ def test_unreadable_pictures_of_a_stream(shards, tmp_path):
     for number in range(3):
         table.to_parquet(copy / f"train-{number}.parquet")
     message = train(copy, tmp_path / "run", check=False).returncode
-    assert f"Cannot go on in the stream of {copy} after step 0: Cannot read " in message
+    assert f"Cannot go on with {copy} after step 0: Cannot read " in message
     assert " of 5 pictures: row " in message
 
 

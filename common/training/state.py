@@ -193,7 +193,7 @@ class Checkpoints:
         if error := processes.error_of(lambda: accelerator.load_state(str(checkpoint))):
             processes.fail(
                 f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
-                f"and cannot be resumed. Start a new run with --init_from. ({error})"
+                f"and cannot be resumed. Start a new run with --init_from. ({error[:150]})"
             )
         accelerator.scaler = scaler
         accelerator.step = 0  # number of the micro-batch: a batch may have other parts now

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.machine import check_compiler
 from common.network import SuperResolutionModel
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
     """Checks what only Accelerate knows: the number of processes, and the device.
 
     Raises:
-        UserError: The batch does not divide among the processes, or the precision does not work.
+        UserError: The batch does not divide among the processes, the precision does not work, or
+            there is no compiler.
     """
     batch_size, processes = args.batch_size, accelerator.num_processes
     parts = args.gradient_accumulation_steps
@@ -164,6 +166,8 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
         raise UserError(
             "fp16 does not work on a CPU. Use --mixed_precision bf16, or no mixed precision."
         )
+    if args.compile:
+        check_compiler(accelerator.device)
 
 
 def unwrap(

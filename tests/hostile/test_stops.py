@@ -1,13 +1,18 @@
 """Ctrl-C and the launcher's end, at moments at which a training has not begun yet or has ended."""
 
+import os
 import signal
+import threading
 import time
 
 import psutil
 import pytest
 
+from common.hub_api import push_folder
+from common.training.state import Checkpoints
 from helpers.forked import PATIENCE, ROOT
-from running import RECIPE, SCRIPT, SMALL, start
+from helpers.hub_server import Handler
+from running import RECIPE, SCRIPT, SMALL, refusal, run_here, start, train_from_hub
 
 LAUNCHER = ("-m", "accelerate.commands.launch", "--cpu")
 ENTRIES = sorted(path.name for path in ROOT.glob("*.py"))
@@ -77,3 +82,52 @@ finally:
     process = start("-c", code)
     assert process.communicate(timeout=PATIENCE) == ("cleaned up\n", "\nSIGINT: stopped.\n")
     assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_push(number, hub, tmp_path, monkeypatch):
+    (tmp_path / "model.txt").write_text("weights")
+    code = f"""
+import common.start
+from common.hub_api import push_folder
+push_folder({str(tmp_path)!r}, "user/stopped", "model", False, again="python -m common.hub")
+"""
+    entered, may_go = threading.Event(), threading.Event()
+    commit = Handler.commit
+
+    def wait(handler, *args):
+        entered.set()
+        may_go.wait(PATIENCE)
+        return commit(handler, *args)
+
+    monkeypatch.setattr(Handler, "commit", wait)
+    process = start("-c", code, HF_TOKEN="hf_test")
+    assert entered.wait(PATIENCE)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -number
+    text = (
+        f"{number.name}: the push to user/stopped is not done. Repeat it by\n    python -m common"
+    )
+    assert text in errors
+    assert "Traceback" not in errors
+    may_go.set()
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    push_folder(tmp_path, "user/stopped", "model", False, again="")
+    assert (hub.folder / "models/user/stopped/model.txt").read_text() == "weights"
+
+
+def test_a_signal_during_the_last_step_is_no_push(hub, tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def save_and_send(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save(*args, **options)
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_send)
+    options = ("--max_train_images", 4, "--push_to_hub")
+    message = train_from_hub(tmp_path / "tiny", *options, runner=refusal, HF_TOKEN="hf_test")
+    command = f"python -m common.hub {tmp_path / 'tiny'} tiny"
+    assert f"SIGTERM: the model is not pushed. Push it by\n    {command}" in message
+    assert not (hub.folder / "models/user/tiny").exists()
+    assert run_here("common.hub", f"{tmp_path / 'tiny'}", "tiny", HF_TOKEN="hf_test").stdout

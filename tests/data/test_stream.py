@@ -16,7 +16,18 @@ import common.data.stream
 from common.data.hub_sets import hub_pictures
 from common.data.stream import PictureStream
 from common.training.folder import list_checkpoints
-from running import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run_here, run_two
+from running import (
+    RECIPE,
+    SMALL,
+    SRGAN,
+    assert_same_run,
+    disturbed,
+    metrics,
+    refusal,
+    run,
+    run_here,
+    run_two,
+)
 
 SCRIPT = "train_srcnn.py"
 LATEST = ("--resume_from_checkpoint", "latest")
@@ -137,6 +148,20 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
     process = train(shards, folder, *LATEST, "--num_workers", 1)
     assert f"Resuming from {folder}/checkpoint-{step}." in process.stdout
     assert_same_run(folder, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_loader_gives_the_same_by_all_start_methods(method, straight, shards, tmp_path):
+    # (Those of macOS and Windows, and of Linux from Python 3.14 on.)
+    runner = disturbed(run, START_METHOD=method)
+    workers = ("--num_workers", 2)
+    train(shards, tmp_path / "stream", *workers, runner=runner)
+    assert_same_run(tmp_path / "stream", straight)
+    options = ("--max_train_images", 8, "--max_train_steps", 12)
+    train(shards, tmp_path / "here", *options, runner=run_here)
+    train(shards, tmp_path / "there", *options, *workers, runner=runner)
+    assert_same_run(tmp_path / "here", tmp_path / "there")
 
 
 @pytest.mark.slow

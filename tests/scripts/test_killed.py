@@ -95,8 +95,11 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def names(folder: Path) -> set[Path]:
-    """Of files and folders; but a run that was asked to stop may have left another checkpoint."""
-    others = re.compile(r"tensorboard|checkpoint-1\d")
+    """Of files and folders.
+
+    A run that was asked to stop may have left another checkpoint, and somebody may edit the code.
+    """
+    others = re.compile(r"tensorboard|checkpoint-1\d|uncommitted\.patch")
     paths = {path.relative_to(folder) for path in folder.rglob("*")}
     return {path for path in paths if not others.fullmatch(path.parts[0])}
 

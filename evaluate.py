@@ -89,7 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     how.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     how.add_argument(
         "--scale",
-        type=whole(),
+        type=whole(least=0),
         choices=range(2, 9),
         help="factor, for `bicubic`, --sr_dir, and models of several (default: the model's "
         "smallest)",

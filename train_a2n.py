@@ -198,7 +198,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_gamma=0.5,
     )
     recipe.add_argument(
-        "--scale", type=whole(), choices=[2, 3, 4], default=2, help="factor of enlargement"
+        "--scale", type=whole(least=0), choices=[2, 3, 4], default=2, help="factor of enlargement"
     )
     recipe.add_argument(
         "--variant", choices=["a2n", "a2n-m"], default="a2n", help="a2n-m is a fifth smaller"

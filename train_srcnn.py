@@ -91,7 +91,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_warmup_steps=2000,  # weights of 0.001 do not survive steps of 0.005
     )
     recipe.add_argument(
-        "--scale", type=whole(), choices=range(2, 9), default=3, help="factor of enlargement"
+        "--scale", type=whole(least=0), choices=range(2, 9), default=3, help="factor of enlargement"
     )
     recipe.add_argument(
         "--kernel_sizes",

@@ -161,7 +161,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_gamma=0.1,
     )
     recipe.add_argument(
-        "--scale", type=whole(), choices=[2, 3, 4, 8], default=4, help="factor of enlargement"
+        "--scale",
+        type=whole(least=0),
+        choices=[2, 3, 4, 8],
+        default=4,
+        help="factor of enlargement",
     )
     recipe.add_argument(
         "--pretrain_steps",

@@ -94,7 +94,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     )
     recipe.add_argument(
         "--scale",
-        type=whole(),
+        type=whole(least=0),
         nargs="+",
         choices=range(2, 9),
         default=[2, 3, 4],

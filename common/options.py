@@ -207,7 +207,7 @@ def add_model_arguments(options: Parser | Group) -> None:
     options.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     options.add_argument(
         "--scale",
-        type=whole(),
+        type=whole(least=0),
         choices=range(2, 9),
         help="factor, for models of several (default: the smallest)",
     )

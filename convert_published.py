@@ -10,6 +10,8 @@ pickle, which can run code when it is opened. Convert it where you trust it:
     safetensors.torch.save_file(tensors, "weights.safetensors")
 """
 
+import common.start
+
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -7,6 +7,8 @@
 Under `accelerate launch`, the processes share the pictures and print the same figures.
 """
 
+import common.start
+
 import argparse
 import json
 from collections.abc import Iterator, Sequence
@@ -90,7 +92,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     how.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     how.add_argument(
         "--scale",
-        type=int,
+        type=whole(least=0),
         choices=range(2, 9),
         help="factor, for `bicubic`, --sr_dir, and models of several (default: the model's "
         "smallest)",

@@ -8,6 +8,8 @@ Its input `lr` is RGB in [0, 1], float32, (batch, 3, height, width), of any size
 what PyTorch gives. Needs PyTorch 2.9 and the packages onnx, onnxscript and onnxruntime.
 """
 
+import common.start
+
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec

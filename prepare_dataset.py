@@ -9,6 +9,8 @@ Columns: `hr`, and by MATLAB's bicubic `lr_x2`, `lr_x3`, `lr_x4`, all PNG. Train
 LR by itself; a prepared set saves others that, and goes to the Hub as one.
 """
 
+import common.start
+
 import argparse
 import io
 import shlex

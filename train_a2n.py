@@ -5,6 +5,8 @@
 trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on Set5 x2.
 """
 
+import common.start
+
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -230,7 +232,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_gamma=0.5,
     )
     recipe.add_argument(
-        "--scale", type=int, choices=[2, 3, 4], default=2, help="factor of enlargement"
+        "--scale", type=whole(least=0), choices=[2, 3, 4], default=2, help="factor of enlargement"
     )
     recipe.add_argument(
         "--variant", choices=["a2n", "a2n-m"], default="a2n", help="a2n-m is a fifth smaller"

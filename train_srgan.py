@@ -8,6 +8,8 @@ out/srgan, with the network of the first phase in out/srgan/pretrained. After th
 steps that one has 32.05 dB on Set5 x4; 8,700 steps of 8 patches, 84 minutes on a CPU, reach 30.61.
 """
 
+import common.start
+
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -159,7 +161,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_gamma=0.1,
     )
     recipe.add_argument(
-        "--scale", type=int, choices=[2, 3, 4, 8], default=4, help="factor of enlargement"
+        "--scale",
+        type=whole(least=0),
+        choices=[2, 3, 4, 8],
+        default=4,
+        help="factor of enlargement",
     )
     recipe.add_argument(
         "--pretrain_steps",

@@ -7,6 +7,8 @@ validate on, and writes out/vdsr. The paper's Set5 is 37.53, 33.66 and 31.35 dB;
 --batch_size 16 --mixed_precision bf16, two hours on a CPU, reach 37.05, 33.24 and 30.92.
 """
 
+import common.start
+
 import argparse
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -92,7 +94,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     )
     recipe.add_argument(
         "--scale",
-        type=int,
+        type=whole(least=0),
         nargs="+",
         choices=range(2, 9),
         default=[2, 3, 4],

@@ -8,6 +8,8 @@ Gray, transparent and 16-bit pictures stay so; large ones are enlarged in tiles.
 launch`, the processes share the pictures.
 """
 
+import common.start
+
 import argparse
 import os
 import signal
@@ -44,7 +46,7 @@ from common.images.strip import make_strip
 from common.images.tensors import to_tensor
 from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
-from common.machine import set_up_cpu
+from common.machine import check_compiler, set_up_cpu
 from common.options import Arguments, Parser, add_model_arguments, real, whole
 from common.tables import plural
 from common.terminal import printable, say
@@ -54,9 +56,9 @@ def tile_size(text: str) -> int | None:
     """Type of an option, for argparse: None for `auto`, or a whole multiple of `ALIGNMENT`."""
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) % ALIGNMENT:
-        raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
-    return int(text)
+    if text.isdecimal() and (size := whole(least=0)(text)) % ALIGNMENT == 0:
+        return size
+    raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
@@ -222,6 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_cpu(args.cpu_threads)
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
+    if args.compile:
+        check_compiler(state.device)
     network = load_model(args.model, args.revision, args.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     enlarger = Enlarger(

@@ -1,5 +1,6 @@
 """Code that the scripts share, a line a room.
 
+start                                 what a script does before its slow imports
 errors files workers tables machine   plain values in, plain values out
 terminal                              messages beside bars; names that do no harm
 options                               command lines
@@ -11,7 +12,3 @@ data/                                 from a folder or the Hub to patches and be
 evaluation inference                  a network over a benchmark, over your pictures
 training/                             the books of one run, for `train_*.py` alone
 """
-
-# Imported while a process group exists, it would take that into the defaults of its functions and
-# keep it alive: threads of gloo would then want Python when that has ended, and abort the process.
-import torch.distributed.nn  # noqa: F401

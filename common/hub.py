@@ -8,6 +8,9 @@ A model is a folder with `config.json`, `model.safetensors` and `README.md`. Not
 safetensors is read, and `config.json` can name nothing but a `train_*.py`.
 """
 
+if __name__ == "__main__":
+    import common.start
+
 import argparse
 import importlib
 import inspect

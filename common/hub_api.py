@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import UserError
+from common.workers import ending_at_once
 
 # Seconds until a Hub that does not answer is given up; the variable is that of huggingface_hub.
 PATIENCE = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", 3.5))
@@ -70,7 +71,7 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, lis
     return found.sha or "", [file.rfilename for file in found.siblings or []]
 
 
-def _answer_within(seconds: float, question: Callable[[], Any]) -> Any:
+def _answer_within(seconds: float | None, question: Callable[[], Any]) -> Any:
     """Asks a question that may hang, as one to a name server, and returns or raises its outcome.
 
     Raises:
@@ -122,7 +123,8 @@ def push_folder(
         UserError: The folder could not be uploaded; it stays as it is.
     """
     api = huggingface_hub.HfApi()
-    try:
+
+    def push() -> str:
         repository = api.create_repo(name, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repository.repo_id,
@@ -131,12 +133,17 @@ def push_folder(
             allow_patterns=files,
             commit_message=f"Upload a super-resolution {kind}",
         )
+        return str(repository)
+
+    stopped = f"the push to {name} is not done. Repeat it by\n    {again}"
+    try:
+        with ending_at_once(stopped):
+            return _answer_within(None, push)  # in a thread: it could wait without hearing signals
     except Exception as error:  # errors of many kinds: network, token, name
         raise UserError(
             f"Could not push {folder} to {name} on the Hub: {f'{error}'[:200]}. It is all still in "
             f"{folder}; try again by\n    {again}"
         ) from None
-    return str(repository)
 
 
 def check_token(later: str) -> None:

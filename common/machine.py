@@ -3,11 +3,19 @@
 import importlib.metadata
 import os
 import platform
+import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
+# Imported while a process group exists, it would take that into the defaults of its functions and
+# keep it alive: threads of gloo would then want Python when that has ended, and abort the process.
+import torch.distributed.nn
+
+from common.errors import UserError
 from common.workers import count_cores, is_launched
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
@@ -31,6 +39,25 @@ def set_up_cpu(threads: int | None = None) -> None:
         threads = int(wish)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(threads or max(1, count_cores() // processes))
+
+
+def check_compiler(device: torch.device) -> None:
+    """Checks that there is the compiler by which `torch.compile` makes a program for the device.
+
+    Raises:
+        UserError: There is none.
+    """
+    variable, language = "CXX", "C++"
+    names = [{"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")]
+    if device.type == "cuda":
+        variable, language, names = "CC", "C", ["gcc", "clang"]
+    wish = os.environ.get(variable, "")
+    if not any(map(shutil.which, shlex.split(wish)[:1] or names)):
+        missing = f"{variable}={wish} is none" if wish else f"there is no {names[0]} in PATH"
+        raise UserError(
+            f"--compile needs a {language} compiler, and {missing}. Install one, name one by "
+            f"{variable}, or leave --compile out."
+        )
 
 
 def versions() -> dict[str, str | None]:

@@ -26,7 +26,7 @@ from common.terminal import printable, show_warnings_beside_bars
 Check = Callable[[argparse.Namespace], Iterable[str]]
 Condition = Callable[[argparse.Namespace], bool]
 
-LARGEST = 10**9  # whole numbers above it are mistakes, and some would take all memory
+LARGEST = 10**9  # numbers above it are mistakes, and some would take all memory
 
 
 class Arguments(argparse.Namespace):
@@ -168,11 +168,11 @@ def whole(least: int = 1, most: int = LARGEST) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is no whole number") from None
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is no whole number") from None
         if value < least:
-            raise argparse.ArgumentTypeError(f"{text} is not at least {least}")
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not at least {least}")
         if value > most:
-            raise argparse.ArgumentTypeError(f"{text} is more than {most}")
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {most}")
         return value
 
     return convert
@@ -181,7 +181,7 @@ def whole(least: int = 1, most: int = LARGEST) -> Callable[[str], int]:
 def real(
     *, above: float = -inf, least: float = -inf, below: float = inf, most: float = inf
 ) -> Callable[[str], float]:
-    """Type of an option, for argparse: a finite number within bounds."""
+    """Type of an option, for argparse: a number within bounds, at most `LARGEST`."""
     bounds = {"above": above, "at least": least, "below": below, "at most": most}
     rule = " and ".join(f"{name} {bound:g}" for name, bound in bounds.items() if isfinite(bound))
 
@@ -189,12 +189,19 @@ def real(
         try:
             value = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is no number") from None
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is no number") from None
         if not (isfinite(value) and above < value < below and least <= value <= most):
-            raise argparse.ArgumentTypeError(f"{text} is not {rule or 'finite'}")
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not {rule or 'finite'}")
+        if value > LARGEST:
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is more than {LARGEST}")
         return value
 
     return convert
+
+
+def _shown(text: str) -> str:
+    """A word of a command line as a message shows it."""
+    return f"{text[:40]}..." if len(text) > 40 else text.strip() or "''"
 
 
 def add_model_arguments(options: Parser | Group) -> None:
@@ -207,7 +214,7 @@ def add_model_arguments(options: Parser | Group) -> None:
     options.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     options.add_argument(
         "--scale",
-        type=int,
+        type=whole(least=0),
         choices=range(2, 9),
         help="factor, for models of several (default: the smallest)",
     )

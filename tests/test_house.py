@@ -75,7 +75,7 @@ print(sorted({{"accelerate", "datasets", "pandas"}} & sys.modules.keys()))
 def test_a_process_group_ends_with_its_threads():
     """Those of gloo abort a process that ends while they still want Python."""
     code = """
-import common, os, torch.distributed as dist
+import common.machine, os, torch.distributed as dist
 dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 import torch.distributed.nn
 dist.destroy_process_group()

@@ -1,10 +1,12 @@
 import subprocess
 
 import pytest
+import torch
 
 import common.machine
-from common.machine import set_up_cpu, uncommitted_changes, versions
-from running import run
+from common.errors import UserError
+from common.machine import check_compiler, set_up_cpu, uncommitted_changes, versions
+from running import SCRIPT, refusal, run
 
 
 @pytest.fixture
@@ -92,3 +94,35 @@ def test_all_threads_take_tiny_numbers_for_zero():
         "print(torch.full((1_000_000,), 1e-39).mul(1).count_nonzero().item())"
     )
     assert run("-c", code).stdout == "0\n"
+
+
+def test_compiling_needs_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.platform", "linux")
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = r"--compile needs a C\+\+ compiler, and there is no g\+\+ in PATH\. Install one, name"
+    with pytest.raises(UserError, match=message):
+        check_compiler(cpu)
+    with pytest.raises(UserError, match="needs a C compiler, and there is no gcc in PATH"):
+        check_compiler(gpu)
+    for name in ("g++", "clang", "ccache"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    check_compiler(cpu)
+    check_compiler(gpu)
+    monkeypatch.setenv("CXX", "ccache g++")
+    check_compiler(cpu)
+    monkeypatch.setenv("CXX", "nothing")
+    with pytest.raises(UserError, match="CXX=nothing is none"):
+        check_compiler(cpu)
+
+
+def test_the_compiler_is_missed_before_the_work(pictures_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "nothing")
+    monkeypatch.setattr("sys.platform", "linux")
+    base = ("--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run", "--compile")
+    assert "CXX=nothing is none" in refusal(SCRIPT, *base)
+    assert not (tmp_path / "run").exists()
+    assert "CXX=nothing is none" in refusal("upscale.py", "a.png", "--model", "b", "--compile")

@@ -1,6 +1,6 @@
 """Batches of the steps that are left, of which each process loads its own share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
 from common.data.patches import PatchDataset
+from common.data.waiting import SLICE, wait_for, workers_that_fit
 from common.workers import ignore_signals
 
 
@@ -20,6 +21,8 @@ def load_batches(
     processes: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    stops: Callable[[], object] = bool,
+    warn: Callable[[str], object] = print,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Loads LR and HR for each micro-batch, uint8, (N, 3, h, w) and (N, 3, H, W).
 
@@ -33,11 +36,18 @@ def load_batches(
         parts: Micro-batches of a step.
         rank: Number of this process.
         processes: Number of processes; `parts * processes` divides the batch size.
-        num_workers: Processes that load; 0: this process loads.
+        num_workers: Processes that load, if there is shared memory for them; 0: this process loads.
         pin_memory: Whether to load into memory that a GPU can read by itself.
+        stops: Function that says whether somebody has asked this process to stop.
+        warn: Function that prints a line for the user.
+
+    Raises:
+        WorkerError: No batch comes any more.
     """
     size = patches.batch_size // parts
     share = size // processes
+    bytes_of_batch = batch_bytes(patches, share)
+    num_workers = workers_that_fit(num_workers, bytes_of_batch, warn)
     starts = (
         micro_batch * size + rank * share
         for micro_batch in range(steps.start * parts, steps.stop * parts)
@@ -53,5 +63,12 @@ def load_batches(
         generator=torch.Generator(),
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
+        timeout=SLICE if num_workers else 0,
     )
-    yield from loader
+    yield from wait_for(loader, stops, size=bytes_of_batch)
+
+
+def batch_bytes(patches: PatchDataset, count: int) -> int:
+    """Bytes of so many patches, LR and HR, at the scale at which they are most."""
+    lr_size = patches.patch_size // min(patches.scales)
+    return count * 3 * (patches.patch_size**2 + lr_size**2)

@@ -66,7 +66,12 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         self.positions: dict[int, Sequence[int]] = {}  # a stream has some (`common.data.stream`)
 
     def portions(
-        self, begin: int, end: int, agree: Callable[[str], str], deletes: bool
+        self,
+        begin: int,
+        end: int,
+        agree: Callable[[str], str],
+        deletes: bool,
+        stops: Callable[[], object] = bool,
     ) -> Iterator[tuple["PatchDataset", range]]:
         """Gives one portion for all steps; `PatchStream.portions` explains the arguments."""
         yield self, range(begin, end)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from common.data.cache import Pictures, decode_pictures
 from common.data.find import Listing, Source
 from common.data.patches import PatchDataset
+from common.data.waiting import SLICE, WorkerError, wait_for
 from common.errors import UserError
 from common.files import checksum
 from common.workers import ignore_signals
@@ -80,9 +82,13 @@ class PictureStream(IterableDataset[Part | str]):
         self.begin: Position = (0, 0)
         self.count = 1
 
-    def parts(self) -> DataLoader[Part | str]:
-        """Gives the parts, while a process decodes the next one."""
-        return DataLoader(
+    def parts(self, stops: Callable[[], object] = bool) -> Iterator[Part | str]:
+        """Gives the parts, while a process decodes the next one.
+
+        Args:
+            stops: Function that says whether somebody has asked this process to stop.
+        """
+        loader: DataLoader[Part | str] = DataLoader(
             self,
             batch_size=None,
             num_workers=1,
@@ -92,7 +98,12 @@ class PictureStream(IterableDataset[Part | str]):
             worker_init_fn=ignore_signals,
             # A fork would lack the threads with which `datasets` has read before.
             multiprocessing_context="spawn",
+            timeout=SLICE,
         )
+        try:
+            yield from wait_for(loader, stops, patience=inf)
+        except WorkerError as error:
+            yield f"{error}"
 
     def __iter__(self) -> Iterator[Part | str]:
         position = self.begin
@@ -183,7 +194,12 @@ class PatchStream:
         self.positions: dict[int, Position] = {}
 
     def portions(
-        self, begin: int, end: int, agree: Callable[[str], str], deletes: bool
+        self,
+        begin: int,
+        end: int,
+        agree: Callable[[str], str],
+        deletes: bool,
+        stops: Callable[[], object] = bool,
     ) -> Iterator[tuple[PatchDataset, range]]:
         """Gives the patches of the steps from `begin` to `end` and the steps that they are for.
 
@@ -193,6 +209,7 @@ class PatchStream:
             agree: Function that all processes call together: gets an error, or "", and returns the
                 first error of any process. When it returns, all processes have opened their part.
             deletes: Whether this process deletes the parts of its machine that have served.
+            stops: Function that says whether somebody has asked this process to stop.
 
         Raises:
             StreamError: A process could not get its part.
@@ -206,7 +223,7 @@ class PatchStream:
             newest = self.positions[max(self.positions)]
             self.stream.begin = self.positions.get(first, newest)
         here = self.stream.begin
-        for start, part in zip(count(first, length), self.stream.parts(), strict=False):
+        for start, part in zip(count(first, length), self.stream.parts(stops), strict=False):
             patches, error = None, part if isinstance(part, str) else ""
             try:
                 if isinstance(part, Part):

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from common.errors import UserError
 from common.files import TEMPORARY, delete_leftovers, flush_to_disk, read_json_lines, unused
+from common.network import CONFIG, WEIGHTS
 from common.options import Arguments
 from common.tables import enumerate_first
 from common.terminal import say
@@ -229,12 +230,8 @@ def _steps_without_checkpoint(output_dir: Path) -> int:
 
 
 def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> Path:
-    if not path.is_dir() or not re.fullmatch(r"checkpoint-\d+", path.name):
-        names = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"
-        raise UserError(
-            f"--resume_from_checkpoint {path} is no checkpoint folder. Use `latest`, or the path "
-            f"of one. In {output_dir} there are: {names}."
-        )
+    if not (path / CHECKSUMS).is_file():  # whatever its name is now
+        raise UserError(_no_checkpoint(output_dir, path, checkpoints))
     if _is_used(output_dir) and (not checkpoints or not checkpoints[-1].samefile(path)):
         raise UserError(
             f"--output_dir {output_dir} holds a run that goes on from elsewhere than {path}. Name "
@@ -245,6 +242,29 @@ def _named_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> 
         way_out = "Use `latest`, which takes the one before it." if inside else "Use another."
         raise UserError(f"{path} is damaged: {damage}. {way_out}")
     return path
+
+
+def _no_checkpoint(output_dir: Path, path: Path, checkpoints: list[Path]) -> str:
+    """Says what a path is that is no checkpoint, and what is wanted."""
+    if inner := list_checkpoints(path):
+        return (
+            f"--resume_from_checkpoint {path} is the folder of a run. Give `latest` with "
+            f"--output_dir {path} to go on there, or {inner[-1]} with another --output_dir."
+        )
+    what = "is no checkpoint folder: it has no " + CHECKSUMS
+    if not path.exists():
+        what = "is not there"
+    elif path.is_file():
+        what = "is a file, no checkpoint folder"
+    elif (path / WEIGHTS).exists() and (path / CONFIG).exists():
+        what = "is a model, from which a new run can begin by --init_from"
+    elif re.fullmatch(r"checkpoint-\d+", path.name):
+        what = f"is damaged: {CHECKSUMS} is missing"
+    names = ", ".join(checkpoint.name for checkpoint in checkpoints) or "none"
+    return (
+        f"--resume_from_checkpoint {path} {what}. Use `latest`, or the path of a checkpoint. In "
+        f"{output_dir} there are: {names}."
+    )
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from common.data.batches import load_batches
 from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
+from common.data.waiting import WorkerError
+from common.errors import UserError
 from common.files import last_name
 from common.hub import find_network, push_command, push_model
 from common.hub_api import check_token
@@ -136,7 +138,7 @@ class Run:
             args, accelerator, processes, self._state, pictures, optimizers, schedulers
         )
         self._stop = StopRequest()
-        seconds = self._resume()
+        seconds = self._checkpoints.resume(self._claim, self.total_steps)
         if error := processes.error_of(self._begin_records):
             processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}. Make room.")
         self._validator.rehearse()
@@ -144,28 +146,6 @@ class Run:
         steps = range(self.step, self.total_steps)
         self.print(banner(args, self._model, pictures, steps, accelerator))
         self._log.begin(self.step, self.total_steps, seconds)
-
-    def _resume(self) -> float:
-        """Loads the checkpoint, if one was asked for and found; gives its seconds of training."""
-        args, checkpoint = self.args, self._claim.checkpoint
-        if not checkpoint:
-            if args.resume_from_checkpoint:
-                self.print(
-                    f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
-                )
-            return 0.0
-        differences, seconds = self._checkpoints.load(checkpoint, self._claim.differences)
-        if checkpoint.parent.resolve() != args.output_dir.resolve():
-            self._validator.best = {}  # the weights that scored it are in the other folder
-        if self.step > self.total_steps:
-            self._processes.fail(
-                f"{checkpoint} is later than the {self.total_steps} steps of this command. "
-                "Give a larger --max_train_steps, or go on elsewhere from an earlier one."
-            )
-        self.print(f"Resuming from {checkpoint}.")
-        if differences:
-            self.print(f"The recipe changes at step {self.step}: {'; '.join(differences)}.")
-        return seconds
 
     def _begin_records(self) -> None:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
@@ -191,7 +171,11 @@ class Run:
             self._validate()  # it was stopped in the middle of it
         self._model.train()
         portions = self._pictures.patches.portions(
-            self.step, self._end, processes.agree, deletes=processes.is_main_of_machine
+            self.step,
+            self._end,
+            processes.agree,
+            deletes=processes.is_main_of_machine,
+            stops=self._stop.asked,
         )
         try:
             for patches, steps in portions:
@@ -203,15 +187,12 @@ class Run:
                     processes=processes.count,
                     num_workers=args.num_workers,
                     pin_memory=device.type == "cuda",
+                    stops=self._stop.asked,
+                    warn=processes.warn,
                 ):
                     yield to_float(lr, device), to_float(hr, device)
-        except StreamError as error:
-            if self.step and not (args.output_dir / f"checkpoint-{self.step}").exists():
-                self._checkpoints.save(self._log)
-            processes.fail(
-                f"Cannot go on in the stream of {args.dataset_name} after step {self.step}: "
-                f"{error} {way_on(args.output_dir)}"
-            )
+        except (StreamError, WorkerError) as error:
+            self._end_without_batches(error)
 
     def end_step(self, **values: Tensor | float) -> None:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
@@ -282,7 +263,7 @@ class Run:
         Raises:
             UserError: The last state of the training, or its result, could not be saved.
         """
-        args, processes = self.args, self._processes
+        args, processes, stop = self.args, self._processes, self._stop.asked()
         # Nothing was left to train, and the best weights are elsewhere, or somebody took them away.
         if processes.from_main(lambda: not (args.output_dir / WEIGHTS).exists()):
             processes.warn(f"{WEIGHTS} is missing: it is written from the last step.")
@@ -305,6 +286,9 @@ class Run:
             f"    {command}"
         )
         if args.push_to_hub and processes.is_main:
+            if stop:  # it came while the last step was validated and saved
+                again = push_command(*self._push)
+                raise UserError(f"{stop.name}: the model is not pushed. Push it by\n    {again}")
             self.print(f"It is on the Hub now: {push_model(*self._push)}")
 
     # ------------------------------------------------------------------------------------- when due
@@ -343,6 +327,20 @@ class Run:
             "Go on by the same command with --resume_from_checkpoint latest."
         )
         raise SystemExit(128 + stop)
+
+    def _end_without_batches(self, error: Exception) -> NoReturn:
+        # Where a stream ends, all processes are here. Half a step cannot be saved.
+        together = isinstance(error, StreamError) or self._processes.count == 1
+        if together and self.accelerator.sync_gradients:
+            if not (self.args.output_dir / f"checkpoint-{self.step}").exists():
+                self._checkpoints.save(self._log)
+            if stop := self._stop.asked():
+                self._end_early(stop)
+        message = f"Cannot go on with {self._pictures.source} after step {self.step}: {error} "
+        message += way_on(self.args.output_dir)
+        if together:
+            self._processes.fail(message)
+        raise UserError(message)
 
     def _close(self) -> None:
         self._log.close(self.step)

@@ -13,7 +13,7 @@ from torch import Tensor
 from common.data.load import TrainingPictures
 from common.files import replace_file
 from common.options import Arguments
-from common.training.folder import delete_oldest, list_checkpoints, seal
+from common.training.folder import Claim, delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
 from common.training.recipe import allow_differences, read_record
 from common.training.together import Processes
@@ -85,6 +85,10 @@ class RunState:
             validator = self._validator
             validator.scores, validator.best = state["scores"], state["best"]
             validator.bicubic = state["bicubic"]
+
+    def forget_best(self) -> None:
+        """Makes the next validated weights the best."""
+        self._validator.best = {}
 
 
 class Checkpoints:
@@ -158,7 +162,34 @@ class Checkpoints:
             with suppress(OSError):
                 replace_file(folder / SCORES, json.dumps(content).encode())
 
-    def load(self, checkpoint: Path, differences: Sequence[str]) -> tuple[list[str], float]:
+    def resume(self, claim: Claim, total_steps: int) -> float:
+        """Loads the checkpoint, if one was asked for and found; gives its seconds of training.
+
+        Raises:
+            UserError: The checkpoint is later than the last step, or of something else.
+        """
+        args, processes, checkpoint = self._args, self._processes, claim.checkpoint
+        if not checkpoint:
+            if args.resume_from_checkpoint:
+                processes.print(
+                    f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
+                )
+            return 0.0
+        differences, seconds = self._load(checkpoint, claim.differences)
+        if checkpoint.parent.resolve() != args.output_dir.resolve():
+            self._state.forget_best()  # the weights that scored it are in the other folder
+        if self._state.step > total_steps:
+            processes.fail(
+                f"{checkpoint} is later than the {total_steps} steps of this command. "
+                "Give a larger --max_train_steps, or go on elsewhere from an earlier one."
+            )
+        processes.print(f"Resuming from {checkpoint}.")
+        if differences:
+            changes = "; ".join(differences)
+            processes.print(f"The recipe changes at step {self._state.step}: {changes}.")
+        return seconds
+
+    def _load(self, checkpoint: Path, differences: Sequence[str]) -> tuple[list[str], float]:
         """Loads a checkpoint. Where the recipe was changed, the rates of the command win.
 
         Args:

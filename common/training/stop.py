@@ -1,11 +1,9 @@
 """Stopping between two steps when somebody asks for it: all processes stop after the same step."""
 
 import atexit
-import multiprocessing
-import multiprocessing.util  # so that its own clean-up comes after ours
+import multiprocessing.util  # noqa: F401 # so that its own clean-up comes after ours
 import os
 import signal
-import threading
 import time
 from types import FrameType
 from typing import Any
@@ -13,15 +11,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-from common.workers import SIGNALS, is_launched
-
-PARENT = os.getppid()  # as early as possible: it could end while we read pictures
-
-
-def kill_children() -> None:
-    """Ends the processes of the loader, which ignore the SIGTERM that Python sends at its end."""
-    for child in multiprocessing.active_children():
-        child.kill()
+from common.workers import PARENT, give_back_signals, is_launched, kill_children, take_signals
 
 
 class StopRequest:
@@ -40,11 +30,7 @@ class StopRequest:
         self._sent: tuple[Any, torch.Tensor] | None = None  # the last exchange
         if distributed.is_initialized() and distributed.get_world_size() > 1:
             self._group = distributed.new_group(backend="gloo")
-        self._handlers: dict[int, Any] = {}  # the earlier ones, by signal
-        if threading.current_thread() is threading.main_thread():  # Python allows no other
-            for number in SIGNALS:
-                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP: so do we
-                    self._handlers[number] = signal.signal(number, self._receive)
+        self._handlers = take_signals(self._receive)
         atexit.register(kill_children)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -60,6 +46,12 @@ class StopRequest:
             if int(os.environ.get("RANK", 0)) == 0:
                 os.write(2, text.encode())  # print() could be the very thing that it interrupts
 
+    def asked(self) -> signal.Signals | None:
+        """Signal that this process got; others may not know of it yet."""
+        if self._launcher not in (None, os.getppid()):
+            self._received = self._received or signal.SIGTERM
+        return signal.Signals(self._received) if self._received else None
+
     def after_step(self) -> signal.Signals | None:
         """Signal to stop for, the same on all processes, which must call this after every step.
 
@@ -67,10 +59,9 @@ class StopRequest:
         what all had sent a step before. So no process waits for a GPU, or for other processes
         unless they are more than a step behind.
         """
-        if self._launcher not in (None, os.getppid()):
-            self._received = self._received or signal.SIGTERM
+        asked = self.asked()
         if self._group is None:
-            return signal.Signals(self._received) if self._received else None
+            return asked
         if number := self._sent_last():
             return signal.Signals(number)
         numbers = torch.tensor(self._received)
@@ -80,8 +71,7 @@ class StopRequest:
 
     def close(self) -> None:
         """Ends the exchange, before the processes part, and no longer takes signals."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        give_back_signals(self._handlers)
         self._sent_last()
         self._sent = self._group = None
 

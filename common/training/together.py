@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.machine import check_compiler
 from common.network import SuperResolutionModel
 from common.terminal import end_bars, say
 
@@ -149,7 +150,8 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
     """Checks what only Accelerate knows: the number of processes, and the device.
 
     Raises:
-        UserError: The batch does not divide among the processes, or the precision does not work.
+        UserError: The batch does not divide among the processes, the precision does not work, or
+            there is no compiler.
     """
     batch_size, processes = args.batch_size, accelerator.num_processes
     parts = args.gradient_accumulation_steps
@@ -168,6 +170,8 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
         raise UserError(
             "fp16 does not work on a CPU. Use --mixed_precision bf16, or no mixed precision."
         )
+    if args.compile:
+        check_compiler(accelerator.device)
 
 
 def unwrap(

@@ -16,7 +16,18 @@ import common.data.stream
 from common.data.hub_sets import hub_pictures
 from common.data.stream import PictureStream
 from common.training.folder import list_checkpoints
-from running import RECIPE, SMALL, SRGAN, assert_same_run, metrics, refusal, run_here, run_two
+from running import (
+    RECIPE,
+    SMALL,
+    SRGAN,
+    assert_same_run,
+    disturbed,
+    metrics,
+    refusal,
+    run,
+    run_here,
+    run_two,
+)
 
 SCRIPT = "train_srcnn.py"
 LATEST = ("--resume_from_checkpoint", "latest")
@@ -140,6 +151,20 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_loader_gives_the_same_by_all_start_methods(method, straight, shards, tmp_path):
+    # (Those of macOS and Windows, and of Linux from Python 3.14 on.)
+    runner = disturbed(run, START_METHOD=method)
+    workers = ("--num_workers", 2)
+    train(shards, tmp_path / "stream", *workers, runner=runner)
+    assert_same_run(tmp_path / "stream", straight)
+    options = ("--max_train_images", 8, "--max_train_steps", 12)
+    train(shards, tmp_path / "here", *options, runner=run_here)
+    train(shards, tmp_path / "there", *options, *workers, runner=runner)
+    assert_same_run(tmp_path / "here", tmp_path / "there")
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("soon")
 def test_srgan_on_a_stream_resumes_across_its_phases(shards, tmp_path):
     options = "--pretrain_steps 9 --num_blocks 1 --content_weight 0 --gradient_accumulation_steps 2"
@@ -178,7 +203,7 @@ def test_a_stream_that_breaks_off_loses_nothing(straight, shards, tmp_path):
 
     for _ in range(2):
         message = go_on(content[:-100] + bytes(100)).returncode
-        assert f"Cannot go on in the stream of {copy} after step 5: Could not open" in message
+        assert f"Cannot go on with {copy} after step 5: Could not open" in message
         assert "The same command with --resume_from_checkpoint latest goes on from" in message
         names = [path.name for path in list_checkpoints(folder)]
         assert names == ["checkpoint-4", "checkpoint-5"]
@@ -208,7 +233,7 @@ def test_unreadable_pictures_of_a_stream(shards, tmp_path):
     for number in range(3):
         table.to_parquet(copy / f"train-{number}.parquet")
     message = train(copy, tmp_path / "run", check=False).returncode
-    assert f"Cannot go on in the stream of {copy} after step 0: Cannot read " in message
+    assert f"Cannot go on with {copy} after step 0: Cannot read " in message
     assert " of 5 pictures: row " in message
 
 

@@ -10,17 +10,25 @@ What happens is said by environment variables:
     HOLD=4               step 4 does not end before this process is asked to stop
     HANG=4               step 4 takes five minutes more
     RAISE=1:3            process 1 raises an exception in step 3
+    KILL=writing:7       SIGKILL before the seventh call that writes a checkpoint; or `saving` (the
+                         best weights), `decoding`, `validating`, `step`; `time:0.7` for seconds
+    COUNT=FILE           at the end, writes to the file how many calls of each kind there were
+    START_METHOD=spawn   how processes of the loader begin
     WATCH=1              the log tells the patches and random numbers of all processes, and a loss
                          scale as in fp16 is used, which a CPU otherwise does not have
 """
 
 import functools
 import importlib
+import json
+import multiprocessing
 import os
 import random
 import resource
 import shutil
+import signal
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -31,9 +39,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.data import cache
+from common.data.patches import BenchmarkDataset
+from common.training import state
 from common.training.run import Run
+from common.training.validation import Validator
 
 SETTINGS = os.environ
+WRITES: tuple[tuple[Any, str], ...] = (
+    *((torch, "save"), (os, "fsync"), (os, "replace"), (os, "unlink")),
+    *((shutil, "rmtree"), (Path, "rename"), (Path, "write_text")),
+)
+COUNTS = dict.fromkeys(("writing", "saving", "decoding", "validating", "step", "time"), 0.0)
+WHERE: list[str] = []  # what is being written
+LOCK = threading.Lock()
 
 
 class DisturbedRun(Run):
@@ -77,17 +96,81 @@ def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
     return slow
 
 
+def counted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose calls are counted; at one of them the process is killed."""
+    fatal = SETTINGS.get("KILL", "").partition(":")
+
+    @functools.wraps(function)
+    def count(*args: Any, **kwargs: Any) -> Any:
+        with LOCK:
+            COUNTS[kind] += 1
+            if fatal[0] == kind and float(fatal[2]) == COUNTS[kind]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return count
+
+
+def writing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, counted while a checkpoint or the best weights are written."""
+    in_checkpoint, in_model = counted("writing", function), counted("saving", function)
+
+    @functools.wraps(function)
+    def write(*args: Any, **kwargs: Any) -> Any:
+        if WHERE and threading.current_thread() is threading.main_thread():
+            return (in_checkpoint if WHERE[-1] == "writing" else in_model)(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return write
+
+
+def inside(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; while it runs, `WHERE` says so."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        WHERE.append(kind)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            WHERE.pop()
+
+    return run
+
+
+def watch_for_kills() -> None:
+    """Counts the calls at which KILL can end this process."""
+    DisturbedRun.end_step = counted("step", DisturbedRun.end_step)  # type: ignore[method-assign]
+    for module, name in WRITES:
+        setattr(module, name, writing(getattr(module, name)))
+    state.Checkpoints.save = inside("writing", state.Checkpoints.save)  # type: ignore[method-assign]
+    Validator._save = inside("saving", Validator._save)  # type: ignore[method-assign]
+    cache._decode_one = counted("decoding", cache._decode_one)
+    getitem = BenchmarkDataset.__getitem__
+    BenchmarkDataset.__getitem__ = counted("validating", getitem)  # type: ignore[method-assign]
+    kind, _, moment = SETTINGS.get("KILL", "").partition(":")
+    if kind == "time":
+        timer = threading.Timer(float(moment), os.kill, (os.getpid(), signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
+
 def main() -> None:
+    if "START_METHOD" in SETTINGS:
+        multiprocessing.set_start_method(SETTINGS["START_METHOD"], force=True)
     script = importlib.import_module(sys.argv[1].removesuffix(".py"))
     sys.argv = sys.argv[1:]
     script.Run = DisturbedRun
+    if {"KILL", "COUNT"} & SETTINGS.keys():
+        watch_for_kills()
     if "SLOW_WRITES" in SETTINGS:
-        for module, name in (
-            *((torch, "save"), (os, "fsync"), (os, "replace"), (os, "unlink")),
-            *((shutil, "rmtree"), (Path, "rename"), (Path, "write_text")),
-        ):
+        for module, name in WRITES:
             setattr(module, name, slowed(getattr(module, name)))
+    begin = time.monotonic()
     script.main()
+    if "COUNT" in SETTINGS:
+        COUNTS["time"] = time.monotonic() - begin
+        Path(SETTINGS["COUNT"]).write_text(json.dumps(COUNTS))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Kills every training at many moments; it still ends with the same weights and the same logs.
 
-    python -m pytest -m slow tests/scripts/test_killed.py --numprocesses 2 --dist loadgroup
+    python -m pytest -m slow tests/scripts/test_killed.py -k any_moment    # prints 100 of 100
 
-Half an hour on two cores. The moments are drawn by a seed, and are others on another machine.
+The moments are drawn by a seed: a call before which the process kills itself, or a time.
 """
 
+import json
 import random
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from helpers.forked import PATIENCE
+from helpers.forked import PATIENCE, run_forked
 from running import (
     RECIPE,
     SCRIPTS,
@@ -33,6 +34,9 @@ from running import (
 OPTIONS = (*RECIPE, *"--logging_steps 3 --validation_steps 5 --checkpointing_steps 5".split())
 LATEST = ("--resume_from_checkpoint", "latest")
 SLOW = {"SLOW_WRITES": "0.02"}
+# Kills of each script: before a call that writes a checkpoint or the best weights, in the midst of
+# the decoding or of a validation, at a step, at any time.
+MOMENTS = {"writing": 5, "saving": 3, "decoding": 4, "validating": 5, "step": 3, "time": 5}
 pytestmark = pytest.mark.slow
 
 
@@ -91,8 +95,11 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def names(folder: Path) -> set[Path]:
-    """Of files and folders; but a run that was asked to stop may have left another checkpoint."""
-    others = re.compile(r"tensorboard|checkpoint-1\d")
+    """Of files and folders.
+
+    A run that was asked to stop may have left another checkpoint, and somebody may edit the code.
+    """
+    others = re.compile(r"tensorboard|checkpoint-1\d|uncommitted\.patch")
     paths = {path.relative_to(folder) for path in folder.rglob("*")}
     return {path for path in paths if not others.fullmatch(path.parts[0])}
 
@@ -103,47 +110,72 @@ def assert_as_if_nothing_had_happened(folder: Path, straight: Path) -> None:
     assert names(folder) == names(straight)
 
 
-def stop_inside(process, folder: Path, pattern: str, delay: float) -> bool:
-    """Stops a process while there is something of that name; False if it ended before."""
-    while process.poll() is None:
-        if any(folder.glob(pattern)):
-            time.sleep(delay)
-            process.send_signal(signal.SIGSTOP)
-            if process.poll() is None and any(folder.glob(pattern)):
-                return True
-            process.send_signal(signal.SIGCONT)
-        time.sleep(0.001)
-    return False
+@pytest.fixture(scope="module")
+def counted(train_in_phases, copy_of_pictures, tmp_path_factory):
+    """For a script, the folder of an uninterrupted run, and how often it did what."""
+    found = {}
+
+    def counted(script):
+        if script not in found:
+            folder = tmp_path_factory.mktemp("straight")
+            pictures = ("--train_data_dir", copy_of_pictures(folder))  # which must be decoded
+            runner = disturbed(run_forked, COUNT=f"{folder / 'counts'}")
+            train_in_phases(script, folder / "run", *pictures, runner=runner)
+            found[script] = folder / "run", json.loads((folder / "counts").read_text())
+        return found[script]
+
+    return counted
 
 
-@pytest.mark.parametrize("number", range(25))
+@pytest.fixture(scope="module")
+def as_if_nothing_had_happened(request):
+    """Names of the runs that were killed and ended well. Their number is printed."""
+    names: list[str] = []
+    yield names
+    if terminal := request.config.pluginmanager.get_plugin("terminalreporter"):
+        terminal.write_line(f"\n{len(names)} of {len(SCRIPTS) * sum(MOMENTS.values())}")
+
+
+@pytest.fixture(scope="module")
+def copy_of_pictures(pictures_dir):
+    """Copies the pictures to a folder, where they are not decoded yet."""
+    return lambda folder: shutil.copytree(pictures_dir, folder / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(kind, n) for kind, count in MOMENTS.items() for n in range(count)]
+)
 @pytest.mark.parametrize(
     "script", [pytest.param(s, marks=pytest.mark.xdist_group(s)) for s in SCRIPTS]
 )
-def test_killed_at_any_moment(script, number, straight, train_in_phases, tmp_path):
-    expected, seconds = straight(script)
-    folder = tmp_path / "run"
-    draw = random.Random(f"{script} {number}")
-    if number < 6:  # while a checkpoint is written or an old one deleted
-        pattern, first, delay = "checkpoint-*.partial", draw.random() * seconds / 2, 0.2
-    elif number < 8:  # while the best weights are written
-        pattern, first, delay = ".sr-*.partial", 0, 0.03
+def test_killed_at_any_moment(
+    script,
+    kind,
+    number,
+    counted,
+    train_in_phases,
+    copy_of_pictures,
+    as_if_nothing_had_happened,
+    tmp_path,
+):
+    straight, counts = counted(script)
+    draw, most = random.Random(f"{script} {kind}"), counts[kind]
+    if kind == "time":
+        moment = [draw.uniform(0, most) for _ in range(number + 1)][-1]
     else:
-        pattern, first, delay = "args.json", draw.uniform(0, seconds), 0
-    delay *= draw.random()
-    for _ in range(9):
-        process = begin(train_in_phases, script, folder)
-        time.sleep(first)
-        if stopped := stop_inside(process, folder, pattern, delay):
+        moment = draw.sample(range(1, int(most) + 1), MOMENTS[kind])[number]
+    for attempt in range(9):
+        folder = tmp_path / f"{attempt}" / "run"
+        pictures = ("--train_data_dir", copy_of_pictures(tmp_path / f"{attempt}"))
+        runner = disturbed(run_forked, KILL=f"{kind}:{moment}", check=False)
+        status = train_in_phases(script, folder, *pictures, runner=runner).returncode
+        if status or kind != "time":
             break
-        # This time it was faster, or this program slower.
-        shutil.rmtree(folder)
-        first, delay = 0.8 * first, 0.8 * delay
-    assert stopped
-    process.kill()
-    process.communicate()
-    train_in_phases(script, folder, *LATEST)
-    assert_as_if_nothing_had_happened(folder, expected)
+        moment *= 0.8  # it was faster this time
+    assert status == -signal.SIGKILL
+    train_in_phases(script, folder, *pictures, *LATEST)
+    assert_as_if_nothing_had_happened(folder, straight)
+    as_if_nothing_had_happened.append(f"{script} {kind}:{moment}")
 
 
 @pytest.mark.parametrize("number", range(10))

@@ -37,7 +37,7 @@ def test_mistakes_of_the_run(pictures_dir, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "There is no picture in" in refusal(*base, "--train_data_dir", tmp_path / "empty")
     message = refusal(*base, "--resume_from_checkpoint", "checkpoint-7")
-    assert "checkpoint-7 is no checkpoint folder" in message
+    assert "--resume_from_checkpoint checkpoint-7 is not there" in message
     assert not (tmp_path / "run" / "args.json").exists()
 
 

@@ -114,9 +114,25 @@ def test_a_run_whose_checkpoints_are_gone_is_not_overwritten(folder):
 
 
 def test_a_checkpoint_by_its_path(folder, tmp_path):
-    for name in ("checkpoint-7", "checkpoint-20.damaged"):
-        with pytest.raises(UserError, match=f"{name} is no checkpoint folder. .* checkpoint-10, c"):
-            choose_checkpoint(folder, f"{folder / name}")
+    (folder / "empty").mkdir()
+    (folder / "checkpoint-8").mkdir()
+    for path, message in {
+        folder / "checkpoint-7": "is not there. Use `latest`, or the path of a checkpoint. In .* "
+        "there are: .*checkpoint-10, checkpoint-20",
+        folder / "metrics.jsonl": "is a file, no checkpoint folder",
+        folder / "empty": "is no checkpoint folder: it has no SHA256SUMS",
+        folder / "checkpoint-8": "is damaged: SHA256SUMS is missing",
+        folder: f"is the folder of a run. Give `latest` with --output_dir {folder} to go on there",
+    }.items():
+        with pytest.raises(UserError, match=f"{path} {message}"):
+            choose_checkpoint(folder, f"{path}")
+    (folder / "checkpoint-8").rmdir()
+    renamed = Path(shutil.copytree(folder / "checkpoint-10", tmp_path / "best"))
+    assert choose_checkpoint(tmp_path / "other", f"{renamed}") == (renamed, [])
+    for name in ("config.json", "model.safetensors"):
+        (folder / "empty" / name).write_text("")
+    with pytest.raises(UserError, match="is a model, from which a new run can begin by --init_fro"):
+        choose_checkpoint(folder, f"{folder / 'empty'}")
     newest, older = folder / "checkpoint-20", folder / "checkpoint-10"
     assert choose_checkpoint(folder, f"{newest}") == (newest, [])
     with pytest.raises(UserError, match="holds a run that goes on from elsewhere than"):

@@ -1,0 +1,133 @@
+"""Ctrl-C and the launcher's end, at moments at which a training has not begun yet or has ended."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from common.hub_api import push_folder
+from common.training.state import Checkpoints
+from helpers.forked import PATIENCE, ROOT
+from helpers.hub_server import Handler
+from running import RECIPE, SCRIPT, SMALL, refusal, run_here, start, train_from_hub
+
+LAUNCHER = ("-m", "accelerate.commands.launch", "--cpu")
+ENTRIES = sorted(path.name for path in ROOT.glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_a_launcher_that_ends_early_leaves_nothing_behind(number, pictures_dir, tmp_path):
+    options = ("--train_data_dir", pictures_dir, "--scale", 2, *SMALL, *RECIPE)
+    process = start(*LAUNCHER, SCRIPT, *options, "--output_dir", tmp_path / "run")
+    while not (children := psutil.Process(process.pid).children()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.1 + number * 0.3)
+    process.terminate()
+    assert not psutil.wait_procs(children, timeout=15)[1]
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in errors
+
+
+def test_a_training_does_not_begin_without_its_launcher():
+    code = "import os\nwhile os.getppid() == {}: pass\nimport common.start\nprint('begun')"
+    command = f"""
+import os, subprocess, sys
+own = dict(ACCELERATE_DYNAMO_BACKEND="no", PYTHONPATH=".")
+subprocess.Popen([sys.executable, "-c", {code!r}.format(os.getpid())], env=own)
+os._exit(0)
+"""
+    output, errors = start("-c", command).communicate(timeout=PATIENCE)
+    assert (output, errors) == ("", "The launcher has ended, so this script does not begin.\n")
+
+
+def test_every_script_takes_ctrl_c_from_its_first_line_on():
+    for name in ENTRIES:
+        imports = [line for line in (ROOT / name).read_text().splitlines() if "import" in line]
+        assert "import common.start" in imports[:3], name
+
+
+@pytest.mark.parametrize("name", ["torch", "datasets", "common.training.run"])
+def test_ctrl_c_in_an_import_is_a_line(name):
+    """Wherever in it: an import that swallows the exception cannot go on."""
+    code = f"""
+import common.start, os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "numpy.dtypes" or name == {name!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Finder())
+import {name}
+"""
+    process = start("-c", code)
+    assert process.communicate(timeout=PATIENCE) == ("", "\nSIGINT: stopped.\n")
+    assert process.returncode == -signal.SIGINT  # 130 for a shell
+
+
+def test_ctrl_c_in_a_script_cleans_up():
+    code = """
+import common.start, os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+finally:
+    print("cleaned up", flush=True)
+"""
+    process = start("-c", code)
+    assert process.communicate(timeout=PATIENCE) == ("cleaned up\n", "\nSIGINT: stopped.\n")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_push(number, hub, tmp_path, monkeypatch):
+    (tmp_path / "model.txt").write_text("weights")
+    code = f"""
+import common.start
+from common.hub_api import push_folder
+push_folder({str(tmp_path)!r}, "user/stopped", "model", False, again="python -m common.hub")
+"""
+    entered, may_go = threading.Event(), threading.Event()
+    commit = Handler.commit
+
+    def wait(handler, *args):
+        entered.set()
+        may_go.wait(PATIENCE)
+        return commit(handler, *args)
+
+    monkeypatch.setattr(Handler, "commit", wait)
+    process = start("-c", code, HF_TOKEN="hf_test")
+    assert entered.wait(PATIENCE)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -number
+    text = (
+        f"{number.name}: the push to user/stopped is not done. Repeat it by\n    python -m common"
+    )
+    assert text in errors
+    assert "Traceback" not in errors
+    may_go.set()
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    push_folder(tmp_path, "user/stopped", "model", False, again="")
+    assert (hub.folder / "models/user/stopped/model.txt").read_text() == "weights"
+
+
+def test_a_signal_during_the_last_step_is_no_push(hub, tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def save_and_send(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save(*args, **options)
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_send)
+    options = ("--max_train_images", 4, "--push_to_hub")
+    message = train_from_hub(tmp_path / "tiny", *options, runner=refusal, HF_TOKEN="hf_test")
+    command = f"python -m common.hub {tmp_path / 'tiny'} tiny"
+    assert f"SIGTERM: the model is not pushed. Push it by\n    {command}" in message
+    assert not (hub.folder / "models/user/tiny").exists()
+    assert run_here("common.hub", f"{tmp_path / 'tiny'}", "tiny", HF_TOKEN="hf_test").stdout

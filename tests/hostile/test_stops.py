@@ -87,10 +87,11 @@ finally:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_push(number, hub, tmp_path, monkeypatch):
     (tmp_path / "model.txt").write_text("weights")
+    name = f"stopped-{number}"  # of its own, since nothing is pushed twice
     code = f"""
 import common.start
 from common.hub_api import push_folder
-push_folder({str(tmp_path)!r}, "user/stopped", "model", False, again="python -m common.hub")
+push_folder({str(tmp_path)!r}, "user/{name}", "model", False, again="python -m common.hub")
 """
     entered, may_go = threading.Event(), threading.Event()
     commit = Handler.commit
@@ -106,15 +107,13 @@ push_folder({str(tmp_path)!r}, "user/stopped", "model", False, again="python -m 
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == -number
-    text = (
-        f"{number.name}: the push to user/stopped is not done. Repeat it by\n    python -m common"
-    )
+    text = f"{number.name}: the push to user/{name} is not done. Repeat it by\n    python -m common"
     assert text in errors
     assert "Traceback" not in errors
     may_go.set()
     monkeypatch.setenv("HF_TOKEN", "hf_test")
-    push_folder(tmp_path, "user/stopped", "model", False, again="")
-    assert (hub.folder / "models/user/stopped/model.txt").read_text() == "weights"
+    push_folder(tmp_path, f"user/{name}", "model", False, again="")
+    assert (hub.folder / "models/user" / name / "model.txt").read_text() == "weights"
 
 
 def test_a_signal_during_the_last_step_is_no_push(hub, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from common.data import batches, waiting
+from common.data.find import Listing
 from common.data.stream import PictureStream
 from common.data.waiting import WorkerError, wait_for, workers_that_fit
 from common.training.folder import list_checkpoints
@@ -200,5 +201,5 @@ def test_a_stream_tells_the_end_of_its_process(monkeypatch, tmp_path):
         yield
 
     monkeypatch.setattr("common.data.stream.wait_for", died)
-    stream = PictureStream(([], [], []), [2], 1, 0, tmp_path)
+    stream = PictureStream(Listing([], [], []), [2], 1, 0, tmp_path)
     assert list(stream.parts()) == ["died"]

@@ -72,7 +72,7 @@ WAYS = [
     ),
     srcnn(
         f"{RESUME} {{run}}",
-        "is no checkpoint folder. Use `latest`, or the path of one.",
+        "is the folder of a run. Give `latest` with --output_dir",
         f"{RESUME} latest --output_dir {{run}}",
         f"{RESUME} {{run}}/checkpoint-10",
     ),
@@ -104,7 +104,7 @@ WAYS = [
         "--init_from {no_checkpoint}",
     ),
     srcnn(
-        "--learning_rate 1e30",
+        "--learning_rate 1e9",
         "Try a smaller --learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in "
         f"another --output_dir: anew, or by {RESUME} PATH --allow_recipe_change.",
         "--learning_rate 1e-5",

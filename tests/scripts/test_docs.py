@@ -24,7 +24,7 @@ from train_a2n import A2N
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEW_NETWORK = ROOT / "docs" / "add_a_network.md"
 # Options that the pages name and that belong to launchers and to other programs.
-FOREIGN = {"--logdir", "--machine_rank", "--multi_gpu", "--node_rank", "--num_processes"}
+FOREIGN = {"--shm", "--logdir", "--machine_rank", "--multi_gpu", "--node_rank", "--num_processes"}
 # What makes every run of an example a short one.
 SHORT = "--max_train_steps 2 --validation_steps 2 --batch_size 2 --patch_size 48".split()
 SHORT += "--num_workers 0 --cpu_threads 1".split()

@@ -93,7 +93,7 @@ def test_an_optimizer_that_was_not_prepared_is_refused():
 )
 def test_a_batch_that_does_not_divide(accelerator, batch_size, count, parts, message):
     accelerator.num_processes, accelerator.device = count, torch.device("cpu")
-    args = Arguments(batch_size=batch_size, gradient_accumulation_steps=parts)
+    args = Arguments(batch_size=batch_size, gradient_accumulation_steps=parts, compile=False)
     with pytest.raises(UserError, match=f"^--batch_size {message}"):
         check_processes(args, accelerator)
     args.batch_size = count * parts

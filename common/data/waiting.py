@@ -37,10 +37,17 @@ def wait_for(
         size: Bytes of shared memory that a batch takes.
 
     Raises:
-        WorkerError: A process of the loader has died, nothing comes, or somebody waits to stop.
+        WorkerError: A batch is too large, a process of the loader has died, nothing comes, or
+            somebody waits to stop.
     """
     if not loader.num_workers:
-        yield from loader
+        try:
+            yield from loader
+        except MemoryError:
+            raise WorkerError(
+                f"A batch of {size / 1e9:.1f} GB does not fit into the memory. Use a smaller "
+                "--batch_size, or the same one in more --gradient_accumulation_steps."
+            ) from None
         return
     try:
         with signals_held_back():

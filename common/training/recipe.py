@@ -46,7 +46,7 @@ def add_recipe_arguments(
     recipe = parser.group("recipe", description)
     recipe.add_argument(
         "--batch_size",
-        type=whole(),
+        type=whole(most=1_000_000),
         default=batch_size,
         help="patches of one optimizer step, over all processes",
     )

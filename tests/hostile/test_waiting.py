@@ -203,3 +203,16 @@ def test_a_stream_tells_the_end_of_its_process(monkeypatch, tmp_path):
     monkeypatch.setattr("common.data.stream.wait_for", died)
     stream = PictureStream(Listing([], [], []), [2], 1, 0, tmp_path)
     assert list(stream.parts()) == ["died"]
+
+
+def test_a_batch_too_large_for_the_memory_is_told():
+    class TooLarge(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            raise MemoryError("Unable to allocate 123. GiB for an array")
+
+        def __len__(self):
+            return 1
+
+    loader = torch.utils.data.DataLoader(TooLarge(), batch_size=None)
+    with pytest.raises(WorkerError, match=r"^A batch of 2\.5 GB .* --gradient_accumulation_steps"):
+        list(wait_for(loader, bool, size=2_500_000_000))

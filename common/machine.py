@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import torch
+from PIL import features
 
 from common.workers import count_cores, is_launched
 
@@ -35,7 +36,7 @@ def set_up_cpu(threads: int | None = None) -> None:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages that decide about numbers, and of this repository."""
-    packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
+    packages = ("torch", "accelerate", "datasets", "numpy", "scipy", "pillow", "safetensors")
     commit = _git("describe", "--always", "--dirty", "--abbrev=40").strip()
     if commit and _new_files() and not commit.endswith("-dirty"):
         commit += "-dirty"
@@ -43,6 +44,7 @@ def versions() -> dict[str, str | None]:
         "commit": commit or None,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
     }
 
 

@@ -14,6 +14,7 @@ import huggingface_hub
 from filelock import FileLock
 
 from common.data.cache import decode_pictures
+from common.data.degradation import NONE, lr_in_words, open_degradation
 from common.data.find import SAMPLE_BENCHMARK, find_pictures, picture_files, sample_pictures
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
@@ -24,13 +25,17 @@ BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
 ALIASES = {"B100": "BSD100"}
 
 
-def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDataset:
+def open_benchmark(
+    name: str, scale: int, folder: Path | None, degradation: str = NONE
+) -> BenchmarkDataset:
     """Opens a benchmark set, of which every picture can be scored.
 
     Args:
         name: Name of a subfolder of `folder`, of a set on the Hub, or `sample`.
         scale: Factor from LR to HR.
         folder: Folder of benchmarks. Default: the sets are downloaded from the Hub.
+        degradation: Name of the degradation that makes LR from HR. LR in the folder is then left
+            alone.
 
     Raises:
         UserError: The set cannot be had, or a picture of it cannot be scored.
@@ -38,7 +43,10 @@ def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDatas
     if name == "sample":
         sources = sample_pictures(SAMPLE_BENCHMARK)
     else:
-        sources = find_pictures(folder / name if folder else hub_benchmark(name), [scale])
+        sources = find_pictures(
+            folder / name if folder else hub_benchmark(name),
+            [scale] if degradation == NONE else [],
+        )
     pictures, errors = decode_pictures(sources, [scale])
     errors |= dict.fromkeys(too_small_to_score(pictures, [scale]), "too small for SSIM")
     if errors:
@@ -46,7 +54,9 @@ def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDatas
         raise UserError(
             f"Cannot score {len(errors)} of {len(sources)} pictures of {name}: {reasons}."
         )
-    return BenchmarkDataset(pictures, scale)
+    comes_with_hr = any(f"lr_x{scale}" in source for source in sources)
+    lr_by = lr_in_words(degradation, comes_with_hr)
+    return BenchmarkDataset(pictures, scale, open_degradation(degradation), lr_by)
 
 
 def hub_benchmark(name: str) -> Path:

@@ -3,15 +3,16 @@
 import argparse
 from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
+from common.data.degradation import BICUBIC, lr_in_words, open_degradation
 from common.data.find import SAMPLE_TRAIN, Listing, find_pictures, sample_pictures
 from common.data.hub_sets import hub_pictures
 from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
 from common.data.stream import Part, PatchStream, PictureStream
 from common.errors import UserError
-from common.files import checksum
+from common.files import checksum, last_name
 from common.tables import enumerate_first, plural
 
 
@@ -22,11 +23,16 @@ class TrainingPictures(NamedTuple):
         patches: Training patches, from decoded pictures or from a stream.
         validation: Validation pictures, at each scale.
         source: Name of the data set or folder.
+        lr_by: What made the LR that is trained on, in words.
     """
 
     patches: PatchDataset | PatchStream
     validation: list[BenchmarkDataset]
     source: str
+    lr_by: str = BICUBIC
+
+    def in_card(self) -> str:
+        return f"{self.patches.in_card(last_name(self.source))}, with LR {self.lr_by}"
 
 
 def load_pictures(
@@ -52,18 +58,22 @@ class _Loader:
         self, args: argparse.Namespace, scales: Sequence[int], say: Callable[[str], None]
     ) -> None:
         self.args, self.scales, self.say = args, scales, say
+        self.degradation = open_degradation(args.degradation)
 
     def load(self) -> TrainingPictures:
         args = self.args
         training, validation_dir = self._training()
         is_stream = args.streaming and not args.max_train_images
+        lr_by = validation_lr_by = self._lr_by(training)
         if not is_stream:
             pictures = self._decode(training)
-        if validation_dir:
-            validation = self._decode(Listing(find_pictures(validation_dir, self.scales)))
-        elif args.validation_split:
-            files = args.validation_data_files
-            validation = self._decode(self._hub_pictures(args.validation_split, files))
+        if validation_dir or args.validation_split:
+            if validation_dir:
+                found = Listing(find_pictures(validation_dir, self.scales))
+            else:
+                found = self._hub_pictures(args.validation_split, args.validation_data_files)
+            validation_lr_by = self._lr_by(found)
+            validation = self._decode(found)
         else:
             pictures, validation = split_off_validation(pictures)
         if too_small := too_small_to_score(validation, self.scales):
@@ -72,8 +82,26 @@ class _Loader:
                 "larger pictures with --validation_data_dir."
             )
         patches = self._stream(training) if is_stream else self._patches_of(pictures)
-        benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
-        return TrainingPictures(patches, benchmarks, f"{args.train_data_dir or args.dataset_name}")
+        benchmarks = [
+            BenchmarkDataset(validation, scale, self.degradation, validation_lr_by)
+            for scale in self.scales
+        ]
+        source = f"{args.train_data_dir or args.dataset_name}"
+        return TrainingPictures(patches, benchmarks, source, lr_by)
+
+    def _lr_by(self, found: Listing) -> str:
+        """What makes or has made the LR of pictures, in words.
+
+        Raises:
+            UserError: They are pairs, of which a degradation would throw away one half.
+        """
+        name, comes_with_hr = self.args.degradation, has_lr(found.sources)
+        if self.degradation and comes_with_hr:
+            raise UserError(
+                f"--degradation {name} makes LR from HR, and these pictures have LR of their own. "
+                "Leave it out, or name a folder or column that has HR alone."
+            )
+        return lr_in_words(name, comes_with_hr)
 
     def _training(self) -> tuple[Listing, Path | None]:
         """(training pictures, folder to validate on)."""
@@ -121,7 +149,14 @@ class _Loader:
 
     def _patches_of(self, pictures: Pictures) -> PatchDataset:
         args = self.args
-        patches = PatchDataset(pictures, self.scales, args.patch_size, args.batch_size, args.seed)
+        patches = PatchDataset(
+            pictures, self.scales, args.patch_size, args.batch_size, args.seed, self.degradation
+        )
+        if self.degradation:
+            try:
+                patches[0]  # here, since the mistakes of a function must not wait for a worker
+            except ValueError as error:
+                raise UserError(f"--degradation: {error}") from error
         if patches.too_small:
             self.say(
                 f"Left out {len(patches.too_small)} of {plural(len(pictures), 'picture')}, which "
@@ -162,6 +197,12 @@ class _Loader:
         stream = PictureStream(found, self.scales, size, args.seed, folder)
         steps_per_part = max(1, size * args.patches_per_image // args.batch_size)
         return PatchStream(stream, steps_per_part, self._patches_of_part)
+
+
+def has_lr(sources: Any) -> bool:
+    """Whether pictures, or rows of a data set, come with LR."""
+    names = sources[0] if isinstance(sources, list) else sources.column_names
+    return any(name.startswith("lr_x") for name in names)
 
 
 def split_off_validation(pictures: Pictures) -> tuple[Pictures, Pictures]:

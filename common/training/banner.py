@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from common.data.degradation import NONE
 from common.data.load import TrainingPictures
 from common.network import SuperResolutionModel
 from common.tables import plural
@@ -54,6 +55,7 @@ def banner(
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
         "Pictures": f"{pictures.patches.in_banner()}, {len(pictures.validation[0])} to validate on",
+        **({"LR": pictures.lr_by} if args.degradation != NONE else {}),
         "Patches": f"LR {' or '.join(f'{side}x{side}' for side in sides)}, "
         f"HR {args.patch_size}x{args.patch_size}",
         "Batch": batch,

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from common.data.batches import load_batches
 from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
-from common.files import last_name
 from common.hub import find_network, push_model
 from common.hub_api import check_token
 from common.images.tensors import to_float
@@ -122,7 +121,7 @@ class Run:
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
         )
-        trained_on = pictures.patches.in_card(last_name(pictures.source))
+        trained_on = pictures.in_card()
         self._validator = Validator(
             args, self._model, pictures.validation, processes, self._trackers, trained_on
         )

@@ -14,6 +14,7 @@ def test_banner(accelerator, monkeypatch):
         gradient_accumulation_steps=2,
         compile=True,
         output_dir="out/srcnn",
+        degradation="none",
     )
     patches = SimpleNamespace(in_banner=lambda: "7 to train on (0.1 megapixels)")
     pictures = SimpleNamespace(patches=patches, validation=[Benchmark(2), Benchmark(3)])

@@ -66,6 +66,8 @@ def benchmarks(monkeypatch):
     monkeypatch.setattr(common.training.validation, "evaluate", evaluate)
 
     class Benchmark(SimpleNamespace):
+        degradation, lr_by = None, "by MATLAB's bicubic"
+
         def __len__(self) -> int:
             return 2
 

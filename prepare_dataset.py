@@ -3,10 +3,12 @@
     python prepare_dataset.py photos --output_dir photos-sr
     python prepare_dataset.py photos --output_dir photos-sr --patch_size 480 --patch_step 240
     python prepare_dataset.py photos --output_dir photos-sr --push_to_hub user/photos-sr
+    python prepare_dataset.py photos --degradation photo --preview sheet.png
     accelerate launch train_a2n.py --dataset_name photos-sr        # or user/photos-sr
 
-Columns: `hr`, and by MATLAB's bicubic `lr_x2`, `lr_x3`, `lr_x4`, all PNG. Training makes the same
-LR by itself; a prepared set saves others that, and goes to the Hub as one.
+Columns: `hr`, and by MATLAB's bicubic or a --degradation `lr_x2`, `lr_x3`, `lr_x4`, all PNG.
+Training makes such LR by itself, and with a --degradation another one at every step; a prepared set
+saves others that, and goes to the Hub as one.
 """
 
 import argparse
@@ -21,10 +23,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.data.cache import decode_pictures
+from common.data.degradation import (
+    add_degradation_argument,
+    lr_in_words,
+    open_degradation,
+    picture_generator,
+)
 from common.data.find import find_pictures
-from common.files import cannot_make
+from common.data.patches import PatchDataset
+from common.files import cannot_make, cannot_write
 from common.hub_api import check_token, push_folder
-from common.images.formats import read_rgb
+from common.images.formats import EXTENSIONS, Picture, read_rgb, write_picture
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
 from common.options import Arguments, Parser, whole
@@ -37,7 +47,7 @@ tags:
 ---
 # {name}
 
-{rows} pictures for single-image super-resolution. Columns: `hr`, and made of it by MATLAB's bicubic
+{rows} pictures for single-image super-resolution. Columns: `hr`, and made of it {lr_by}
 `{lr}`; all PNG. Train on them by
 
     accelerate launch train_a2n.py --dataset_name {name}
@@ -49,9 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser.add_argument(
         "folder", type=Path, help="folder of HR pictures, searched with its subfolders"
     )
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="folder to write, new or empty"
-    )
+    parser.add_argument("--output_dir", type=Path, help="folder to write, new or empty")
     parser.add_argument(
         "--scales",
         type=whole(2, 8),
@@ -69,6 +77,13 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         type=whole(),
         help="pixels from one square to the next (default: half of --patch_size)",
     )
+    add_degradation_argument(parser)
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="FILE.png",
+        help="picture to write of 16 patches, HR and LR side by side, at the first of the --scales",
+    )
     parser.add_argument(
         "--push_to_hub", metavar="NAME", help="upload the data set to the Hub, as user/name"
     )
@@ -80,8 +95,15 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.patch_step and not args.patch_size:
         yield "--patch_step needs --patch_size; leave it out, or add that."
+    if args.preview and args.preview.suffix.lower() not in EXTENSIONS:
+        yield f"--preview {args.preview} must end in one of {' '.join(EXTENSIONS)}"
+    elif args.preview and (reason := cannot_write(args.preview, overwrite=False)):
+        yield f"--preview {args.preview} {reason}"
     folder = args.output_dir
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+    if folder is None:
+        if args.push_to_hub or not args.preview:
+            yield "--output_dir is missing: name a folder for the data set, or a --preview FILE.png"
+    elif folder.exists() and (folder.is_file() or any(folder.iterdir())):
         yield f"--output_dir {folder} is not empty. Name another."
     elif reason := cannot_make(folder):
         yield f"--output_dir {folder} {reason}"
@@ -106,9 +128,14 @@ def png(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def rows(
-    files: Sequence[tuple[str, str]], scales: Sequence[int], size: int | None, step: int | None
+    files: Sequence[tuple[str, str]],
+    scales: Sequence[int],
+    size: int | None,
+    step: int | None,
+    degradation: str,
 ) -> Iterator[dict[str, Any]]:
     """The rows of the data set."""
+    degrade = open_degradation(degradation)
     for name, file in tqdm(files, unit=" pictures"):
         try:
             picture = read_rgb(file)
@@ -118,16 +145,44 @@ def rows(
         if min(picture.shape[:2]) < (size or max(scales)):
             tqdm.write(f"Left out {name}, which is smaller than {size or max(scales)} pixels.")
             continue
-        for hr in squares(picture, size, step):
+        for number, hr in enumerate(squares(picture, size, step)):
             row = {"hr": png(hr)}
             for scale in scales:
-                lr = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
-                row[f"lr_x{scale}"] = png(lr.movedim(0, -1).contiguous().numpy())
+                if degrade:
+                    height, width = (side // scale * scale for side in hr.shape[:2])
+                    key = f"{Path(name).with_suffix('')}/{number}" if size else name
+                    lr = degrade(hr[:height, :width], scale, picture_generator(key))
+                    row[f"lr_x{scale}"] = png(lr)
+                else:
+                    small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
+                    row[f"lr_x{scale}"] = png(small.movedim(0, -1).contiguous().numpy())
             yield row
+
+
+def write_preview(args: argparse.Namespace) -> None:
+    """Writes a sheet of 16 patches as a training with the seed 0 would see them."""
+    scale, side = args.scales[0], 192
+    pictures, _ = decode_pictures(find_pictures(args.folder, []), [scale])
+    degrade = open_degradation(args.degradation)
+    patches = PatchDataset(pictures, [scale], side // 4 // scale * scale, 16, 0, degrade)
+    sheet = Image.new("RGB", (8 * (side + 4), 4 * (side + 4)), "white")
+    lr, hr = patches.__getitems__(range(16))
+    for number, pair in enumerate(zip(hr, lr, strict=True)):
+        for half, patch in enumerate(pair):
+            picture = Image.fromarray(patch.permute(1, 2, 0).numpy())
+            place = (2 * (number % 4) + half) * (side + 4), number // 4 * (side + 4)
+            sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), place)
+    args.preview.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(Picture(np.asarray(sheet)), args.preview)
+    print(f"16 patches of x{scale}, HR and its LR {lr_in_words(args.degradation)}: {args.preview}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.preview:
+        write_preview(args)
+        if not args.output_dir:
+            return
     if args.push_to_hub:
         check_token()
     found = find_pictures(args.folder, [])
@@ -143,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "scales": tuple(args.scales),
                 "size": args.patch_size,
                 "step": args.patch_step,
+                "degradation": args.degradation,
             },
             features=datasets.Features(dict.fromkeys(columns, datasets.Image())),
             writer_batch_size=8,
@@ -150,7 +206,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         table.to_parquet(args.output_dir / "train.parquet", batch_size=8)
     name = args.push_to_hub or args.output_dir.resolve().name
-    card = CARD.format(name=name, rows=len(table), lr=" ".join(columns[1:]))
+    lr_by = lr_in_words(args.degradation)
+    card = CARD.format(name=name, rows=len(table), lr=" ".join(columns[1:]), lr_by=lr_by)
     (args.output_dir / "README.md").write_text(card)
     print(f"{len(table)} rows are in {args.output_dir}; train by --dataset_name {args.output_dir}.")
     if args.push_to_hub:

@@ -175,7 +175,7 @@ class PoissonNoise(NamedTuple):
         if self.gray:
             red, green, blue = pixels
             light = (0.299 * red + 0.587 * green + 0.114 * blue)[None]
-        light = np.rint(light)
+        light = np.rint(light.clip(0, 255))  # filters and resizing overshoot
         # Photons at full light: the smallest power of 2 with a number for every value in use.
         used = np.count_nonzero(np.bincount(light.astype(np.uint8).ravel()))
         photons = (light / 255 * 2 ** np.ceil(np.log2(used))).astype(np.float32)

@@ -139,6 +139,17 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
     assert_same_run(folder, straight)
 
 
+@pytest.mark.usefixtures("soon")
+def test_degraded_patches_of_a_stream_resume(shards, tmp_path):
+    options = ("--degradation", "photo", "--num_workers", 1)
+    train(shards, tmp_path / "straight", *options, steps=9)
+    folder = Path(shutil.copytree(tmp_path / "straight", tmp_path / "run"))
+    shutil.rmtree(folder / "checkpoint-9")
+    process = train(shards, folder, *options[:2], *LATEST, steps=9)  # in the second part
+    assert f"Resuming from {folder}/checkpoint-7." in process.stdout
+    assert_same_run(folder, tmp_path / "straight")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("soon")
 def test_srgan_on_a_stream_resumes_across_its_phases(shards, tmp_path):

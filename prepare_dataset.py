@@ -164,7 +164,8 @@ def write_preview(args: argparse.Namespace) -> None:
     scale, side = args.scales[0], 192
     pictures, _ = decode_pictures(find_pictures(args.folder, []), [scale])
     degrade = open_degradation(args.degradation)
-    patches = PatchDataset(pictures, [scale], side // 4 // scale * scale, 16, 0, degrade)
+    size = min(side, int(pictures.sizes.min(axis=1).max())) // scale * scale
+    patches = PatchDataset(pictures, [scale], size, 16, 0, degrade)
     sheet = Image.new("RGB", (8 * (side + 4), 4 * (side + 4)), "white")
     lr, hr = patches.__getitems__(range(16))
     for number, pair in enumerate(zip(hr, lr, strict=True)):

@@ -348,7 +348,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(table_row(name, f"{len(results)}", mean_scores(results), mean_scores(baseline)))
         images = dict(zip(picture_keys(list(results)), results.values(), strict=True))
         report["benchmarks"][name] = mean_scores(results) | {"images": images}
-        report["lr_checksums"][name] = benchmark.lr_checksum()
+        if state.is_main_process:
+            report["lr_checksums"][name] = benchmark.lr_checksum()
 
     state.destroy_process_group()  # while all are still there
     if not state.is_main_process:

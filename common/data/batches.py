@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
+from common.data.degradation import DegradationError
 from common.data.patches import PatchDataset
+from common.errors import UserError
 from common.workers import ignore_signals
 
 
@@ -35,6 +37,9 @@ def load_batches(
         processes: Number of processes; `parts * processes` divides the batch size.
         num_workers: Processes that load; 0: this process loads.
         pin_memory: Whether to load into memory that a GPU can read by itself.
+
+    Raises:
+        UserError: A degradation of the user's own has failed.
     """
     size = patches.batch_size // parts
     share = size // processes
@@ -54,4 +59,8 @@ def load_batches(
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
     )
-    yield from loader
+    try:
+        yield from loader
+    except DegradationError as error:  # from a worker with a traceback before its last line
+        reason = f"{error}".strip().splitlines()[-1].partition("DegradationError: ")
+        raise UserError(f"--degradation: {reason[2] or reason[0]}") from error

@@ -28,6 +28,11 @@ OWN_LR = "as it came with HR"
 # their colors, begin anywhere in a patch.
 LEAST_MARGIN, GRID = 8, 16
 
+
+class DegradationError(ValueError):
+    """Reason why a function of the user's own gave no LR."""
+
+
 Function = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 
 
@@ -53,7 +58,7 @@ class Degradation:
             LR, uint8, (H / scale, W / scale, 3).
 
         Raises:
-            ValueError: A function of the user's own has failed, or returned something else.
+            DegradationError: A function of the user's own has failed, or returned something else.
         """
         if draw := PRESETS.get(self.name):
             return apply_stages(hr, draw(generator, scale), generator)
@@ -61,10 +66,11 @@ class Degradation:
         try:
             lr = _function_of(self.name)(hr, scale, generator)
         except Exception as error:
-            raise ValueError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DegradationError(f"{self.name} failed: {reason}") from error
         if not isinstance(lr, np.ndarray) or lr.shape != shape or lr.dtype != np.uint8:
             what = f"{lr.dtype} {lr.shape}" if isinstance(lr, np.ndarray) else type(lr).__name__
-            raise ValueError(
+            raise DegradationError(
                 f"{self.name} returned {what} for HR of {hr.shape}. It must return a uint8 array "
                 f"of {shape}."
             )
@@ -80,7 +86,9 @@ def patch_generator(seed: int, number: int) -> np.random.Generator:
 def picture_generator(name: str) -> np.random.Generator:
     """Generator of a whole picture, by its name without the ending: the same in every set."""
     stem = Path(name).with_suffix("").as_posix()
-    return np.random.default_rng(list(hashlib.sha256(stem.encode()).digest()))
+    return np.random.default_rng(
+        list(hashlib.sha256(stem.encode("utf-8", "backslashreplace")).digest())
+    )
 
 
 def open_degradation(name: str) -> Degradation | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.degradation import BICUBIC, lr_in_words, open_degradation
+from common.data.degradation import BICUBIC, DegradationError, lr_in_words, open_degradation
 from common.data.find import SAMPLE_TRAIN, Listing, find_pictures, sample_pictures
 from common.data.hub_sets import hub_pictures
 from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
@@ -32,7 +32,7 @@ class TrainingPictures(NamedTuple):
     lr_by: str = BICUBIC
 
     def in_card(self) -> str:
-        return f"{self.patches.in_card(last_name(self.source))}, with LR {self.lr_by}"
+        return f"{self.patches.in_card(last_name(self.source))} (LR {self.lr_by})"
 
 
 def load_pictures(
@@ -155,7 +155,7 @@ class _Loader:
         if self.degradation:
             try:
                 patches[0]  # here, since the mistakes of a function must not wait for a worker
-            except ValueError as error:
+            except DegradationError as error:
                 raise UserError(f"--degradation: {error}") from error
         if patches.too_small:
             self.say(

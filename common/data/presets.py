@@ -78,7 +78,7 @@ def draw_photo(generator: np.random.Generator, scale: int) -> list[Stage]:
     table, stages = PHOTO, list[Stage]()
     if _happens(generator, table.blur):
         sigma_x, sigma_y = (scale * generator.uniform(*table.sigma) for _ in range(2))
-        size = 2 * round(3 * 0.6 * scale) + 1
+        size = 2 * round(3 * table.sigma[1] * scale) + 1
         stages.append(Blur("gaussian", size, sigma_x, sigma_y, generator.uniform(0, pi)))
     twice = _happens(generator, table.twice)
     side = generator.uniform(*table.first_side) if twice else 1

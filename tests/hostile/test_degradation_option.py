@@ -70,6 +70,21 @@ def test_functions(body, message, pictures_dir, tmp_path, monkeypatch):
     assert "--degradation: own.py:f@" in found
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_function_that_fails_later(workers, pictures_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls = "import itertools\ncalls = itertools.count()\n"
+    late = GOOD.replace(
+        "    return", "    if next(calls) > 20:\n        raise OSError('a\\nb')\n    return"
+    )
+    Path("own.py").write_text(calls + late)
+    base = (SCRIPT, *SMALL, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
+    options = ("--scale", 2, "--degradation", "own.py:f", "--num_workers", workers)
+    found = refusal(*base, *options)
+    assert "--degradation: own.py:f@" in found
+    assert found.endswith("failed: OSError: a b")
+
+
 def test_a_file_that_changes_is_noticed(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(GOOD)

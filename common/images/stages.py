@@ -3,8 +3,9 @@
     stage = Blur("gaussian", size=21, sigma_x=1.2, sigma_y=1.2)
     pixels = stage.apply(pixels, (height, width), generator)
 
-Pixels are float32 in [0, 255], shape (3, H, W). A stage computes in one thread, or in double
-precision where a library takes several, so its result does not depend on the number of threads.
+Pixels are bytes, uint8 (H, W, 3), or planes, float32 (3, H, W) in [0, 255]. A stage takes both and
+returns what it has, because converting takes as long as some stages. It computes in one thread, or
+in double precision where a library takes several, so its result does not depend on their number.
 """
 
 import io
@@ -115,16 +116,17 @@ class Resize(NamedTuple):
         height, width = size = [max(1, round(side * self.factor)) for side in hr_size]
         library, _, method = self.kernel.partition(" ")
         if library == "nearest":
-            step = round(pixels.shape[1] / height)
-            return np.ascontiguousarray(pixels[:, ::step, ::step])
+            planes = to_planes(pixels)
+            step = round(planes.shape[1] / height)
+            return np.ascontiguousarray(planes[:, ::step, ::step])
         if library == "torch":  # in double precision: the same on all processors once it is rounded
-            images = torch.from_numpy(pixels)[None].double()
+            images = torch.from_numpy(to_planes(pixels))[None].double()
             return F.interpolate(images, size=size, mode=method)[0].float().numpy()
         if library == "matlab":
-            images = to_tensor(to_bytes(pixels))
-            return imresize(images, size).contiguous().numpy().astype(np.float32)
+            images = imresize(to_tensor(to_bytes(pixels)), size)
+            return images.movedim(0, -1).contiguous().numpy()
         resample = Image.Resampling[method.upper()]
-        return to_planes(np.asarray(_picture(pixels).resize((width, height), resample)))
+        return np.array(Image.fromarray(to_bytes(pixels)).resize((width, height), resample))
 
 
 class GaussianNoise(NamedTuple):
@@ -145,7 +147,8 @@ class GaussianNoise(NamedTuple):
     def apply(
         self, pixels: np.ndarray, hr_size: Size, generator: np.random.Generator
     ) -> np.ndarray:
-        shape = (1 if self.channels == "gray" else 3, *pixels.shape[1:])
+        planes = to_planes(pixels)
+        shape = (1 if self.channels == "gray" else 3, *planes.shape[1:])
         noise = generator.standard_normal(shape, np.float32)
         if self.channels == "mixed":
             axes = linalg.orth(np.reshape(self.mixture[3:], (3, 3)))
@@ -154,7 +157,7 @@ class GaussianNoise(NamedTuple):
             root = vectors * np.sqrt(values.clip(0)) @ vectors.T
             weights = root.astype(np.float32)[..., None, None]  # (3, 3, 1, 1)
             noise = (weights * noise).sum(axis=1)
-        return np.clip(pixels + np.float32(self.level) * noise, 0, 255)
+        return np.clip(planes + np.float32(self.level) * noise, 0, 255)
 
 
 class PoissonNoise(NamedTuple):
@@ -171,9 +174,9 @@ class PoissonNoise(NamedTuple):
     def apply(
         self, pixels: np.ndarray, hr_size: Size, generator: np.random.Generator
     ) -> np.ndarray:
-        light = pixels
+        light = planes = to_planes(pixels)
         if self.gray:
-            red, green, blue = pixels
+            red, green, blue = planes
             light = (0.299 * red + 0.587 * green + 0.114 * blue)[None]
         light = np.rint(light.clip(0, 255))  # filters and resizing overshoot
         # Photons at full light: the smallest power of 2 with a number for every value in use.
@@ -183,7 +186,7 @@ class PoissonNoise(NamedTuple):
         dark = photons < 16  # above, a normal distribution fits and is drawn ten times as fast
         noise[dark] = generator.poisson(photons[dark]) - photons[dark]
         factor = np.float32(self.strength * 255 / 2 ** np.ceil(np.log2(used)))
-        return np.clip(pixels + factor * noise, 0, 255)
+        return np.clip(planes + factor * noise, 0, 255)
 
 
 class CameraNoise(NamedTuple):
@@ -202,9 +205,9 @@ class CameraNoise(NamedTuple):
     def apply(
         self, pixels: np.ndarray, hr_size: Size, generator: np.random.Generator
     ) -> np.ndarray:
-        light = np.square(pixels / np.float32(255))
+        light = np.square(to_planes(pixels) / np.float32(255))
         deviation = np.sqrt(np.float32(self.shot) * light + np.float32(self.read))
-        light += deviation * generator.standard_normal(pixels.shape, np.float32)
+        light += deviation * generator.standard_normal(light.shape, np.float32)
         return np.sqrt(light.clip(0, 1)) * np.float32(255)
 
 
@@ -223,8 +226,9 @@ class JPEG(NamedTuple):
         self, pixels: np.ndarray, hr_size: Size, generator: np.random.Generator
     ) -> np.ndarray:
         file = io.BytesIO()
-        _picture(pixels).save(file, "jpeg", quality=self.quality, subsampling=self.subsampling)
-        return to_planes(np.asarray(Image.open(file)))
+        picture = Image.fromarray(to_bytes(pixels))
+        picture.save(file, "jpeg", quality=self.quality, subsampling=self.subsampling)
+        return np.array(Image.open(file))
 
 
 Stage = Blur | Sinc | Resize | GaussianNoise | PoissonNoise | CameraNoise | JPEG
@@ -243,32 +247,32 @@ def apply_stages(
     Returns:
         LR, uint8, (h, w, 3).
     """
-    pixels = to_planes(hr)
+    pixels = hr
     for stage in stages:
         pixels = stage.apply(pixels, hr.shape[:2], generator)
     return to_bytes(pixels)
 
 
 def to_planes(pixels: np.ndarray) -> np.ndarray:
-    """Float32 (3, H, W) of bytes (H, W, 3)."""
+    """Planes of bytes; planes stay as they are."""
+    if pixels.dtype != np.uint8:
+        return pixels
     return np.moveaxis(pixels, -1, 0).astype(np.float32, order="C")
 
 
-def to_bytes(planes: np.ndarray) -> np.ndarray:
-    """Bytes (H, W, 3) of float32 (3, H, W), rounded and clipped."""
-    return np.ascontiguousarray(np.moveaxis(np.rint(planes).clip(0, 255).astype(np.uint8), 0, -1))
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Bytes of planes, rounded and clipped; bytes stay as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.ascontiguousarray(np.moveaxis(np.rint(pixels).clip(0, 255).astype(np.uint8), 0, -1))
 
 
-def _picture(planes: np.ndarray) -> Image.Image:
-    return Image.fromarray(to_bytes(planes))
-
-
-def _convolve(planes: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Correlates each plane with an odd square kernel; the border is mirrored.
+def _convolve(pixels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Planes correlated with an odd square kernel; the border is mirrored.
 
     By the plain product of spectra, which takes a third of the time of `scipy.signal.fftconvolve`.
     """
-    reach = len(kernel) // 2
+    planes, reach = to_planes(pixels), len(kernel) // 2
     padded = np.pad(planes, ((0, 0), (reach, reach), (reach, reach)), mode="reflect")
     size = tuple(_fast_length(side) for side in padded.shape[1:])
     flipped = kernel[::-1, ::-1].astype(np.float32)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from common.card import CARD, add_to_card
 from common.data.benchmarks import open_benchmark
+from common.data.degradation import NONE, add_degradation_argument
 from common.data.layouts import describe_kinds
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
@@ -46,9 +47,10 @@ from common.images.writing import write_picture
 from common.inference import SelfEnsemble
 from common.machine import set_up_cpu, versions
 from common.metrics import (
-    PROTOCOL,
     Metric,
     make_lpips,
+    make_pyiqa,
+    protocol,
     psnr_rgb,
     psnr_y,
     ssim_rgb,
@@ -115,6 +117,14 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         action="store_true",
         help="also LPIPS, for networks like SRGAN, whose PSNR says little; lower is better",
     )
+    how.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="METRIC",
+        help="also these of the package pyiqa, which you install yourself: niqe, musiq and so on",
+    )
+    add_degradation_argument(how)
     output = parser.group("what to write")
     output.add_argument("--per_image", action="store_true", help="also print each picture")
     output.add_argument("--output", type=Path, help="JSON file for all figures")
@@ -153,6 +163,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--sr_dir needs a --scale, for example 2."
     if args.model == "bicubic" and args.scale is None:
         yield "--model bicubic needs a --scale, for example 2."
+    if args.add_to_card and args.degradation != NONE:
+        yield "--add_to_card is for benchmarks as the papers have them, without --degradation"
     if args.add_to_card and args.model and not Path(args.model, CARD).is_file():
         yield "--add_to_card needs a --model folder that has a README.md to write to"
     if args.add_to_card and (args.self_ensemble or args.attention_window):
@@ -288,23 +300,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in [*folders, args.sr_dir] if state.is_main_process else ():
         if folder and folder.is_dir() and (said := describe_kinds(folder)):
             print(f"{folder}: {said}\n")
-    benchmarks = {name: open_benchmark(name, scale, args.benchmark_dir) for name in args.benchmarks}
+    benchmarks = {
+        name: open_benchmark(name, scale, args.benchmark_dir, args.degradation)
+        for name in args.benchmarks
+    }
     check_images(args, benchmarks)
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]
     if args.lpips:
         metrics.append(make_lpips(state.device))
+    metrics += [make_pyiqa(name, state.device) for name in args.metrics]
 
+    origins = {name: benchmark.lr for name, benchmark in benchmarks.items()}
+    is_one = len(set(origins.values())) == 1
+    lr = next(iter(origins.values())) if is_one else "as told for each set"
     report: dict[str, Any] = {
         "model": args.model or str(args.sr_dir),
         "scale": scale,
         "self_ensemble": args.self_ensemble,
         "attention_window": args.attention_window,
-        "protocol": PROTOCOL,
+        "degradation": args.degradation,
+        "protocol": protocol(lr),
         "processes": state.num_processes,
         "versions": versions(),
-        "lr": {name: benchmark.lr for name, benchmark in benchmarks.items()},
+        "lr": origins,
+        "lr_checksums": {},
         "benchmarks": {},
     }
     title = f"{report['model']}, x{scale}"
@@ -340,6 +361,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(table_row(name, f"{len(results)}", mean_scores(results), mean_scores(baseline)))
         images = dict(zip(picture_keys(list(results)), results.values(), strict=True))
         report["benchmarks"][name] = mean_scores(results) | {"images": images}
+        if state.is_main_process:
+            report["lr_checksums"][name] = benchmark.lr_checksum()
 
     state.destroy_process_group()  # while all are still there
     if not state.is_main_process:
@@ -349,8 +372,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         # JSON knows no infinity, which is the PSNR of equal pictures.
         content = json.loads(json.dumps(report), parse_constant=lambda _: None)
         replace_file(args.output, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"{title}\nProtocol: {PROTOCOL}.")
-    for name, origin in report["lr"].items():
+    print(f"{title}\nProtocol: {report['protocol']}.")
+    for name, origin in origins.items() if not is_one else ():
         print(f"LR of {name}: {origin}.")
     print()
     print(text_table(rows))
@@ -359,7 +382,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             name: {key: value for key, value in scores.items() if key not in ("images", "seconds")}
             for name, scores in report["benchmarks"].items()
         }
-        if note := add_to_card(Path(args.model), scale, means, PROTOCOL):
+        if note := add_to_card(Path(args.model), scale, means, protocol(lr)):
             print(f"\nWarning: {note}")
         print(f"\nThese results are in {Path(args.model, CARD)} now.")
 

@@ -3,10 +3,12 @@
     python prepare_dataset.py photos --output_dir photos-sr
     python prepare_dataset.py photos --output_dir photos-sr --patch_size 480 --patch_step 240
     python prepare_dataset.py photos --output_dir photos-sr --push_to_hub user/photos-sr
+    python prepare_dataset.py photos --degradation photo --preview sheet.png
     accelerate launch train_a2n.py --dataset_name photos-sr        # or user/photos-sr
 
-Columns: `hr`, and by MATLAB's bicubic `lr_x2`, `lr_x3`, `lr_x4`, all PNG. Training makes the same
-LR by itself; a prepared set saves others that, and goes to the Hub as one.
+Columns: `hr`, and by MATLAB's bicubic or a --degradation `lr_x2`, `lr_x3`, `lr_x4`, all PNG.
+Training makes such LR by itself, and with a --degradation another one at every step; a prepared set
+saves others that, and goes to the Hub as one.
 """
 
 import common.start
@@ -25,15 +27,25 @@ import pyarrow.parquet
 from PIL import Image
 from tqdm import tqdm
 
+from common.data.cache import decode_pictures
+from common.data.degradation import (
+    add_degradation_argument,
+    maker_of_lr,
+    open_degradation,
+    picture_generator,
+)
 from common.data.find import find_pictures
 from common.data.hub_sets import cannot_be_data_set
 from common.data.layouts import describe_kinds
+from common.data.patches import PatchDataset
 from common.errors import UserError
-from common.files import cannot_fill, filled_folder
+from common.files import cannot_fill, cannot_write, filled_folder
 from common.hub_api import check_token, push_folder
-from common.images.formats import PictureError, read_picture, to_rgb
+from common.images.formats import Picture, PictureError, read_picture, to_rgb
+from common.images.kinds import FORMATS
 from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
+from common.images.writing import write_picture
 from common.options import Arguments, Parser, whole
 from common.tables import plural
 from common.terminal import say
@@ -46,7 +58,7 @@ tags:
 ---
 # {name}
 
-{rows} pictures for single-image super-resolution. Columns: `hr`, and made of it by MATLAB's bicubic
+{rows} pictures for single-image super-resolution. Columns: `hr`, and made of it {lr_by}
 `{lr}`; all PNG. Train on them by
 
     accelerate launch train_a2n.py --dataset_name {name}
@@ -60,9 +72,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         type=Path,
         help="folder of HR pictures, searched with its subfolders, or of HR and bicubic LR",
     )
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="folder to write, new or empty"
-    )
+    parser.add_argument("--output_dir", type=Path, help="folder to write, new or empty")
     parser.add_argument(
         "--scales",
         type=whole(2, 8),
@@ -80,6 +90,13 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         type=whole(),
         help="pixels from one square to the next (default: half of --patch_size)",
     )
+    add_degradation_argument(parser)
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="FILE.png",
+        help="picture to write of 16 patches, HR and LR side by side, at the first of the --scales",
+    )
     parser.add_argument(
         "--push_to_hub", metavar="NAME", help="upload the data set to the Hub, as user/name"
     )
@@ -91,10 +108,19 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.patch_step and not args.patch_size:
         yield "--patch_step needs --patch_size; leave it out, or add that."
-    if reason := cannot_fill(args.output_dir):
-        yield f"--output_dir {args.output_dir} {reason}"
-    if reason := cannot_be_data_set(args.output_dir):
-        yield f"--output_dir {args.output_dir} {reason}. Name another."
+    if args.preview and args.preview.suffix.lower() not in FORMATS:
+        yield f"--preview {args.preview} must end in one of {' '.join(FORMATS)}"
+    elif args.preview and (reason := cannot_write(args.preview, overwrite=False)):
+        yield f"--preview {args.preview} {reason}"
+    folder = args.output_dir
+    if folder is None:
+        if args.push_to_hub or not args.preview:
+            yield "--output_dir is missing: name a folder for the data set, or a --preview FILE.png"
+        return
+    if reason := cannot_fill(folder):
+        yield f"--output_dir {folder} {reason}"
+    if reason := cannot_be_data_set(folder):
+        yield f"--output_dir {folder} {reason}. Name another."
 
 
 def squares(pixels: np.ndarray, size: int | None, step: int | None) -> Iterator[np.ndarray]:
@@ -121,6 +147,7 @@ def rows(
     size: int | None,
     step: int | None,
     left_out: dict[str, str],
+    degradation: str,
 ) -> Iterator[dict[str, Any]]:
     """The rows of the data set.
 
@@ -130,7 +157,9 @@ def rows(
         size: Side of the squares, or None.
         step: Pixels from one square to the next.
         left_out: Gets the reason for each picture that is left out.
+        degradation: Name of the degradation.
     """
+    degrade = open_degradation(degradation)
     least = size or max(scales)
     for name, file in files:
         try:
@@ -143,11 +172,17 @@ def rows(
             continue
         if found.frames > 1:
             say(f"{name}: the first of its {found.frames} frames is taken.")
-        for hr in squares(to_rgb(found), size, step):
+        for number, hr in enumerate(squares(to_rgb(found), size, step)):
             row = {"hr": png(hr)}
             for scale in scales:
-                lr = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
-                row[f"lr_x{scale}"] = png(lr.movedim(0, -1).contiguous().numpy())
+                if degrade:
+                    height, width = (side // scale * scale for side in hr.shape[:2])
+                    key = f"{Path(name).with_suffix('')}/{number}" if size else name
+                    lr = degrade(hr[:height, :width], scale, picture_generator(key))
+                    row[f"lr_x{scale}"] = png(lr)
+                else:
+                    small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
+                    row[f"lr_x{scale}"] = png(small.movedim(0, -1).contiguous().numpy())
             yield row
 
 
@@ -166,8 +201,33 @@ def write_parquet(file: Path, table: Iterator[dict[str, Any]], columns: Sequence
     return count
 
 
+def write_preview(args: argparse.Namespace) -> None:
+    """Writes a sheet of 16 patches as a training with the seed 0 would see them."""
+    scale, side = args.scales[0], 192
+    pictures, _ = decode_pictures(find_pictures(args.folder, []), [scale])
+    degrade = open_degradation(args.degradation)
+    size = min(side, int(pictures.sizes.min(axis=1).max())) // scale * scale
+    patches = PatchDataset(pictures, [scale], size, 16, 0, degrade)
+    sheet = Image.new("RGB", (8 * (side + 4), 4 * (side + 4)), "white")
+    lr, hr = patches.__getitems__(range(16))
+    for number, pair in enumerate(zip(hr, lr, strict=True)):
+        for half, patch in enumerate(pair):
+            picture = Image.fromarray(patch.permute(1, 2, 0).numpy())
+            place = (2 * (number % 4) + half) * (side + 4), number // 4 * (side + 4)
+            sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), place)
+    args.preview.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(Picture(np.asarray(sheet)), args.preview)
+    print(
+        f"16 patches of x{scale}, HR and its LR by {maker_of_lr(args.degradation)}: {args.preview}"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.preview:
+        write_preview(args)
+        if not args.output_dir:
+            return
     words = ["hf", "upload", f"{args.push_to_hub}", f"{args.output_dir}", "--repo-type", "dataset"]
     again = shlex.join([*words, *(["--private"] * args.hub_private)])
     if args.push_to_hub:
@@ -182,7 +242,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         filled_folder(args.output_dir) as folder,
         tqdm(files, unit=" pictures", disable=None) as shown,
     ):
-        table = rows(shown, args.scales, args.patch_size, args.patch_step, left_out)
+        table = rows(
+            shown, args.scales, args.patch_size, args.patch_step, left_out, args.degradation
+        )
         count = write_parquet(folder / "train.parquet", table, columns)
         if not count:
             raise UserError(
@@ -190,7 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "Nothing is written."
             )
         name = args.push_to_hub or args.output_dir.resolve().name
-        card = CARD.format(name=name, rows=count, lr=" ".join(columns[1:]))
+        lr_by = f"by {maker_of_lr(args.degradation)}"
+        card = CARD.format(name=name, rows=count, lr=" ".join(columns[1:]), lr_by=lr_by)
         (folder / "README.md").write_text(card)
     if left_out:
         print(f"Left out {len(left_out)} of {plural(len(files), 'picture')}, see above.")

@@ -14,6 +14,7 @@ import torch
 # Imported while a process group exists, it would take that into the defaults of its functions and
 # keep it alive: threads of gloo would then want Python when that has ended, and abort the process.
 import torch.distributed.nn
+from PIL import features
 
 from common.errors import UserError
 from common.workers import count_cores, is_launched
@@ -62,7 +63,7 @@ def check_compiler(device: torch.device) -> None:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, of the packages that decide about numbers, and of this repository."""
-    packages = ("torch", "accelerate", "datasets", "numpy", "pillow", "safetensors")
+    packages = ("torch", "accelerate", "datasets", "numpy", "scipy", "pillow", "safetensors")
     commit = _git("describe", "--always", "--dirty", "--abbrev=40").strip()
     if commit and _new_files() and not commit.endswith("-dirty"):
         commit += "-dirty"
@@ -70,6 +71,7 @@ def versions() -> dict[str, str | None]:
         "commit": commit or None,
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
+        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
     }
 
 

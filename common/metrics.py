@@ -7,6 +7,7 @@ SSIM: Wang et al., "Image quality assessment: from error visibility to structura
 
 from collections.abc import Callable, Sequence
 from math import exp, inf, log10
+from textwrap import shorten
 
 import torch
 from torch import Tensor
@@ -14,16 +15,23 @@ from torch import Tensor
 from common.errors import UserError
 from common.images.color import luma
 
-PROTOCOL = (
-    "output rounded to 8 bits; Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
-    "`scale` pixels cropped off every side; LR by MATLAB's bicubic; PSNR with peak 255; SSIM with "
-    "an 11x11 Gaussian (sigma 1.5), K1 = 0.01, K2 = 0.03, valid region; mean over the images"
-)
-
 WINDOW = 11  # side of SSIM's Gaussian
 PIXELS_AT_ONCE = 2**20  # for SSIM, which takes 0.1 KB for each
 
 Metric = Callable[[Tensor, Tensor, int], float]  # sr, hr, crop_border
+
+
+def protocol(lr: str) -> str:
+    """Protocol in words.
+
+    Args:
+        lr: Where LR comes from, in words.
+    """
+    return (
+        "output rounded to 8 bits; Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded; "
+        f"`scale` pixels cropped off every side; LR {lr}; PSNR with peak 255; SSIM with an "
+        "11x11 Gaussian (sigma 1.5), K1 = 0.01, K2 = 0.03, valid region; mean over the images"
+    )
 
 
 def can_be_scored(height: int, width: int, scale: int) -> bool:
@@ -99,6 +107,45 @@ def make_lpips(device: torch.device) -> Metric:
         return network(*images).item()
 
     return lpips
+
+
+def make_pyiqa(name: str, device: torch.device) -> Metric:
+    """Metric of the package pyiqa, also of those that need no HR, such as NIQE.
+
+    The metric takes the arguments of `psnr_y`.
+
+    Raises:
+        UserError: The package, the metric or its weights cannot be had; the metric itself raises it
+            for a picture that it cannot score.
+    """
+    try:
+        import pyiqa
+
+        network = pyiqa.create_metric(name, device=device)
+    except ImportError as error:
+        raise UserError(
+            f"--metrics {name} needs the package pyiqa ({error}). It brings about 50 others and is "
+            "no requirement of this repository: `pip install pyiqa`, or leave --metrics out."
+        ) from None
+    except Exception as error:  # of an unknown name, a download, a checksum
+        raise UserError(
+            f"--metrics {name}: pyiqa cannot make it: {shorten(f'{error}', 150)}. Without a "
+            "network its weights must be in pyiqa's cache. `pyiqa.list_models()` names all metrics."
+        ) from None
+
+    def metric(sr: Tensor, hr: Tensor, crop_border: int) -> float:
+        images = [image.float()[None].to(device) for image in _prepare(sr, hr, crop_border)]
+        try:
+            return float(network(*images[: 1 if network.metric_mode == "NR" else 2]))
+        except Exception as error:
+            height, width = images[0].shape[-2:]
+            raise UserError(
+                f"--metrics {name} cannot score a picture of {width}x{height}: "
+                f"{shorten(f'{error}', 150)}. Leave it out."
+            ) from None
+
+    metric.__name__ = name.replace("-", "_")
+    return metric
 
 
 def to_uint8(images: Tensor) -> Tensor:

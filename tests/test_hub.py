@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
-from common.metrics import PROTOCOL
+from common.metrics import protocol
 from running import metrics, refusal, run, run_here, train_from_hub
 from train_a2n import A2N
 from train_srcnn import SRCNN
@@ -83,7 +83,8 @@ def test_results_on_benchmarks_go_into_the_card(tiny_benchmark_dir, tmp_path):
     row = f"| Tiny x2 | {tiny['psnr_y']:.2f} | {tiny['ssim_y']:.4f} |\n"
     assert f"\n\n## Benchmarks\n\n|  | PSNR-Y | SSIM-Y |\n| --- | --- | --- |\n{row}" in card.text
     assert card.text.count("## Benchmarks") == card.text.count("## Use") == 1
-    assert f"\n\nProtocol: {PROTOCOL}.\n\n## Use\n\nIn a clone" in card.text
+    made = "made from HR by MATLAB's bicubic"
+    assert f"\n\nProtocol: {protocol(made)}.\n\n## Use\n\nIn a clone" in card.text
     assert load_model(folder).scales == [2]
 
 

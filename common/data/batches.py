@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_convert
 
+from common.data.degradation import DegradationError
 from common.data.patches import PatchDataset
 from common.data.waiting import SLICE, wait_for, workers_that_fit
+from common.errors import UserError
 from common.workers import ignore_signals
 
 
@@ -43,6 +45,7 @@ def load_batches(
 
     Raises:
         WorkerError: No batch comes any more.
+        UserError: A degradation of the user's own has failed.
     """
     size = patches.batch_size // parts
     share = size // processes
@@ -65,7 +68,11 @@ def load_batches(
         worker_init_fn=ignore_signals,
         timeout=SLICE if num_workers else 0,
     )
-    yield from wait_for(loader, stops, size=bytes_of_batch)
+    try:
+        yield from wait_for(loader, stops, size=bytes_of_batch)
+    except DegradationError as error:  # from a worker with a traceback before its last line
+        reason = f"{error}".strip().splitlines()[-1].partition("DegradationError: ")
+        raise UserError(f"--degradation: {reason[2] or reason[0]}") from error
 
 
 def batch_bytes(patches: PatchDataset, count: int) -> int:

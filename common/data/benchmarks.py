@@ -15,7 +15,8 @@ import huggingface_hub
 from filelock import FileLock
 
 from common.data.cache import decode_pictures
-from common.data.find import MADE, SAMPLE_BENCHMARK, list_folder, picture_files, sample_pictures
+from common.data.degradation import MADE, NONE, open_degradation, origin_of_lr
+from common.data.find import SAMPLE_BENCHMARK, list_folder, picture_files, sample_pictures
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
 from common.hub_api import ask_hub
@@ -31,13 +32,17 @@ COUNTS = {name.lower(): count for name, count in (BENCHMARKS | {"Manga109": 109}
 COUNTS |= {alias.lower(): BENCHMARKS[name] for alias, name in ALIASES.items()}
 
 
-def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDataset:
+def open_benchmark(
+    name: str, scale: int, folder: Path | None, degradation: str = NONE
+) -> BenchmarkDataset:
     """Opens a benchmark set, of which every picture can be scored.
 
     Args:
         name: Name of a subfolder of `folder`, of a set on the Hub, or `sample`.
         scale: Factor from LR to HR.
         folder: Folder of benchmarks. Default: the sets are downloaded from the Hub.
+        degradation: Name of the degradation that makes LR from HR. LR in the folder is then left
+            alone.
 
     Raises:
         UserError: The set cannot be had, or a picture of it cannot be scored.
@@ -46,7 +51,7 @@ def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDatas
         sources, lr = sample_pictures(SAMPLE_BENCHMARK), MADE
     else:
         place = folder / name if folder else hub_benchmark(name)
-        sources, _, _, lr = list_folder(place, [scale])
+        sources, _, _, lr = list_folder(place, [scale] if degradation == NONE else [])
         if len(sources) != (count := COUNTS.get(name.lower(), len(sources))):
             raise UserError(
                 f"{place} has {plural(len(sources), 'HR picture')}, and the benchmark {name} has "
@@ -59,7 +64,8 @@ def open_benchmark(name: str, scale: int, folder: Path | None) -> BenchmarkDatas
         raise UserError(
             f"Cannot score {len(errors)} of {len(sources)} pictures of {name}: {reasons}."
         )
-    return BenchmarkDataset(pictures, scale, lr)
+    origin = origin_of_lr(lr, degradation)
+    return BenchmarkDataset(pictures, scale, open_degradation(degradation), origin)
 
 
 def hub_benchmark(name: str) -> Path:

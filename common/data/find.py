@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common.data.degradation import MADE
 from common.data.layouts import (
     HR_NAME,
     LR_NAME,
@@ -37,8 +38,6 @@ SAMPLE_TRAIN = (
     "chelsea.png",
 )
 SAMPLE_BENCHMARK = ("astronaut.png", "coffee.png")
-
-MADE = "made from HR"
 
 # A picture before it is decoded: {"name": ..., "hr": file, "lr_x2": file}, where a file is
 # {"path": ..., "bytes": ...} as in an undecoded Image column of `datasets`; one of the two is None.

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.find import MADE, SAMPLE_TRAIN, Listing, has_split, list_folder, sample_pictures
+from common.data.degradation import MADE, DegradationError, open_degradation, origin_of_lr
+from common.data.find import SAMPLE_TRAIN, Listing, has_split, list_folder, sample_pictures
 from common.data.hub_sets import hub_pictures
 from common.data.layouts import describe_kinds
 from common.data.patches import BenchmarkDataset, PatchDataset, too_small_to_score
 from common.data.stream import Part, PatchStream, PictureStream
 from common.errors import UserError
-from common.files import checksum
+from common.files import checksum, last_name
 from common.tables import enumerate_first, plural
 
 
@@ -23,13 +24,16 @@ class TrainingPictures(NamedTuple):
         patches: Training patches, from decoded pictures or from a stream.
         validation: Validation pictures, at each scale.
         source: Name of the data set or folder.
-        lr: Where the LR comes from, in words.
+        lr: Where the LR that is trained on comes from, in words.
     """
 
     patches: PatchDataset | PatchStream
     validation: list[BenchmarkDataset]
     source: str
     lr: str = MADE
+
+    def in_card(self) -> str:
+        return f"{self.patches.in_card(last_name(self.source))} (LR {self.lr})"
 
 
 def load_pictures(
@@ -55,19 +59,19 @@ class _Loader:
         self, args: argparse.Namespace, scales: Sequence[int], say: Callable[[str], None]
     ) -> None:
         self.args, self.scales, self.say = args, scales, say
+        self.degradation = open_degradation(args.degradation)
 
     def load(self) -> TrainingPictures:
         args = self.args
         training, validation_dir = self._training()
         is_stream = args.streaming and not args.max_train_images
+        lr = validation_lr = origin_of_lr(training.lr, args.degradation)
         if not is_stream:
             pictures = self._decode(training)
-        lr = training.lr
         if validation_dir or args.validation_split:
             found = self._validation(validation_dir)
+            validation_lr = origin_of_lr(found.lr, args.degradation)
             validation = self._decode(found)
-            if found.lr != lr:
-                lr = f"{lr}; to validate on, {found.lr}"
         else:
             pictures, validation = split_off_validation(pictures)
         if too_small := too_small_to_score(validation, self.scales):
@@ -76,7 +80,10 @@ class _Loader:
                 "larger pictures with --validation_data_dir."
             )
         patches = self._stream(training) if is_stream else self._patches_of(pictures)
-        benchmarks = [BenchmarkDataset(validation, scale) for scale in self.scales]
+        benchmarks = [
+            BenchmarkDataset(validation, scale, self.degradation, validation_lr)
+            for scale in self.scales
+        ]
         source = f"{args.train_data_dir or args.dataset_name}"
         return TrainingPictures(patches, benchmarks, source, lr)
 
@@ -137,7 +144,14 @@ class _Loader:
 
     def _patches_of(self, pictures: Pictures) -> PatchDataset:
         args = self.args
-        patches = PatchDataset(pictures, self.scales, args.patch_size, args.batch_size, args.seed)
+        patches = PatchDataset(
+            pictures, self.scales, args.patch_size, args.batch_size, args.seed, self.degradation
+        )
+        if self.degradation:
+            try:
+                patches[0]  # here, since the mistakes of a function must not wait for a worker
+            except DegradationError as error:
+                raise UserError(f"--degradation: {error}") from error
         if patches.too_small:
             self.say(
                 f"Left out {len(patches.too_small)} of {plural(len(pictures), 'picture')}, which "

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.data.degradation import add_degradation_argument
 from common.options import Group, Parser, whole
 
 DIV2K = "yangtao9009/DIV2K"
@@ -71,6 +72,7 @@ def add_data_arguments(parser: Parser) -> None:
 
 def add_patch_arguments(recipe: Group) -> None:
     """Adds the options that decide which patches are cut from which pictures at which step."""
+    add_degradation_argument(recipe)
     recipe.add_argument(
         "--streaming",
         action="store_true",

@@ -6,6 +6,7 @@
 All pixels are uint8. They become floats on the device (`common.images.tensors.to_float`).
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
@@ -14,6 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.data.cache import Pictures
+from common.data.degradation import (
+    GRID,
+    LEAST_MARGIN,
+    MADE,
+    Degradation,
+    patch_generator,
+    picture_generator,
+)
 from common.errors import UserError
 from common.images.resize import crop_to_multiple
 from common.images.tensors import to_tensor
@@ -37,6 +46,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         patch_size: int,
         batch_size: int,
         seed: int,
+        degradation: Degradation | None = None,
     ) -> None:
         """
         Args:
@@ -45,6 +55,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             patch_size: Side of an HR patch in pixels, a multiple of every scale.
             batch_size: Patches of a step, over all processes.
             seed: Whole number, at least 0.
+            degradation: Degradation that makes LR from HR. Default: the LR of the pictures.
 
         Raises:
             ValueError: `patch_size` is no multiple of a scale.
@@ -63,6 +74,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         self.pictures = pictures.subset(np.flatnonzero(large).tolist())
         self.scales, self.patch_size = scales, patch_size
         self.batch_size, self.seed = batch_size, seed
+        self.degradation = degradation
         self.positions: dict[int, Sequence[int]] = {}  # a stream has some (`common.data.stream`)
 
     def portions(
@@ -116,22 +128,51 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         for number, index in enumerate(indices):
             choice, row, column, orientation = _uniform(self.seed, index // 4096)[index % 4096]
             picture = int(choice * len(self.pictures))
+            hr_pixels = self.pictures.hr(picture)
             lr_pixels = self.pictures.lr(picture, scale)
             top = int(row * (lr_pixels.shape[0] - lr_size + 1))
             left = int(column * (lr_pixels.shape[1] - lr_size + 1))
             orientation = int(orientation * 8)
-            lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
-            hr[number] = _crop(
-                self.pictures.hr(picture),
-                top * scale,
-                left * scale,
-                self.patch_size,
-                orientation,
-            )
+            hr[number] = _crop(hr_pixels, top * scale, left * scale, self.patch_size, orientation)
+            if self.degradation is None:
+                lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
+            else:
+                corner = (top * scale, left * scale)
+                lr[number] = self._degrade(index, hr_pixels, corner, orientation, scale)
         lr_batch, hr_batch = (
             to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)
         )
         return lr_batch, hr_batch
+
+    def _degrade(
+        self,
+        index: int,
+        hr_pixels: np.ndarray,
+        corner: tuple[int, int],
+        orientation: int,
+        scale: int,
+    ) -> np.ndarray:
+        """Makes the LR of a patch, (h, w) elements of three bytes.
+
+        Args:
+            index: Number of the patch.
+            hr_pixels: HR picture.
+            corner: Top and left of the patch in the picture.
+            orientation: Number of the orientation, in which the patch is degraded: a camera and
+                JPEG know up and down.
+            scale: Factor from LR to HR.
+        """
+        assert self.degradation is not None
+        generator = patch_generator(self.seed, index)
+        down, right = generator.integers(GRID, size=2).tolist()  # where JPEG's grid begins
+        margin = LEAST_MARGIN + GRID
+        size = self.patch_size // scale
+        window = _crop_mirrored(hr_pixels, corner, self.patch_size, margin * scale, orientation)
+        side = (size + margin + LEAST_MARGIN) * scale
+        window = window[down * scale :, right * scale :][:side, :side]
+        lr = self.degradation(_as_bytes(window), scale, generator)
+        lr = lr[margin - down :, margin - right :][:size, :size]
+        return np.ascontiguousarray(lr).view("V3")[..., 0]
 
 
 def too_small_to_score(pictures: Pictures, scales: Sequence[int]) -> list[str]:
@@ -144,26 +185,51 @@ def too_small_to_score(pictures: Pictures, scales: Sequence[int]) -> list[str]:
 
 
 class BenchmarkDataset(Dataset[tuple[str, Tensor, Tensor]]):
-    """Whole pictures: `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale)."""
+    """Whole pictures: `(name, lr, hr)`, uint8, (3, h, w) and (3, h * scale, w * scale).
 
-    def __init__(self, pictures: Pictures, scale: int, lr: str = "made from HR") -> None:
-        """
-        Args:
-            pictures: Decoded pictures with the LR of the scale.
-            scale: Factor from LR to HR.
-            lr: Where the LR comes from, in words.
-        """
-        self.pictures, self.scale, self.lr = pictures, scale, lr
+    Attributes:
+        degradation: Degradation that makes LR from HR, by the name of a picture; None: the LR of
+            the pictures.
+        lr: Where LR comes from, in words.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        scale: int,
+        degradation: Degradation | None = None,
+        lr: str = MADE,
+    ) -> None:
+        self.pictures, self.scale = pictures, scale
+        self.degradation, self.lr = degradation, lr
+        # A validation needs the same LR again and again; 100 are a benchmark set.
+        self._lr = lru_cache(maxsize=100)(self._make_lr)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> tuple[str, Tensor, Tensor]:
-        lr, hr = (
-            to_tensor(np.array(pixels).view(np.uint8).reshape(*pixels.shape, 3))
-            for pixels in (self.pictures.lr(index, self.scale), self.pictures.hr(index))
-        )
-        return self.pictures.names[index], lr, crop_to_multiple(hr, self.scale)
+        hr = crop_to_multiple(to_tensor(_as_bytes(self.pictures.hr(index))), self.scale)
+        if self.degradation is None:
+            lr = to_tensor(_as_bytes(self.pictures.lr(index, self.scale)))
+        else:
+            lr = self._lr(index).clone()
+        return self.pictures.names[index], lr, hr
+
+    def lr_checksum(self) -> str:
+        """Eight digits for all pixels of LR."""
+        digest = hashlib.sha256()
+        for index in range(len(self)):
+            _, lr, _ = self[index]
+            digest.update(f"{tuple(lr.shape)}".encode() + lr.numpy().tobytes())
+        return digest.hexdigest()[:8]
+
+    def _make_lr(self, index: int) -> Tensor:
+        assert self.degradation is not None
+        height, width = (side // self.scale * self.scale for side in self.pictures.sizes[index])
+        hr = _as_bytes(self.pictures.hr(index)[:height, :width])
+        generator = picture_generator(self.pictures.names[index])
+        return to_tensor(self.degradation(hr, self.scale, generator))
 
 
 @lru_cache(maxsize=2)
@@ -172,11 +238,35 @@ def _uniform(seed: int, block: int) -> np.ndarray:
     return np.random.default_rng((seed, block)).random((4096, 4))
 
 
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Copy of (H, W) elements of three bytes as uint8, (H, W, 3)."""
+    return np.array(pixels, order="C").view(np.uint8).reshape(*pixels.shape, 3)
+
+
 def _crop(pixels: np.ndarray, top: int, left: int, size: int, orientation: int) -> np.ndarray:
     """Cuts a square of pixels and turns it into one of 8 orientations."""
     patch = pixels[top : top + size, left : left + size]
     if orientation:
         patch = patch.copy()  # rows of a large picture lie far apart, which makes turning slow
+    return _turn(patch, orientation)
+
+
+def _crop_mirrored(
+    pixels: np.ndarray, corner: tuple[int, int], size: int, margin: int, orientation: int
+) -> np.ndarray:
+    """Cuts and turns a square with a margin around it; outside of the picture it is mirrored."""
+    for axis, first in enumerate(corner):
+        side = pixels.shape[axis]
+        numbers = np.arange(first - margin, first + size + margin) % (2 * side)
+        numbers = np.minimum(numbers, 2 * side - 1 - numbers)
+        begin, end = numbers.min(), numbers.max() + 1
+        pixels = pixels[begin:end] if axis == 0 else pixels[:, begin:end]
+        if end - begin < len(numbers):
+            pixels = pixels.take(numbers - begin, axis)
+    return _turn(pixels.copy(), orientation)
+
+
+def _turn(patch: np.ndarray, orientation: int) -> np.ndarray:
     if orientation & 1:
         patch = patch[:, ::-1]
     if orientation & 2:

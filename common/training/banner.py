@@ -51,10 +51,13 @@ def banner(
     device += "float32" if precision == "no" else precision
     if args.compile:
         device += ", compiled"
+    lr, lr_to_validate = pictures.lr, pictures.validation[0].lr
+    if lr_to_validate != lr:
+        lr += f"; to validate on, {lr_to_validate}"
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
         "Pictures": f"{pictures.patches.in_banner()}, {len(pictures.validation[0])} to validate on",
-        "LR": pictures.lr,
+        "LR": lr,
         "Patches": f"LR {' or '.join(f'{side}x{side}' for side in sides)}, "
         f"HR {args.patch_size}x{args.patch_size}",
         "Batch": batch,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from common.data.degradation import NONE
 from common.data.options import add_patch_arguments
 from common.errors import UserError
 from common.files import replace_file, unused
@@ -164,7 +165,8 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     Raises:
         UserError: There are differences, and they are not allowed.
     """
-    before = read_record(checkpoint)["args"]
+    # (Checkpoints of earlier versions do not name a degradation, and had none.)
+    before = {"degradation": NONE} | read_record(checkpoint)["args"]
     differences = [
         f"--{key} was {before[key]} and is {value}"
         for key, value in vars(args).items()

@@ -22,7 +22,6 @@ from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.data.waiting import WorkerError
 from common.errors import UserError
-from common.files import last_name
 from common.hub import find_network, push_command, push_model
 from common.hub_api import check_token
 from common.images.tensors import to_float
@@ -126,7 +125,7 @@ class Run:
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
         )
-        trained_on = pictures.patches.in_card(last_name(pictures.source))
+        trained_on = pictures.in_card()
         self._validator = Validator(
             args, self._model, pictures.validation, processes, self._trackers, trained_on
         )

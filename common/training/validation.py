@@ -15,7 +15,7 @@ from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
 from common.images.tensors import to_float
-from common.metrics import PROTOCOL, score
+from common.metrics import protocol, score
 from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
@@ -87,9 +87,11 @@ class Validator:
 
     @property
     def identity(self) -> list[object]:
-        """Scales and checksum of the pictures, by which a checkpoint knows whose scores it has."""
+        """Scales, pictures and degradation, by which a checkpoint knows whose scores it has."""
         scales = [benchmark.scale for benchmark in self._benchmarks]
-        return [scales, self._benchmarks[0].pictures.checksum()]
+        degradation = self._benchmarks[0].degradation
+        pictures = self._benchmarks[0].pictures.checksum()
+        return [scales, pictures, *([degradation.name] if degradation else [])]
 
     def update_average(self) -> None:
         """Takes the weights of a step into their average."""
@@ -198,7 +200,9 @@ class Validator:
             type(self._evaluated).__name__,
             self._evaluated.architecture(),
             self._evaluated.scales,
-            training=_training_section(self._args, result, self._trained_on),
+            training=_training_section(
+                self._args, result, self._trained_on, self._benchmarks[0].lr
+            ),
             scores={key: value for key, value in self.scores.items() if key != "step"},
             dataset=dataset if on_hub else None,
         )
@@ -222,7 +226,7 @@ class Validator:
         return f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
 
 
-def _training_section(args: Arguments, result: str, trained_on: str) -> str:
+def _training_section(args: Arguments, result: str, trained_on: str, lr: str) -> str:
     """Markdown for the card. Strangers read it, so paths of this machine are cut to their end."""
     recipe = []
     for key, value in vars(args).items():
@@ -230,7 +234,7 @@ def _training_section(args: Arguments, result: str, trained_on: str) -> str:
         if value is not None and words:
             recipe.append(f"- `{key}`: {markdown(' '.join(words))}\n")
     return (
-        f"\n## Results\n\n{result}\n\nProtocol: {PROTOCOL}.\n\n"
+        f"\n## Results\n\n{result}\n\nProtocol: {protocol(lr)}.\n\n"
         f"## Training\n\n    {printable(shorten_command(args.command))}\n\n"
         f"on {markdown(trained_on)}, with\n\n{''.join(recipe)}"
     )

@@ -150,6 +150,17 @@ def test_a_run_on_a_stream_resumes_where_it_was(step, straight, shards, tmp_path
     assert_same_run(folder, straight)
 
 
+@pytest.mark.usefixtures("soon")
+def test_degraded_patches_of_a_stream_resume(shards, tmp_path):
+    options = ("--degradation", "photo", "--num_workers", 1)
+    train(shards, tmp_path / "straight", *options, steps=9)
+    folder = Path(shutil.copytree(tmp_path / "straight", tmp_path / "run"))
+    shutil.rmtree(folder / "checkpoint-9")
+    process = train(shards, folder, *options[:2], *LATEST, steps=9)  # in the second part
+    assert f"Resuming from {folder}/checkpoint-7." in process.stdout
+    assert_same_run(folder, tmp_path / "straight")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_the_loader_gives_the_same_by_all_start_methods(method, straight, shards, tmp_path):

@@ -250,7 +250,7 @@ BICUBIC = ("evaluate.py", "--model", "bicubic", "--scale", 2)
 def test_evaluate_says_where_lr_is_from(basicsr):
     options = ("--benchmark_dir", basicsr, "--benchmarks", "Set5", "sample")
     process = run_here(*BICUBIC, *options, "--output", basicsr / "report.json")
-    read, made = "read from Set5/LQ/0.png and so on", "made from HR"
+    read, made = "read from Set5/LQ/0.png and so on", "made from HR by MATLAB's bicubic"
     assert f"LR of Set5: {read}.\nLR of sample: {made}.\n" in process.stdout
     report = json.loads((basicsr / "report.json").read_text())
     assert report["lr"] == {"Set5": read, "sample": made}
@@ -258,7 +258,7 @@ def test_evaluate_says_where_lr_is_from(basicsr):
     message = refusal(*BICUBIC, *options[:4])
     assert "GT/0.png and small/0.png in" in message
     options = ("--benchmark_dir", basicsr / "Set5", "--benchmarks", "GT")  # the way out
-    assert f"LR of GT: {made}." in run_here(*BICUBIC, *options).stdout
+    assert f"LR {made};" in run_here(*BICUBIC, *options).stdout
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_training_says_where_lr_is_from(basicsr, tmp_path):
     validate = ("--validation_data_dir", basicsr / "Set5")
     process = run_here(*command, *alone, *validate, "--output_dir", tmp_path / "alone")
     assert (
-        "        LR: made from HR; to validate on, read from Set5/LQ/0.png and so on\n"
-        in process.stdout
+        "        LR: made from HR by MATLAB's bicubic; to validate on, read from Set5/LQ/0.png and "
+        "so on\n" in process.stdout
     )
     make(basicsr / "parts", "train/a.png valid/b.png test/c.png")
     options = ("--train_data_dir", basicsr / "parts", "--output_dir", tmp_path / "splits")

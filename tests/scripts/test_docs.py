@@ -23,6 +23,7 @@ from train_a2n import A2N
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEW_NETWORK = ROOT / "docs" / "add_a_network.md"
+DEGRADATION = ROOT / "docs" / "degradation.md"
 # Options that the pages name and that belong to launchers and to other programs.
 FOREIGN = {"--shm", "--logdir", "--machine_rank", "--multi_gpu", "--node_rank", "--num_processes"}
 # What makes every run of an example a short one.
@@ -99,6 +100,8 @@ def reader(new_network, tmp_path, monkeypatch) -> Path:
     torch.manual_seed(0)
     for name in ("a2n", "trial"):
         A2N(2, num_features=8, num_blocks=1).save_pretrained(tmp_path / "out" / name)
+    own = next(code for code in fences(DEGRADATION, "python") if "def dark" in code)
+    (tmp_path / "my_degradation.py").write_text(own)
     script("train_mine.py").ESPCN(2).save_pretrained(tmp_path / "out" / "mine")
     with Image.open(sample_pictures(SAMPLE_BENCHMARK)[0]["hr"]["path"]) as image:
         image.crop((180, 60, 300, 140)).save(tmp_path / "photo.jpg")

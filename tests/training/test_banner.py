@@ -14,6 +14,7 @@ def test_banner(accelerator, monkeypatch):
         gradient_accumulation_steps=2,
         compile=True,
         output_dir="out/srcnn",
+        degradation="none",
     )
     patches = SimpleNamespace(in_banner=lambda: "7 to train on (0.1 megapixels)")
     pictures = SimpleNamespace(patches=patches, validation=[Benchmark(2), Benchmark(3)])
@@ -35,7 +36,7 @@ def test_banner(accelerator, monkeypatch):
 
 class Benchmark(SimpleNamespace):
     def __init__(self, scale: int) -> None:
-        super().__init__(scale=scale)
+        super().__init__(scale=scale, lr="read from DIV2K/lr/a.png and so on")
 
     def __len__(self) -> int:
         return 1

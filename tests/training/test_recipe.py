@@ -45,6 +45,15 @@ def test_the_same_recipe(checkpoint):
     assert check_recipe(command(), checkpoint) == []
 
 
+def test_an_older_checkpoint_knew_no_degradation(checkpoint):
+    args = command(degradation="jpeg")
+    args.recipe |= {"degradation"}
+    with pytest.raises(UserError, match="--degradation was none and is jpeg"):
+        check_recipe(args, checkpoint)
+    args.degradation = "none"
+    assert check_recipe(args, checkpoint) == []
+
+
 def test_another_recipe_needs_permission(checkpoint):
     changes = {"learning_rate": 1e-5, "scale": [2]}
     with pytest.raises(UserError) as error:

@@ -67,6 +67,8 @@ def benchmarks(monkeypatch):
     monkeypatch.setattr(common.training.validation, "evaluate", evaluate)
 
     class Benchmark(SimpleNamespace):
+        degradation, lr = None, "made from HR"
+
         def __len__(self) -> int:
             return 2
 

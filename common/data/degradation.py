@@ -1,0 +1,181 @@
+"""How LR is made from HR: by a preset, or by a function in a file of the user's own.
+
+    degrade = Degradation("photo")
+    lr = degrade(hr, 2, patch_generator(seed=0, number=7))  # uint8 (H, W, 3) to (H / 2, W / 2, 3)
+
+What comes out is a function of the pixels, the scale and the generator. A generator is a function
+of the seed and a number, or of a name.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.data.presets import PRESETS
+from common.errors import UserError
+from common.images.stages import apply_stages
+from common.options import Group, Parser
+
+NONE = "none"
+MADE = "made from HR"
+# Pixels of LR around a patch that are degraded with it, and dropped: at least so many, since blurs
+# must not see where the crop ends; and up to 15 more, so that the blocks of JPEG, 16 pixels with
+# their colors, begin anywhere in a patch.
+LEAST_MARGIN, GRID = 8, 16
+
+
+class DegradationError(ValueError):
+    """Reason why a function of the user's own gave no LR."""
+
+
+Function = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+
+class Degradation:
+    """Makes LR from HR.
+
+    Attributes:
+        name: Name of a preset, or `FILE.py:FUNCTION@CHECKSUM`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
+        """Degrades a picture.
+
+        Args:
+            hr: HR, uint8, (H, W, 3); `scale` divides both sides.
+            scale: Factor from LR to HR.
+            generator: Source of all that is random.
+
+        Returns:
+            LR, uint8, (H / scale, W / scale, 3).
+
+        Raises:
+            DegradationError: A function of the user's own has failed, or returned something else.
+        """
+        if draw := PRESETS.get(self.name):
+            return apply_stages(hr, draw(generator, scale), generator)
+        shape = (hr.shape[0] // scale, hr.shape[1] // scale, 3)
+        try:
+            lr = _function_of(self.name)(hr, scale, generator)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DegradationError(f"{self.name} failed: {reason}") from error
+        if not isinstance(lr, np.ndarray) or lr.shape != shape or lr.dtype != np.uint8:
+            what = f"{lr.dtype} {lr.shape}" if isinstance(lr, np.ndarray) else type(lr).__name__
+            raise DegradationError(
+                f"{self.name} returned {what} for HR of {hr.shape}. It must return a uint8 array "
+                f"of {shape}."
+            )
+        return lr
+
+
+def patch_generator(seed: int, number: int) -> np.random.Generator:
+    """Generator of a training patch."""
+    # The third number gives other draws than those of the patches, scales and streams.
+    return np.random.default_rng((seed, number, 3))
+
+
+def picture_generator(name: str) -> np.random.Generator:
+    """Generator of a whole picture, by its name without the ending: the same in every set."""
+    stem = Path(name).with_suffix("").as_posix()
+    return np.random.default_rng(
+        list(hashlib.sha256(stem.encode("utf-8", "backslashreplace")).digest())
+    )
+
+
+def open_degradation(name: str) -> Degradation | None:
+    """Degradation of that name; None for `none`, where LR is MATLAB's bicubic or that of a pair."""
+    return None if name == NONE else Degradation(name)
+
+
+def maker_of_lr(name: str) -> str:
+    """What makes LR, in words. The folder of a file says nothing elsewhere."""
+    if name == NONE:
+        return "MATLAB's bicubic"
+    file, colon, function = name.rpartition(":")
+    return f"--degradation {Path(file).name}{colon}{function}"
+
+
+def origin_of_lr(found: str, name: str) -> str:
+    """Where LR comes from, in words.
+
+    Args:
+        found: `made from HR`, or where it was found, in words; both if there are several scales.
+        name: Name of the degradation.
+
+    Raises:
+        UserError: LR was found, which a degradation would throw away.
+    """
+    if name != NONE and found != MADE:
+        raise UserError(
+            f"--degradation {name} makes LR from HR, and these pictures have LR of their own, "
+            f"{found}. Leave it out, or name a folder or column that has HR alone."
+        )
+    return found.replace(MADE, f"{MADE} by {maker_of_lr(name)}")
+
+
+def add_degradation_argument(options: Parser | Group) -> None:
+    """Adds `--degradation`."""
+    options.add_argument(
+        "--degradation",
+        type=degradation_name,
+        default=NONE,
+        metavar="NAME",
+        help="how LR is made from HR: none (MATLAB's bicubic), jpeg, photo, bsrgan, realesrgan, or "
+        "FILE.py:FUNCTION, a function of your own",
+    )
+
+
+def degradation_name(text: str) -> str:
+    """Type of the option, for argparse.
+
+    A file of the user's own is loaded at once, to find its mistakes, and its checksum becomes part
+    of the name: a run does not go on with another version of it. Only a command line comes here,
+    never a config.json or a checkpoint, which may be of somebody else.
+    """
+    if text == NONE or text in PRESETS:
+        return text
+    path, _, function = text.rpartition(":")
+    names = ", ".join([NONE, *PRESETS])
+    if not path.endswith(".py") or not function.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text} is none of {names}, and not FILE.py:FUNCTION")
+    try:
+        name = f"{text}@{_digest(Path(path).read_bytes())}"
+        _function_of(name)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}") from None
+    except (Exception, SystemExit) as error:  # whatever is wrong in the user's file
+        raise argparse.ArgumentTypeError(
+            f"{text} cannot be loaded: {type(error).__name__}: {error}"
+        ) from None
+    return name
+
+
+@lru_cache
+def _function_of(name: str) -> Function:
+    """Function of the user's own, by `FILE.py:FUNCTION@CHECKSUM`; each process loads it once.
+
+    The bytes that the checksum is of are run, not a compiled copy that may be older.
+    """
+    path, _, rest = name.rpartition(":")
+    function, _, digest = rest.partition("@")
+    code = Path(path).read_bytes()
+    if _digest(code) != digest:
+        raise ValueError("the file has changed since the program began")
+    module: dict[str, Any] = {"__name__": Path(path).stem, "__file__": path}
+    exec(compile(code, path, "exec"), module)
+    if not callable(module.get(function)):
+        raise ValueError(f"there is no function {function} in it")
+    return module[function]
+
+
+def _digest(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()[:8]

@@ -43,6 +43,7 @@ class Run:
 
     Attributes:
         accelerator: Accelerate's, for the script's own verbs.
+        checkpoint: Checkpoint that the run goes on from, or None.
         total_steps: Optimizer steps of the whole run.
     """
 
@@ -76,7 +77,7 @@ class Run:
             name = args.hub_model_id or args.output_dir.resolve().name
             self._push = args.output_dir, name, args.hub_private
             self._processes.from_main(lambda: check_token(push_command(*self._push)))
-        self._claim = claim_together(args, self._processes)
+        self.checkpoint, self._differences, self._lock = claim_together(args, self._processes)
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
 
@@ -133,7 +134,7 @@ class Run:
         if self._validator.average:
             accelerator.register_for_checkpointing(self._validator.average)
         self._checkpoints = Checkpoints(
-            args, accelerator, processes, self._state, pictures, optimizers, schedulers
+            args, accelerator, processes, self._state, pictures, optimizers, schedulers, self._model
         )
         self._stop = StopRequest()
         seconds = self._resume()
@@ -147,14 +148,14 @@ class Run:
 
     def _resume(self) -> float:
         """Loads the checkpoint, if one was asked for and found; gives its seconds of training."""
-        args, checkpoint = self.args, self._claim.checkpoint
+        args, checkpoint = self.args, self.checkpoint
         if not checkpoint:
             if args.resume_from_checkpoint:
                 self.print(
                     f"There is no checkpoint in {args.output_dir} yet: starting from the beginning."
                 )
             return 0.0
-        differences, seconds = self._checkpoints.load(checkpoint, self._claim.differences)
+        differences, seconds = self._checkpoints.load(checkpoint, self._differences)
         if checkpoint.parent.resolve() != args.output_dir.resolve():
             self._validator.best = {}  # the weights that scored it are in the other folder
         if self.step > self.total_steps:
@@ -236,7 +237,7 @@ class Run:
 
         done = self.step == self._end
         logs = self.step % args.logging_steps == 0 or done
-        validates = self.step % args.validation_steps == 0 or done
+        validates = done or self._validator.is_due(self.step)
         stop = self._stop.after_step()
         saves = self.step % args.checkpointing_steps == 0 or done or stop
         ends_early = stop if self.step < self.total_steps else None
@@ -297,12 +298,10 @@ class Run:
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        command = f"python evaluate.py --model {args.output_dir}"
-        if args.dataset_name == "sample":
-            command += " --benchmarks sample"
+        benchmarks = " --benchmarks sample" if args.dataset_name == "sample" else ""
         self.print(
             f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
-            f"    {command}"
+            f"    python evaluate.py --model {args.output_dir}{benchmarks}"
         )
         if args.push_to_hub and processes.is_main:
             self.print(f"It is on the Hub now: {push_model(*self._push)}")
@@ -332,6 +331,7 @@ class Run:
             self._checkpoints.add_scores(self._log)
 
     def _end_early(self, stop: signal.Signals) -> NoReturn:
+        self._validator.save_if_missing(self.step)
         self._close()
         for error in self._checkpoints.unsaved.values():
             self._processes.fail(

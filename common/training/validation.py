@@ -16,12 +16,16 @@ from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
 from common.images.tensors import to_float
 from common.metrics import PROTOCOL, score
-from common.network import SuperResolutionModel
+from common.network import WEIGHTS, SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
 from common.terminal import markdown, printable
 from common.training.together import Processes
 from common.training.trackers import Trackers
+
+# The first validation, where --validation_steps is larger: it shows that all works, and leaves a
+# model. By default it comes together with the first line of the log.
+FIRST_VALIDATION = 100
 
 
 def float32_copy(network: SuperResolutionModel) -> SuperResolutionModel:
@@ -91,6 +95,11 @@ class Validator:
         scales = [benchmark.scale for benchmark in self._benchmarks]
         return [scales, self._benchmarks[0].pictures.checksum()]
 
+    def is_due(self, step: int) -> bool:
+        """Whether the options ask for a validation after this step."""
+        every = self._args.validation_steps
+        return step % every == 0 or step == FIRST_VALIDATION < every
+
     def update_average(self) -> None:
         """Takes the weights of a step into their average."""
         if self.average:
@@ -146,7 +155,7 @@ class Validator:
         self.scores = values | {"step": step}
         if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
             before, self.best = self.best, self.scores
-            if not self._save(self._args.output_dir, self.result()):
+            if not self._save(self._args.output_dir, self.result(), step):
                 self.best = before
         return values
 
@@ -155,7 +164,14 @@ class Validator:
         if not self.scores:  # those of the checkpoint are scores on other pictures
             self.validate(step)
         self._update()
-        self._save(self._args.output_dir / name, self._in_words("Validation", self.scores))
+        self._save(self._args.output_dir / name, self._in_words("Validation", self.scores), step)
+
+    def save_if_missing(self, step: int) -> None:
+        """Saves the network of a run that was stopped before its first validation."""
+        if self._processes.from_main(lambda: not (self._args.output_dir / WEIGHTS).exists()):
+            self._update()
+            text = f"Stopped at step {step}, before the first validation."
+            self._save(self._args.output_dir, text, step)
 
     def result(self) -> str:
         """Scores of the saved weights in words."""
@@ -177,15 +193,13 @@ class Validator:
             strip = make_strip(lr, [(type(self._network).__name__, sr.cpu())], hr)
             self._trackers.show(f"{name} x{benchmark.scale}", strip, step)
 
-    def _save(self, folder: Path, result: str) -> bool:
+    def _save(self, folder: Path, result: str, step: int) -> bool:
         """Writes a model folder; where it cannot, all processes know, and training goes on."""
         error = self._processes.error_of(lambda: self._write(folder, result))
         self.unsaved.pop(f"the model in {folder}", None)
         if error:
             self.unsaved[f"the model in {folder}"] = error
-            self._processes.warn(
-                f"The model of step {self.scores['step']} could not be saved: {error}."
-            )
+            self._processes.warn(f"The model of step {step} could not be saved: {error}.")
         return not error
 
     def _write(self, folder: Path, result: str) -> None:

@@ -290,8 +290,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
     name = args.model or choose(args.scale)
-    if not args.model:
-        say(f"Model: {name}, of this repository.")
+    if not args.model and state.is_main_process:
+        print(f"Model: {name}, of this repository.")
     network = load_model(name, args.revision, args.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     enlarger = Enlarger(

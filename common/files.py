@@ -106,10 +106,15 @@ def _is_running(process: int) -> bool:
     return True
 
 
-def write_checksums(folder: Path) -> None:
-    """Writes the checksums of all files in a folder, as `find_damage` tests them."""
-    files = sorted(path for path in folder.iterdir() if path.name != CHECKSUMS)
-    sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in files)
+def write_checksums(folder: Path, names: Collection[str] = ()) -> None:
+    """Writes checksums of files in a folder, as `find_damage` tests them.
+
+    Args:
+        folder: Folder that gets them.
+        names: Files. Default: all.
+    """
+    found = names or {path.name for path in folder.iterdir()} - {CHECKSUMS}
+    sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in sorted(found))
     (folder / CHECKSUMS).write_text(sums)
 
 

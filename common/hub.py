@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.hub_api import ask_hub, push_folder
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
-from common.pretrained import find_pretrained, for_scale, in_words
+from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
 from common.weights import STATE, config_of, read_config, read_folder, read_weights
 
 FILES = (CONFIG, WEIGHTS)
@@ -78,7 +78,8 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     parent = Path(name).parent
     if parent.is_dir() or parent.name == "out":  # the default of --output_dir: no user of the Hub
         raise UserError(f"There is no folder {name}. Train a model first. {in_words()}")
-    raise UserError(f"There is no folder {name}. {reason[:300]}")
+    others = f" {in_words()}" if pretrained_names() else ""
+    raise UserError(f"There is no folder {name}. {reason[:250]}{others}")
 
 
 def load_model(

@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.files import replace_file, write_checksums
 from common.hub import load_model
 from common.metrics import PROTOCOL
-from common.network import WEIGHTS
+from common.network import CONFIG, WEIGHTS
 from common.pretrained import FOLDER
 from results.record import training
 from results.table import RESULTS, read_row, runs_of, training_in_words
@@ -82,7 +82,7 @@ def publish(
         for options, scales in row.get("also", {}).items():
             named = {f"{set_} {options}": scores for set_, scores in scales[f"{scale}"].items()}
             add_to_card(target, scale, named, PROTOCOL)
-    write_checksums(target)
+    write_checksums(target, [CONFIG, WEIGHTS])  # the card may be edited
     return target
 
 

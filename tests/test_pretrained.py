@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import common.pretrained
+import common.training.run
 import common.training.validation
 from common.errors import UserError
 from common.files import CHECKSUMS, write_checksums
 from common.hub import load_matching, load_model, push_model
 from common.pretrained import choose, choose_all, for_scale
+from common.training.stop import StopRequest
 from running import LATEST, SCRIPT, metrics, refusal, run_here
 from running import SRGAN as SRGAN_SCRIPT
 from train_a2n import A2N
@@ -245,6 +249,28 @@ def test_a_checkpoint_of_the_older_form_is_resumed(train, tmp_path):
     assert one["trunk_end.1.weight"].shape == (1,)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_second_stop_saves_the_later_model(train, tmp_path, monkeypatch):
+    steps = iter([2, 5])
+
+    class Stops(StopRequest):
+        """As if somebody asked for it."""
+
+        stop_at = 0
+
+        def after_step(self):
+            self.steps = getattr(self, "steps", 0) + 1
+            return signal.SIGTERM if self.steps == self.stop_at else None
+
+    monkeypatch.setattr(common.training.run, "StopRequest", Stops)
+    run = tmp_path / "run"
+    for options in ((), LATEST):
+        Stops.stop_at = next(steps)
+        train(SCRIPT, run, *options, runner=partial(run_here, check=False))
+    assert "Stopped at step 7, before the first validation." in (run / "README.md").read_text()
+    model, last = load_model(run), load_model(run / "checkpoint-7")
+    assert all(torch.equal(x, last.state_dict()[name]) for name, x in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("every", "expected"), [(10, [3, 10, 12]), (2, [2, 4]), (3, [3, 4])])

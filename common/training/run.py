@@ -331,7 +331,7 @@ class Run:
             self._checkpoints.add_scores(self._log)
 
     def _end_early(self, stop: signal.Signals) -> NoReturn:
-        self._validator.save_if_missing(self.step)
+        self._validator.save_unvalidated(self.step)
         self._close()
         for error in self._checkpoints.unsaved.values():
             self._processes.fail(

@@ -82,8 +82,9 @@ class RunState:
 
     def take_scores(self, state: dict[str, Any]) -> None:
         """Takes the scores of a checkpoint, unless they are scores on other pictures."""
+        validator = self._validator
+        validator.has_validated |= bool(state["scores"])
         if self._is_of_these_pictures:
-            validator = self._validator
             validator.scores, validator.best = state["scores"], state["best"]
             validator.bicubic = state["bicubic"]
 

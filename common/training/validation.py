@@ -51,6 +51,7 @@ class Validator:
         scores: Scores of the last validation, and its `step`.
         best: Scores of the saved weights, and their `step`.
         bicubic: Scores of bicubic on the same pictures.
+        has_validated: Whether this run has validated before, if on other pictures.
         keeps_best: Whether the best weights are saved, or those of the last validation.
         unsaved: Reason for each model folder that could not be written when last tried.
     """
@@ -86,6 +87,7 @@ class Validator:
         self.scores: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.bicubic: dict[str, float] = {}
+        self.has_validated = False
         self.keeps_best = True
         self.unsaved: dict[str, str] = {}
 
@@ -152,7 +154,7 @@ class Validator:
                 }
             )
         values = _means_of_scales(results)
-        self.scores = values | {"step": step}
+        self.scores, self.has_validated = values | {"step": step}, True
         if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
             before, self.best = self.best, self.scores
             if not self._save(self._args.output_dir, self.result(), step):
@@ -166,9 +168,10 @@ class Validator:
         self._update()
         self._save(self._args.output_dir / name, self._in_words("Validation", self.scores), step)
 
-    def save_if_missing(self, step: int) -> None:
-        """Saves the network of a run that was stopped before its first validation."""
-        if self._processes.from_main(lambda: not (self._args.output_dir / WEIGHTS).exists()):
+    def save_unvalidated(self, step: int) -> None:
+        """Saves the network of a run that is stopped before its first validation."""
+        file = self._args.output_dir / WEIGHTS
+        if self._processes.from_main(lambda: not (self.has_validated and file.exists())):
             self._update()
             text = f"Stopped at step {step}, before the first validation."
             self._save(self._args.output_dir, text, step)

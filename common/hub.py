@@ -28,6 +28,7 @@ from common.hub_api import ask_hub, push_folder
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
 from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
+from common.tables import enumerate_first
 from common.weights import STATE, config_of, read_config, read_folder, read_weights
 
 FILES = (CONFIG, WEIGHTS)
@@ -60,7 +61,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
         what = "folder or file" if len(Path(name).parts) > 1 else "model, folder or file"
-        raise UserError(f"There is no {what} {name}. {in_words()}")
+        raise UserError(f"There is no {what} {name}. {_others_beside(name)}{in_words()}")
     missing: list[str] = []
     try:
         found = ask_hub("model", f"{name}", revision)
@@ -77,7 +78,8 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         raise UserError(f"The model {name} on the Hub has no {' and no '.join(missing)}.")
     parent = Path(name).parent
     if parent.is_dir() or parent.name == "out":  # the default of --output_dir: no user of the Hub
-        raise UserError(f"There is no folder {name}. Train a model first. {in_words()}")
+        others_here = _others_beside(name) or "Train a model first. "
+        raise UserError(f"There is no folder {name}. {others_here}{in_words()}")
     others = f" {in_words()}" if pretrained_names() else ""
     raise UserError(f"There is no folder {name}. {reason[:250]}{others}")
 
@@ -139,6 +141,13 @@ def load_model(
         raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.{others}")
     model.scale = scale or model.scale
     return model
+
+
+def _others_beside(name: str | Path) -> str:
+    """Says which models lie where one was looked for, checkpoints of the same run for example."""
+    parent = Path(name).parent
+    found = sorted(path.parent.name for path in parent.glob(f"*/{WEIGHTS}"))
+    return f"In {parent} there are: {enumerate_first(found, 4)}. " if found else ""
 
 
 def _instead_of_file(file: Path) -> str:

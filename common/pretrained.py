@@ -89,7 +89,4 @@ def in_words() -> str:
     """Says which models there are, or how to get one."""
     if names := pretrained_names():
         return f"Models of this repository: {', '.join(names)}."
-    return (
-        "This repository has no trained models yet: `make demo` trains one in minutes, out/demo; "
-        "user/name is one of the Hub."
-    )
+    return "This repository has no trained models yet: `make demo` trains one in minutes, out/demo."

@@ -89,7 +89,7 @@ def test_the_best_network_for_a_scale_is_chosen(three):
 
 
 def test_without_models_the_message_tells_what_to_do(empty):
-    text = "This repository has no trained models yet: `make demo` trains one in minutes, out/demo;"
+    text = "This repository has no trained models yet: `make demo` trains one in minutes, out/demo."
     assert message(choose, None).startswith(f"Name a model by --model. {text}")
     assert text in message(load_model, "a2n-x2")
     assert text in refusal("upscale.py", "photo.jpg")
@@ -126,6 +126,18 @@ def test_a_path_that_is_not_there_ends_in_no_sentence_on_the_hub(
     assert text.startswith("There is no folder ")
     assert text.endswith(NAMES)
     assert "the Hub" not in text
+
+
+def test_what_lies_beside_a_path_that_is_not_there(three, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "srcnn/checkpoint-20", "srcnn/checkpoint-40"):
+        SRCNN(2).save_pretrained(f"out/{name}")
+    for name, beside in {
+        "out/a2n": "In out there are: demo. ",
+        "out/srcnn/checkpoint-10": "In out/srcnn there are: checkpoint-20, checkpoint-40. ",
+        "a2n": "",
+    }.items():
+        assert message(load_model, name).endswith(f"{name}. {beside}{NAMES}")
 
 
 def test_files_are_no_models(three, tmp_path):

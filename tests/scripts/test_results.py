@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 
 import common.pretrained
 import convert_published
+import evaluate
 from common.errors import UserError
 from common.hub import load_model
 from results import publish, record
@@ -46,6 +47,8 @@ def test_other_rows_say_where_they_come_from():
         if "in the paper" in row["row"]:
             assert row["source"].startswith("https://arxiv.org/abs/")
             continue
+        for words in map(shlex.split, row.get("also_by", [])):
+            evaluate.parse_args(words[2:])
         *conversion, measuring = map(shlex.split, row["repeat"])
         assert measuring[:3] == ["python", "-m", "results.record"]
         assert measuring[measuring.index("--row") + 1] == row["row"]

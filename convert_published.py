@@ -94,7 +94,7 @@ def convert_vdsr(tensors: Tensors, scales: Sequence[int]) -> VDSR:
 
 
 def convert_srgan(tensors: Tensors, scales: Sequence[int]) -> SRGAN:
-    """Generator of a well-known tutorial, `block1` to `block8`."""
+    """Generator of a well-known tutorial, `block1` to `block8`, of any of its forms."""
     scale = single_scale("SRGAN", scales)
     last = max(int(name.split(".")[0].removeprefix("block")) for name in tensors)
     parts = {"conv1": 0, "bn1": 1, "prelu": 2, "conv2": 3, "bn2": 4}

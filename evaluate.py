@@ -1,5 +1,6 @@
 """Scores a model on benchmark sets by the protocol of the SR papers.
 
+    python evaluate.py                                                 # all models in pretrained/
     python evaluate.py --model out/a2n --benchmark_dir DIR             # DIR/Set5/HR/*.png ...
     python evaluate.py --model bicubic --scale 4 --benchmarks sample
     python evaluate.py --sr_dir RESULTS --scale 2 --benchmark_dir DIR  # pictures any method made
@@ -33,15 +34,16 @@ from common.evaluation import (
     Bicubic,
     count_multiply_adds,
     evaluate,
+    load_subject,
     mean_scores,
     picture_keys,
     score_pictures,
 )
 from common.files import cannot_make, cannot_write, replace_file
-from common.hub import load_model
+from common.hub import find_here
 from common.images.formats import Picture
 from common.images.kinds import FORMATS
-from common.images.strip import make_strip
+from common.images.strip import make_strip, stack_strips
 from common.images.tensors import to_float
 from common.images.writing import write_picture
 from common.inference import SelfEnsemble
@@ -59,17 +61,21 @@ from common.metrics import (
 )
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
-from common.tables import format_score, score_name, text_table
+from common.pretrained import choose_all
+from common.tables import score_row, text_table
 
+ALL = "all"  # models in pretrained/
 SHEET_LENGTH = 20  # pictures
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
-    subject = parser.group("what to score, one of").exclusive(required=True)
+    subject = parser.group("what to score, at most one of").exclusive()
     subject.add_argument(
         "--model",
-        help="folder that a training script wrote, user/name on the Hub, or `bicubic`",
+        default=ALL,
+        help="name of a model in pretrained/, folder that a training script wrote, checkpoint in "
+        "it, user/name on the Hub, `bicubic`, or `all` models in pretrained/",
     )
     subject.add_argument(
         "--sr_dir",
@@ -155,6 +161,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
+    if args.model == ALL and not args.sr_dir:
+        for name in ("revision", "attention_window", "save_images", "comparison"):
+            if getattr(args, name):
+                yield f"--{name} needs one --model, not all that are in pretrained/"
     if args.sr_dir and (args.save_images or args.comparison):
         yield "--save_images and --comparison need a --model to make pictures"
     if args.sr_dir and (args.self_ensemble or args.attention_window or args.add_to_card):
@@ -165,7 +175,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--model bicubic needs a --scale, for example 2."
     if args.add_to_card and args.degradation != NONE:
         yield "--add_to_card is for benchmarks as the papers have them, without --degradation"
-    if args.add_to_card and args.model and not Path(args.model, CARD).is_file():
+    if args.add_to_card and not ((folder := find_here(args.model)) and (folder / CARD).is_file()):
         yield "--add_to_card needs a --model folder that has a README.md to write to"
     if args.add_to_card and (args.self_ensemble or args.attention_window):
         yield "--add_to_card is for the model as it is, without ensemble and window"
@@ -189,17 +199,6 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
     for name in args.benchmarks:
         if Path(name).name != name:
             yield f"--benchmarks {name} is no plain name; give its folder by --benchmark_dir"
-
-
-def load(
-    name: str, scale: int | None, device: torch.device, revision: str | None = None
-) -> Bicubic | SuperResolutionModel:
-    """Loads the model of that name, or `bicubic`, for a scale or, without one, its smallest."""
-    if name == "bicubic":
-        assert scale is not None  # as the options were checked
-        return Bicubic(scale)
-    model = load_model(name, revision, scale)
-    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def write_pictures(
@@ -246,13 +245,7 @@ def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
     """Writes the strips of all processes below one another."""
     found = {index: strip for part in gather_object([strips]) for index, strip in part.items()}
     if PartialState().is_main_process:
-        rows = [found[index] for index in sorted(found)]
-        size = max(row.width for row in rows), sum(row.height for row in rows)
-        sheet = Image.new("RGB", size, "white")
-        top = 0
-        for row in rows:
-            sheet.paste(row, (0, top))
-            top += row.height
+        sheet = stack_strips([found[index] for index in sorted(found)])
         write_picture(Picture(np.asarray(sheet)), path)
 
 
@@ -269,37 +262,25 @@ def check_images(args: argparse.Namespace, benchmarks: dict[str, BenchmarkDatase
                 raise UserError(f"--save_images: {args.save_images / path} {reason}.")
 
 
-def table_row(
-    name: str, images: str, scores: dict[str, float], baseline: dict[str, float]
-) -> dict[str, str]:
-    """One row of the table: a benchmark set or one picture of it."""
-    cells = {"": name, "images": images}
-    for key, value in scores.items():
-        if key == "seconds":
-            cells["s/image"] = f"{value:.3f}"
-        else:
-            cells[score_name(key)] = format_score(key, value)
-    return cells | {"over bicubic": f"{scores['psnr_y'] - baseline['psnr_y']:+.2f} dB"}
+def score_subject(
+    args: argparse.Namespace, name: str | None, scale: int | None, device: torch.device
+) -> tuple[str, list[dict[str, str]], dict[str, Any]]:
+    """Scores a model or, without a name, the pictures of --sr_dir, on all benchmarks.
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    set_up_cpu()
-    network = load(args.model, args.scale, state.device, args.revision) if args.model else None
+    Returns:
+        (title of the table, its rows, all figures for --output).
+    """
+    network = load_subject(name, scale, device, args.revision) if name else None
     if args.attention_window:
         if not isinstance(network, SuperResolutionModel) or network.attention_window is None:
             raise UserError(
                 f"--attention_window is for networks that take means of the whole picture, which "
-                f"{args.model or args.sr_dir} is not. Leave it out."
+                f"{name or args.sr_dir} is not. Leave it out."
             )
         network.attention_window = args.attention_window
     scale = network.scale if network else args.scale
-    other = load(args.comparison_model, scale, state.device) if args.comparison_model else None
-    folders = [args.benchmark_dir / name for name in args.benchmarks] if args.benchmark_dir else []
-    for folder in [*folders, args.sr_dir] if state.is_main_process else ():
-        if folder and folder.is_dir() and (said := describe_kinds(folder)):
-            print(f"{folder}: {said}\n")
+    other = load_subject(args.comparison_model, scale, device) if args.comparison_model else None
+    assert scale is not None  # as the options were checked
     benchmarks = {
         name: open_benchmark(name, scale, args.benchmark_dir, args.degradation)
         for name in args.benchmarks
@@ -309,20 +290,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]
     if args.lpips:
-        metrics.append(make_lpips(state.device))
-    metrics += [make_pyiqa(name, state.device) for name in args.metrics]
+        metrics.append(make_lpips(device))
+    metrics += [make_pyiqa(name, device) for name in args.metrics]
 
     origins = {name: benchmark.lr for name, benchmark in benchmarks.items()}
-    is_one = len(set(origins.values())) == 1
-    lr = next(iter(origins.values())) if is_one else "as told for each set"
+    lr = origins[args.benchmarks[0]] if len(set(origins.values())) == 1 else "as told for each set"
     report: dict[str, Any] = {
-        "model": args.model or str(args.sr_dir),
+        "model": name or str(args.sr_dir),
         "scale": scale,
         "self_ensemble": args.self_ensemble,
         "attention_window": args.attention_window,
         "degradation": args.degradation,
         "protocol": protocol(lr),
-        "processes": state.num_processes,
+        "processes": PartialState().num_processes,
         "versions": versions(),
         "lr": origins,
         "lr_checksums": {},
@@ -333,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report["parameters"] = sum(parameter.numel() for parameter in network.parameters())
         report["multiply_adds"] = count_multiply_adds(network)
         title = (
-            f"{type(network).__name__} x{scale} ({args.model}): {report['parameters']:,} "
+            f"{type(network).__name__} x{scale} ({name}): {report['parameters']:,} "
             f"parameters, {report['multiply_adds'] / 1e9:.1f} G multiply-adds for an output of "
             "1280x720"
         )
@@ -341,28 +321,53 @@ def main(argv: Sequence[str] | None = None) -> None:
             title += ", 8 times over for the self-ensemble"
 
     rows = []
-    for name, benchmark in benchmarks.items():
+    for benchmark_name, benchmark in benchmarks.items():
         if args.sr_dir:
-            folder = args.sr_dir / name
+            folder = args.sr_dir / benchmark_name
             results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
         else:
             assert network is not None  # as only --sr_dir has none
             strips: dict[int, Image.Image] = {}
-            on_image = partial(write_pictures, args, network, other, name, benchmark, strips)
+            on_image = partial(
+                write_pictures, args, network, other, benchmark_name, benchmark, strips
+            )
             enlarge = getattr(network, "enlarge", network)  # bicubic has none, and needs none
             model = SelfEnsemble(enlarge) if args.self_ensemble else enlarge
-            results = evaluate(model, benchmark, state.device, metrics, on_image)
+            results = evaluate(model, benchmark, device, metrics, on_image)
             if args.save_images:
-                write_sheet(args.save_images / f"{name}.png", strips)
-        baseline = evaluate(Bicubic(scale), benchmark, state.device, [psnr_y])
+                write_sheet(args.save_images / f"{benchmark_name}.png", strips)
+        baseline = evaluate(Bicubic(scale), benchmark, device, [psnr_y])
         if args.per_image:
             for picture, scores in results.items():
-                rows.append(table_row(f"  {picture}", "", scores, baseline[picture]))
-        rows.append(table_row(name, f"{len(results)}", mean_scores(results), mean_scores(baseline)))
+                rows.append(score_row(f"  {picture}", "", scores, baseline[picture]))
+        means = mean_scores(results)
+        rows.append(score_row(benchmark_name, f"{len(results)}", means, mean_scores(baseline)))
         images = dict(zip(picture_keys(list(results)), results.values(), strict=True))
-        report["benchmarks"][name] = mean_scores(results) | {"images": images}
-        if state.is_main_process:
-            report["lr_checksums"][name] = benchmark.lr_checksum()
+        report["benchmarks"][benchmark_name] = means | {"images": images}
+        if PartialState().is_main_process:
+            report["lr_checksums"][benchmark_name] = benchmark.lr_checksum()
+    return title, rows, report
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    set_up_cpu()
+    scores_all = args.model == ALL and not args.sr_dir
+    subjects: Sequence[tuple[str | None, int | None]]
+    subjects = [(None if args.sr_dir else args.model, args.scale)]
+    if scores_all:
+        subjects = choose_all(args.scale)
+    folders = [args.benchmark_dir / name for name in args.benchmarks] if args.benchmark_dir else []
+    for folder in [*folders, args.sr_dir] if state.is_main_process else ():
+        if folder and folder.is_dir() and (said := describe_kinds(folder)):
+            print(f"{folder}: {said}\n")
+    titles, rows, reports = [], [], []
+    for name, scale in subjects:
+        title, its_rows, report = score_subject(args, name, scale, state.device)
+        titles.append(title)
+        rows += [{"model": f"{name} x{scale}", **row} if scores_all else row for row in its_rows]
+        reports.append(report)
 
     state.destroy_process_group()  # while all are still there
     if not state.is_main_process:
@@ -370,21 +375,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output:  # first: what is printed may meet a terminal that is gone
         args.output.parent.mkdir(parents=True, exist_ok=True)
         # JSON knows no infinity, which is the PSNR of equal pictures.
-        content = json.loads(json.dumps(report), parse_constant=lambda _: None)
+        figures = json.dumps(reports if scores_all else reports[0])
+        content = json.loads(figures, parse_constant=lambda _: None)
         replace_file(args.output, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"{title}\nProtocol: {report['protocol']}.")
-    for name, origin in origins.items() if not is_one else ():
+    print("\n".join(titles) + f"\nProtocol: {reports[0]['protocol']}.")
+    origins = reports[0]["lr"]
+    for name, origin in origins.items() if len(set(origins.values())) > 1 else ():
         print(f"LR of {name}: {origin}.")
     print()
     print(text_table(rows))
     if args.add_to_card:
         means = {
             name: {key: value for key, value in scores.items() if key not in ("images", "seconds")}
-            for name, scores in report["benchmarks"].items()
+            for name, scores in reports[0]["benchmarks"].items()
         }
-        if note := add_to_card(Path(args.model), scale, means, protocol(lr)):
+        folder = find_here(args.model)
+        assert folder is not None  # as the options were checked
+        if note := add_to_card(folder, reports[0]["scale"], means, reports[0]["protocol"]):
             print(f"\nWarning: {note}")
-        print(f"\nThese results are in {Path(args.model, CARD)} now.")
+        print(f"\nThese results are in {folder / CARD} now.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes a network as an ONNX file, for programs that do without PyTorch.
 
-    python export.py --model out/a2n                                # writes a2n_x2.onnx
+    python export.py --model a2n-x2                                 # writes a2n_x2.onnx
     python export.py --model user/name --scale 3 --output sr.onnx
 
 Its input `lr` is RGB in [0, 1], float32, (batch, 3, height, width), of any size; its output `sr` is
@@ -23,6 +23,7 @@ from common.files import cannot_write, delete_leftovers, replace_file
 from common.hub import load_model
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments
+from common.pretrained import choose
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 EXPORTED_SIZE = (2, 3, 12, 13)
@@ -96,8 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     missing = [package for package in PACKAGES if not find_spec(package)]
     if missing:
         raise UserError(f"export.py needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-    model = load_model(args.model, args.revision, args.scale)
-    output = args.output or Path(f"{Path(args.model).resolve().name}_x{model.scale}.onnx")
+    name = args.model or choose(args.scale)
+    model = load_model(name, args.revision, args.scale)
+    stem = Path(name).resolve().name.removesuffix(f"-x{model.scale}")
+    output = args.output or Path(f"{stem}_x{model.scale}.onnx")
     if reason := cannot_write(output, args.overwrite):
         raise UserError(f"--output {output} {reason}.")
 

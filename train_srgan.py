@@ -11,7 +11,7 @@ steps that one has 32.05 dB on Set5 x4; 8,700 steps of 8 patches, 84 minutes on 
 import common.start
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -30,6 +30,7 @@ from common.options import Arguments, Parser, real, whole
 from common.training.options import add_run_arguments
 from common.training.recipe import add_recipe_arguments, learning_rate_factor
 from common.training.run import Run
+from common.weights import read_folder
 
 
 class ResidualBlock(nn.Module):
@@ -66,8 +67,8 @@ class SRGAN(SuperResolutionModel):
     Args:
         scale: 2, 3, 4 or 8; x4 enlarges twice by 2, x8 three times.
         num_blocks: Residual blocks.
-        variant: "srgan" is the paper's. "tutorial", of a well-known tutorial, ends its trunk by a
-            PReLU instead of batch normalization, and maps its output to [0, 1] by (tanh + 1) / 2.
+        variant: "srgan" is the paper's. "tutorial", of a well-known tutorial, maps its output to
+            [0, 1] by (tanh + 1) / 2.
         num_features: Channels.
     """
 
@@ -89,7 +90,7 @@ class SRGAN(SuperResolutionModel):
         self.blocks = nn.Sequential(*(ResidualBlock(num_features) for _ in range(num_blocks)))
         self.trunk_end = nn.Sequential(
             nn.Conv2d(num_features, num_features, kernel_size=3, padding=1),
-            nn.PReLU() if variant == "tutorial" else nn.BatchNorm2d(num_features),
+            nn.BatchNorm2d(num_features),
         )
         self.upsamplers = nn.Sequential(*(Upsampler(num_features, factor) for factor in factors))
         self.tail = nn.Conv2d(num_features, 3, kernel_size=9, padding=4)
@@ -98,6 +99,16 @@ class SRGAN(SuperResolutionModel):
     def margin(self) -> int:
         """Pixels of LR: the sum of what each convolution sees."""
         return 4 + 2 * len(self.blocks) + 1 + len(self.upsamplers) + ceil(4 / self.scale)
+
+    def adapt_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """An older form of the tutorial's generator has a PReLU in place of the last normalization.
+
+        Its published weights are of that form, and so are those of older versions of this script.
+        """
+        has_prelu = "trunk_end.1.weight" in tensors and "trunk_end.1.bias" not in tensors
+        is_new = isinstance(self.trunk_end[1], nn.BatchNorm2d)
+        if self.variant == "tutorial" and has_prelu and is_new:
+            self.trunk_end[1] = nn.PReLU().to(self.tail.weight.device)
 
     def forward(self, lr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
@@ -179,8 +190,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--variant",
         choices=["srgan", "tutorial"],
         default="srgan",
-        help="kind of generator; tutorial: its output is (tanh + 1) / 2, and its trunk ends with a "
-        "PReLU",
+        help="kind of generator; tutorial: its output is (tanh + 1) / 2",
     )
     recipe.add_argument(
         "--discriminator",
@@ -281,6 +291,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     generator = SRGAN(args.scale, args.num_blocks, args.variant)
     generator = generator.to(memory_format=torch.channels_last)
+    if run.checkpoint:
+        generator.adapt_to(read_folder(run.checkpoint))
     discriminator = Discriminator(args.patch_size, args.discriminator)
     discriminator = discriminator.to(memory_format=torch.channels_last)
     if args.init_from:

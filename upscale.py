@@ -1,6 +1,7 @@
 """Enlarges your pictures by a trained network.
 
-    python upscale.py photo.jpg --model out/a2n                    # upscaled/photo_x2.jpg
+    python upscale.py photo.jpg                            # by a model in pretrained/, to upscaled/
+    python upscale.py photo.jpg --scale 4 --model out/a2n-x4
     python upscale.py holidays "*.png" --model user/a2n-x2 --output large --format png
     python upscale.py photo.jpg --model out/a2n --self_ensemble --comparison
 
@@ -48,6 +49,7 @@ from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
 from common.options import Arguments, Parser, add_model_arguments, real, whole
+from common.pretrained import choose
 from common.tables import plural
 from common.terminal import printable, say
 
@@ -226,7 +228,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
     if args.compile:
         check_compiler(state.device)
-    network = load_model(args.model, args.revision, args.scale)
+    name = args.model or choose(args.scale)
+    if not args.model and state.is_main_process:
+        print(f"Model: {name}, of this repository.")
+    network = load_model(name, args.revision, args.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     enlarger = Enlarger(
         network,

@@ -17,12 +17,17 @@ import datasets
 import torch
 from torch import Tensor
 
+import common.training.run
 import train_a2n
 from benchmarks.measure import benchmark_parser, report
 from benchmarks.training import DEVICE, NEVER, data_options
 from common.options import whole
 from common.training.folder import list_checkpoints
+from common.training.log import Log
 from common.training.run import Run
+from common.training.state import Checkpoints
+
+SECONDS: dict[str, list[float]] = {"step": [], "checkpoint": []}  # of one run
 
 
 def now() -> float:
@@ -32,21 +37,23 @@ def now() -> float:
 
 
 class TimedRun(Run):
-    """Notes the seconds of every step, from one call of `end_step` to the next, and checkpoint."""
-
-    seconds: dict[str, list[float]] = {"step": [], "checkpoint": []}  # noqa: RUF012 (of one run)
+    """Notes the seconds of every step, from one call of `end_step` to the next."""
 
     def end_step(self, **values: Tensor | float) -> None:
         if self.step:
-            self.seconds["step"].append(now() - self.before)
+            SECONDS["step"].append(now() - self.before)
         super().end_step(**values)
         self.before = now()
 
-    def _save_checkpoint(self, ends: bool) -> None:
+
+class TimedCheckpoints(Checkpoints):
+    """Notes the seconds of every checkpoint but the first."""
+
+    def save(self, log: Log, *, again: int | None = None) -> None:
         start = now()
-        super()._save_checkpoint(ends)
-        if self.step > 1:
-            self.seconds["checkpoint"].append(now() - start)
+        super().save(log, again=again)
+        if self._state.step > 1:
+            SECONDS["checkpoint"].append(now() - start)
 
 
 def main() -> None:
@@ -55,6 +62,7 @@ def main() -> None:
     parser.add_argument("--mixed_precision", default="bf16", help="default: %(default)s")
     args = parser.parse_args()
     train_a2n.Run = TimedRun
+    common.training.run.Checkpoints = TimedCheckpoints
     with TemporaryDirectory() as name:
         datasets.config.HF_DATASETS_CACHE = Path(name, "cache")
         folder = Path(name, "run")
@@ -64,13 +72,12 @@ def main() -> None:
             *("--validation_steps", NEVER, "--report_to", "none", "--output_dir", folder),
             *data_options(args.data_dir),
         ]
-        sys.argv = ["train_a2n.py", *map(str, options)]
-        train_a2n.main()
+        train_a2n.main(list(map(str, options)))
         sizes = [path.stat().st_size for path in list_checkpoints(folder)[-1].iterdir()]
-    medians = {name: sorted(values)[len(values) // 2] for name, values in TimedRun.seconds.items()}
+    medians = {name: sorted(values)[len(values) // 2] for name, values in SECONDS.items()}
     share = medians["checkpoint"] / (1000 * medians["step"] + medians["checkpoint"])
     report(
-        *(args, "seconds", TimedRun.seconds, [("checkpoint", "step")], DEVICE),
+        *(args, "seconds", SECONDS, [("checkpoint", "step")], DEVICE),
         megabytes=round(sum(sizes) / 1e6, 2),
         share_of_time_at_checkpointing_steps_1000=round(share, 6),
         setting={"batch_size": args.batch_size, "mixed_precision": args.mixed_precision},

@@ -84,7 +84,10 @@ def main() -> None:
     )
     parser.add_argument("--batch_size", type=whole(), default=8, help="default: %(default)s")
     parser.add_argument(
-        "--steps", type=whole(), default=50, help="that are timed (default: %(default)s)"
+        "--steps",
+        type=whole(most=50),  # the first validation comes after step 100
+        default=50,
+        help="that are timed (default: %(default)s)",
     )
     args = parser.parse_args()
     args.data_dir = args.data_dir and args.data_dir.resolve()

@@ -25,6 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
@@ -133,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     module: Any = importlib.import_module(args.script.removesuffix(".py"))
     module.Run = probed(args, result)
     never = [f"--{name}" for name in ("max_train_steps", "validation_steps", "checkpointing_steps")]
-    with TemporaryDirectory() as folder:
+    early = mock.patch("common.training.validation.FIRST_VALIDATION", 0)  # of no step
+    with TemporaryDirectory() as folder, early:
         words = [*options, "--output_dir", f"{folder}/run", "--report_to", "none"]
         try:
             module.main([*words, *(word for name in never for word in (name, NEVER))])

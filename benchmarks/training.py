@@ -44,6 +44,7 @@ from common.images.color import luma
 from common.images.resize import imresize
 from common.machine import set_up_cpu
 from common.options import whole
+from common.training import validation
 from common.training.run import Run
 
 SCALE = 3
@@ -133,6 +134,7 @@ def run_script(network: str, options: Sequence[object], pipe: Connection) -> Non
     script.Run = TakesTurns
     never = ("--validation_steps", NEVER, "--checkpointing_steps", NEVER, "--report_to", "none")
     sys.argv = [f"train_{network}.py", *map(str, [*options, *never])]
+    validation.FIRST_VALIDATION = 0  # of no step
     with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
         script.main()
 

@@ -7,6 +7,7 @@ options                               command lines
 images/                               pixels: resizing, color, files, strips
 losses metrics                        tensors in, scalars out; metrics is the protocol
 network card                          a network and its model card
+weights pretrained                    files of a model; the models of this repository
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
 evaluation inference                  a network over a benchmark, over your pictures

@@ -22,6 +22,8 @@ def model_card(
     training: str = "",
     scores: Mapping[str, float] | None = None,
     dataset: str | None = None,
+    license: str = "apache-2.0",
+    address: str = "path/of/this/folder",
 ) -> str:
     """Makes the README.md of a model folder.
 
@@ -32,10 +34,12 @@ def model_card(
         training: Markdown on its training and results.
         scores: Scores on the validation pictures, `psnr_y`, `ssim_y` and so on.
         dataset: `user/name` of the training set, if it is on the Hub.
+        license: License of the weights, as the Hub names it.
+        address: Name by which `load_model` finds the folder.
     """
     title = f"{name} {' '.join(f'x{scale}' for scale in scales)}"
     metadata = ModelCardData(
-        license="apache-2.0",
+        license=license,
         library_name="pytorch",
         pipeline_tag="image-to-image",
         tags=["super-resolution", *(f"x{scale}" for scale in scales), architecture],
@@ -59,7 +63,7 @@ In a clone of the repository that has `train_{architecture}.py`:
 ```python
 from common.hub import load_model
 
-model = load_model("path/of/this/folder")  # or "user/name", its name on the Hub
+model = load_model("{address}")  # or "user/name", its name on the Hub
 sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]} * w), not clamped
 ```
 {training}"""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from common.data.find import picture_files
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
+from common.hub import load_model
 from common.images.formats import read_rgb
 from common.images.resize import imresize
 from common.images.tensors import to_float, to_tensor
@@ -34,6 +35,17 @@ class Bicubic(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         return imresize(lr.mul(255).round().to(torch.uint8), self.scale).float() / 255
+
+
+def load_subject(
+    name: str, scale: int | None, device: torch.device, revision: str | None = None
+) -> Bicubic | SuperResolutionModel:
+    """Loads the model of that name, or `bicubic`, for a scale or, without one, its smallest."""
+    if name == "bicubic":
+        assert scale is not None  # as the options were checked
+        return Bicubic(scale)
+    model = load_model(name, revision, scale)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path, PureWindowsPath
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from common.errors import UserError
 from common.tables import enumerate_first
 
+CHECKSUMS = "SHA256SUMS"  # of the files in a folder, as `sha256sum -c` reads them
 # Temporary files of this program: the process that writes one, and a random number.
 TEMPORARY = re.compile(r"\.sr-(\d+)-[0-9a-f]{16}\.partial")
 
@@ -180,6 +181,49 @@ def _is_running(process: int) -> bool:
     except OSError:
         pass  # somebody else's
     return True
+
+
+def write_checksums(folder: Path, names: Collection[str] = ()) -> None:
+    """Writes checksums of files in a folder, as `find_damage` tests them.
+
+    Args:
+        folder: Folder that gets them.
+        names: Files. Default: all.
+    """
+    found = names or {path.name for path in folder.iterdir()} - {CHECKSUMS}
+    sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in sorted(found))
+    (folder / CHECKSUMS).write_text(sums)
+
+
+def find_damage(folder: Path, names: Collection[str] = ()) -> str | None:
+    """Says how the files of a folder differ from their checksums; None if they do not.
+
+    Args:
+        folder: Folder that has checksums.
+        names: Files to test, as far as they have a checksum. Default: all that have one.
+    """
+    name = CHECKSUMS
+    try:
+        lines = (folder / name).read_text(errors="replace").splitlines()
+        sums = {
+            match[2]: match[1]
+            for match in (re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines)
+            if match
+        }
+        if not sums or len(sums) < len(lines):
+            return f"{name} is not what was written"
+        for name, digest in sums.items():
+            if (not names or name in names) and _sha256(folder / name) != digest:
+                return f"{name} is not what was written"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class JsonFile(NamedTuple):

@@ -1,6 +1,6 @@
 """Models by name: loaded from a folder or the Hugging Face Hub, and pushed there.
 
-    model = load_model("out/a2n")  # or "user/name", of the Hub
+    model = load_model("a2n-x2")  # of this repository; or "out/a2n", a folder; or "user/name"
     sr = model(lr)
     push_model("out/a2n", "user/name")
 
@@ -14,60 +14,77 @@ if __name__ == "__main__":
 import argparse
 import importlib
 import inspect
-import json
 import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from common.card import CARD
 from common.errors import UserError
 from common.hub_api import ask_hub, push_folder
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
+from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
 from common.tables import enumerate_first
+from common.weights import STATE, config_of, read_config, read_folder, read_weights
 
-LARGEST_CONFIG = 100_000  # bytes
-LFS_POINTER = b"version https://git-lfs"
+FILES = (CONFIG, WEIGHTS)
 
 __all__ = ["SuperResolutionModel", "load_matching", "load_model", "push_model"]
+
+
+def find_here(name: str | Path) -> Path | None:
+    """Finds a model on this machine: a folder or file of that path, or a name in `pretrained/`.
+
+    Raises:
+        UserError: There is such a name, and something is missing in its folder.
+    """
+    return Path(name) if Path(name).exists() else find_pretrained(f"{name}")
 
 
 def find_model(name: str | Path, revision: str | None = None) -> Path:
     """Finds the folder of a model; the files of a model on the Hub are downloaded.
 
     Raises:
-        UserError: There is no such folder, and no such model on the Hub; or a revision is asked for
-            of a folder, which has none.
+        UserError: There is no such folder, and no such model in `pretrained/` and on the Hub; or a
+            revision is asked for of a folder, which has none.
     """
-    folder = Path(name)
-    if folder.exists() and revision is not None:
-        raise UserError(
-            f"Revision {revision} is of models on the Hub, and {name} is a folder here. Leave it "
-            "out, or rename that folder."
-        )
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
+    if folder := find_here(name):
+        if revision is not None:
+            raise UserError(
+                f"Revision {revision} is of models on the Hub, and {name} is a folder here. Leave "
+                "it out, or rename that folder."
+            )
         return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
+        what = "folder or file" if len(Path(name).parts) > 1 else "model, folder or file"
+        raise UserError(f"There is no {what} {name}. {_others_beside(name)}{in_words()}")
+    missing: list[str] = []
     try:
         found = ask_hub("model", f"{name}", revision)
-    except UserError as error:
-        raise UserError(f"There is no folder {name}. {error}") from None
-    missing = [file for file in (CONFIG, WEIGHTS) if found and file not in found[1]]
+        missing = [file for file in FILES if found and file not in found[1]]
+        if not missing:
+            files = [hf_hub_download(f"{name}", file, revision=revision) for file in FILES]
+            return Path(files[0]).parent
+    except (
+        UserError,
+        Exception,
+    ) as error:  # besides ask_hub's, errors of many kinds: network, disk
+        reason = f"{error}" if isinstance(error, UserError) else f"Cannot download it: {error}"
     if missing:
         raise UserError(f"The model {name} on the Hub has no {' and no '.join(missing)}.")
-    try:
-        paths = [hf_hub_download(f"{name}", file, revision=revision) for file in (CONFIG, WEIGHTS)]
-    except Exception as error:  # errors of many kinds: network, disk
-        raise UserError(f"Cannot download the model {name}: {error}") from None
-    return Path(paths[0]).parent
+    parent = Path(name).parent
+    if parent.is_dir() or parent.name == "out":  # the default of --output_dir: no user of the Hub
+        others_here = _others_beside(name) or "Train a model first. "
+        raise UserError(f"There is no folder {name}. {others_here}{in_words()}")
+    others = f" {in_words()}" if pretrained_names() else ""
+    raise UserError(f"There is no folder {name}. {reason[:250]}{others}")
 
 
 def load_model(
@@ -76,7 +93,8 @@ def load_model(
     """Loads a network that `save_pretrained` or a training script wrote.
 
     Args:
-        name: Folder of the model, or `user/name` on the Hub.
+        name: Name of a model in `pretrained/`, folder of a model or of a checkpoint, or `user/name`
+            on the Hub.
         revision: Branch, tag or commit on the Hub. Default: the main branch.
         scale: Factor to enlarge by. Default: the smallest that the network is trained for.
 
@@ -89,16 +107,15 @@ def load_model(
     """
     folder = find_model(name, revision)
     if folder.is_file():
-        raise UserError(f"{folder} is a file. Give its folder, {folder.parent}.")
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        raise UserError(_instead_of_file(folder))
+    config = config_of(folder)
+    missing = [file.name for file in (config, folder / WEIGHTS) if not file.is_file()]
     if missing:
-        raise UserError(
-            f"{folder} is no model: it has no {' and no '.join(missing)}. A model is the folder "
-            "that a training script wrote, or `user/name` on the Hub."
-        )
-    architecture, arguments = read_config(folder / CONFIG)
+        lacks = f"{folder} is no model: it has no {' and no '.join(missing)}."
+        raise UserError(f"{lacks} {_instead_of_folder(folder)}")
+    architecture, arguments = read_config(config)
     network = find_network(architecture)
-    tensors = read_weights(folder / WEIGHTS)
+    tensors = read_folder(folder)
     known = inspect.signature(network).parameters
     arguments = {name: value for name, value in arguments.items() if name in known}
     try:
@@ -109,7 +126,7 @@ def load_model(
         with torch.no_grad(), suppress(RuntimeError, ValueError):
             model(torch.zeros(1, 3, 16, 16))
     except UserError as error:
-        raise UserError(f"{folder / CONFIG} is damaged, or not to be trusted: {error}") from None
+        raise UserError(f"{config} is damaged, or not to be trusted: {error}") from None
     except Exception as error:  # errors of many kinds: whatever the arguments make of a network
         lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
         others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
@@ -123,58 +140,44 @@ def load_model(
             )
     if scale is not None and scale not in model.scales:
         scales = " or ".join(map(str, model.scales))
-        raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.")
+        others = f" Here {' and '.join(found)} can." if (found := for_scale(scale)) else ""
+        raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.{others}")
     model.scale = scale or model.scale
     return model
 
 
-def read_config(file: Path) -> tuple[str, dict[str, Any]]:
-    """Reads which network a `config.json` is of, and the arguments of its constructor.
-
-    Raises:
-        UserError: The file is no such thing.
-    """
-    reason = 'it does not say which network it is of ("architecture")'
-    try:
-        if file.stat().st_size > LARGEST_CONFIG:
-            raise ValueError(f"it has more than {LARGEST_CONFIG:,} bytes")
-        config = json.loads(file.read_text())
-        if isinstance(config, dict) and isinstance(config.get("architecture"), str):
-            return config.pop("architecture"), config
-    except (ValueError, RecursionError, OSError) as error:
-        reason = f"{error}"[:200] if isinstance(error, ValueError) else type(error).__name__
-    raise UserError(f"{file} is damaged, or no configuration of a network: {reason}.")
+def _others_beside(name: str | Path) -> str:
+    """Says which models lie where one was looked for, checkpoints of the same run for example."""
+    parent = Path(name).parent
+    found = sorted(path.parent.name for path in parent.glob(f"*/{WEIGHTS}"))
+    return f"In {parent} there are: {enumerate_first(found, 4)}. " if found else ""
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Reads a `.safetensors` file of finite numbers.
-
-    Raises:
-        UserError: The file is something else or damaged, or has weights that are infinite or no
-            numbers, which would make black pictures or none.
-    """
-    try:
-        with open(file, "rb") as opened:
-            start = opened.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
-            raise UserError(
-                f"{file} is a pointer of git-lfs in place of the weights. Get them by `git lfs "
-                "pull`."
-            )
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{file} cannot be read as .safetensors: {f'{error}'[:200]}. It is damaged, cut off, "
-            "or something else."
-        ) from None
-    bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if bad:
-        raise UserError(
-            f"{file} holds weights that are no finite numbers, in {len(bad)} of {len(tensors)} "
-            f"tensors ({enumerate_first(bad, 2)}). Its training diverged, or the file is damaged. "
-            "Use another checkpoint or model."
+def _instead_of_file(file: Path) -> str:
+    """Says what to do where a model was asked for and a file is there."""
+    if (file.parent / CONFIG).is_file():
+        return f"{file} is a file. Give its folder, {file.parent}."
+    if file.suffix == ".safetensors":
+        return (
+            f"{file} holds weights alone, and a model is a folder. For weights that a paper's "
+            f"authors published: python convert_published.py {file} --architecture a2n --scale 2 "
+            "--output_dir out/mine"
         )
-    return tensors
+    return (
+        f"{file} is a file, and a model is a folder. `python convert_published.py --help` says how "
+        "published weights become one."
+    )
+
+
+def _instead_of_folder(folder: Path) -> str:
+    """Says what to do where a folder is no model."""
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    if checkpoints:  # the run was killed before its first validation
+        latest = max(checkpoints, key=lambda path: int(path.name[11:]))
+        return f"The run in it has saved no model yet. Its latest checkpoint is one: {latest}"
+    if (folder / WEIGHTS).is_file():
+        return f"{CONFIG} tells which network the weights are of. Take it from where they came."
+    return f"A model is the folder that a training script wrote. {in_words()}"
 
 
 def find_network(architecture: str) -> type[SuperResolutionModel]:
@@ -225,7 +228,8 @@ def load_matching(model: nn.Module, name: str | Path, revision: str | None = Non
 
     Args:
         model: Network that gets the tensors.
-        name: Model folder, `.safetensors` file, or `user/name` on the Hub.
+        name: Name of a model in `pretrained/`, folder of a model or of a checkpoint, `.safetensors`
+            file, or `user/name` on the Hub.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
@@ -235,10 +239,11 @@ def load_matching(model: nn.Module, name: str | Path, revision: str | None = Non
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise UserError(
-            f"{path} is neither a folder with {WEIGHTS}, nor a .safetensors file, nor a model of "
-            "the Hub, user/name."
+            f"{path} is neither a folder with {WEIGHTS} nor a .safetensors file. {in_words()}"
         )
-    tensors = read_weights(file)
+    tensors = read_folder(path) if path.is_dir() else read_weights(file)
+    if isinstance(model, SuperResolutionModel):
+        model.adapt_to(tensors)
     own = model.state_dict()
     fitting = {
         name: tensor
@@ -276,6 +281,9 @@ def push_model(folder: str | Path, name: str, private: bool = False) -> str:
         UserError: The model could not be uploaded; the folder stays as it is.
     """
     load_model(folder)  # a model that cannot be loaded is of no use there
+    folder = find_model(folder)
+    if (folder / STATE).is_file():
+        raise UserError(f"{folder} is a checkpoint, which has no card. Give its run's folder.")
     again = push_command(folder, name, private)
     return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD])
 

@@ -98,6 +98,22 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         """Name of the network: `a2n` for the one in `train_a2n.py`."""
         return Path(inspect.getfile(cls)).stem.removeprefix("train_")
 
+    def configuration(self) -> str:
+        """Content of `config.json`, by which `common.hub.load_model` makes the network again."""
+        config = {"architecture": self.architecture(), **self.arguments}
+        return json.dumps(config, indent=2) + "\n"
+
+    def adapt_to(self, tensors: Mapping[str, Tensor]) -> None:
+        """Changes a layer to the one that older weights are of, before they are loaded.
+
+        Most networks have never changed. An optimizer must not have the parameters yet.
+        """
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Loads weights, also those of an older form of the network, see `adapt_to`."""
+        self.adapt_to(state_dict)
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Makes the README.md of a folder that has none yet."""
         return ModelCard(model_card(type(self).__name__, self.architecture(), self.scales))
@@ -109,10 +125,9 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         would be left.)
         """
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"architecture": self.architecture(), **self.arguments}
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         replace_file(folder / WEIGHTS, save(tensors, {"format": "pt"}))
-        replace_file(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        replace_file(folder / CONFIG, self.configuration().encode())
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory)

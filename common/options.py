@@ -208,15 +208,15 @@ def add_model_arguments(options: Parser | Group) -> None:
     """Adds the options of `common.hub.load_model`: `--model`, `--revision`, `--scale`."""
     options.add_argument(
         "--model",
-        required=True,
-        help="folder that a training script wrote, or user/name on the Hub",
+        help="name of a model in pretrained/, folder that a training script wrote, checkpoint in "
+        "it, or user/name on the Hub (default: the best model in pretrained/ for --scale)",
     )
     options.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
     options.add_argument(
         "--scale",
         type=whole(least=0),
         choices=range(2, 9),
-        help="factor, for models of several (default: the smallest)",
+        help="factor, for models of several, or to choose a model by (default: the smallest)",
     )
 
 

@@ -49,3 +49,16 @@ def enumerate_first(items: Sequence[str], most: int = 10) -> str:
     """The first items of a list, and how many more there are."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(map(printable, items[:most])) + rest
+
+
+def score_row(
+    name: str, images: str, scores: dict[str, float], baseline: dict[str, float]
+) -> dict[str, str]:
+    """One row of the table: a benchmark set or one picture of it."""
+    cells = {"": name, "images": images}
+    for key, value in scores.items():
+        if key == "seconds":
+            cells["s/image"] = f"{value:.3f}"
+        else:
+            cells[score_name(key)] = format_score(key, value)
+    return cells | {"over bicubic": f"{scores['psnr_y'] - baseline['psnr_y']:+.2f} dB"}

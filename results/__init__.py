@@ -1,1 +1,4 @@
-"""The rows of the README's table, one JSON each: `record.py` makes them, `table.py` prints them."""
+"""The rows of the README's table, one JSON each.
+
+`record.py` makes them, `table.py` prints them, `publish.py` takes a model into `pretrained/`.
+"""

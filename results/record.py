@@ -4,40 +4,53 @@
     make results
 
 writes results/vdsr.json: PSNR and SSIM, and if the folder is that of a run, how it was trained.
-Its wall time is the last one in `times.jsonl`, so let it be done.
+Its wall time is the last one in `times.jsonl`, so let it be done. `--also=--self_ensemble` measures
+the model with these options of evaluate.py as well.
 """
 
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json_lines, shorten_command
+from common.files import last_name, read_json_lines, shorten_command
 from common.hub import load_model
-from common.machine import ROOT
+from common.machine import ROOT, versions
 
 RESULTS = Path(__file__).resolve().parent
 
 
-def evaluate(model: str, scale: int, args: argparse.Namespace) -> dict[str, Any]:
-    """The report of evaluate.py."""
+def evaluate(
+    model: str, scale: int, args: argparse.Namespace, more: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The report of evaluate.py, with more options of it."""
     with TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         options = ["--benchmark_dir", args.benchmark_dir, "--benchmarks", *args.benchmarks]
         process = subprocess.run(
             [
                 *(sys.executable, ROOT / "evaluate.py", "--model", model, "--scale", str(scale)),
-                *(*options, "--output", report),
+                *(*options, *more, "--output", report),
             ]
         )
         if process.returncode:
             raise SystemExit(process.returncode)  # it has said why
         return json.loads(report.read_text())
+
+
+def means(report: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores of each benchmark in a report."""
+    return {
+        name: {key: round(scores[key], 8) for key in ("psnr_y", "ssim_y")}
+        for name, scores in report["benchmarks"].items()
+    }
 
 
 def wall_time(folder: Path) -> float:
@@ -92,6 +105,10 @@ def main() -> None:
     parser.add_argument("--row", required=True, help="how the table names it")
     parser.add_argument("--benchmark_dir", required=True, help="as of evaluate.py")
     parser.add_argument("--benchmarks", nargs="+", default=["Set5", "Set14", "B100"])
+    parser.add_argument("--note", help="what the table says below")
+    parser.add_argument(
+        "--also", action="append", default=[], help="options of evaluate.py to measure as well"
+    )
     parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
     args = parser.parse_args()
     if "Set5" not in args.benchmarks:
@@ -99,14 +116,17 @@ def main() -> None:
 
     folder = Path(args.model)
     scales = [2, 3, 4] if args.model == "bicubic" else load_model(folder).scales
-    row: dict[str, Any] = {"row": args.row, "parameters": None, "scales": {}}
+    row: dict[str, Any] = {"row": args.row, "parameters": None}
+    row |= {"note": args.note} if args.note else {}
+    command = ["python", "-m", "results.record", *map(last_name, sys.argv[1:])]
+    row |= {"measured": {"command": shlex.join(command), **versions()}, "scales": {}}
     for scale in scales:
         report = evaluate(args.model, scale, args)
         row["parameters"] = report.get("parameters")
-        row["scales"][scale] = {
-            name: {key: round(scores[key], 8) for key in ("psnr_y", "ssim_y")}
-            for name, scores in report["benchmarks"].items()
-        }
+        row["scales"][scale] = means(report)
+        for options in args.also:
+            also = evaluate(args.model, scale, args, shlex.split(options))
+            row.setdefault("also", {}).setdefault(options, {})[scale] = means(also)
     if (folder / "args.json").exists():
         row["training"] = training(folder)
     file = args.output or RESULTS / f"{folder.name}.json"

@@ -17,23 +17,33 @@ BEGIN, END = "<!-- results: made by `make results` -->\n", "<!-- end of results 
 BENCHMARKS = ("Set5", "Set14", "B100")
 
 
+def read_row(file: Path) -> Any:
+    """Reads a file of results.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} is missing or damaged: {error}. Get it by `git checkout`, or measure again by "
+            "`python -m results.record`."
+        ) from None
+
+
 def rows() -> list[dict[str, Any]]:
     """Reads the rows that were measured, and those of the papers (`papers.json`, a list)."""
     found = []
     for file in sorted(RESULTS.glob("*.json")):
-        try:
-            content = json.loads(file.read_text())
-        except ValueError as error:
-            raise UserError(
-                f"{file} is damaged: {error}. Get it by `git checkout`, or measure again by "
-                "`python -m results.record`."
-            ) from None
+        content = read_row(file)
         found += content if isinstance(content, list) else [content]
     return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: for each scale its rows, by their PSNR on Set5."""
+    """Markdown: for each scale its rows, by their PSNR on Set5; below it the notes of the rows."""
+    notes: dict[str, int] = {}
     lines = [["", "", "parameters", *BENCHMARKS, "training"]]
     cells = [
         (int(scale), benchmarks[BENCHMARKS[0]]["psnr_y"], row, benchmarks)
@@ -43,9 +53,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     for scale, _, row, benchmarks in sorted(cells, key=lambda cell: cell[:2]):
         parameters = f"{row['parameters']:,}" if row["parameters"] else ""
         figures = [_figures(benchmarks.get(name)) for name in BENCHMARKS]
-        training = _training(row.get("training"))
-        lines.append([f"x{scale}", row["row"], parameters, *figures, training])
-    return markdown_table(lines)
+        training = training_in_words(row["training"]) if "training" in row else ""
+        name = row["row"]
+        if note := row.get("note"):
+            name += f" [{notes.setdefault(note, len(notes) + 1)}]"
+        lines.append([f"x{scale}", name, parameters, *figures, training])
+    below = (f"\n[{number}] {note}\n" for note, number in notes.items())
+    return markdown_table(lines) + "".join(below)
 
 
 def _figures(scores: dict[str, float] | None) -> str:
@@ -55,10 +69,9 @@ def _figures(scores: dict[str, float] | None) -> str:
     return " / ".join(format_score(key, scores[key]) for key in keys)
 
 
-def _training(facts: dict[str, Any] | None) -> str:
-    if not facts:
-        return ""
-    runs = _runs(facts)
+def training_in_words(facts: dict[str, Any]) -> str:
+    """Time of all runs together, and the hardware of the longest."""
+    runs = runs_of(facts)
     hours, minutes = divmod(round(sum(run["seconds"] for run in runs) / 60), 60)
     time = f"{hours} h {minutes} min" if hours else f"{minutes} min"
     hardware = max(runs, key=lambda run: run["seconds"])["hardware"]
@@ -69,9 +82,9 @@ def _training(facts: dict[str, Any] | None) -> str:
     return f"{time}, {plural(cores, 'core')} of {hardware['cpu']}"
 
 
-def _runs(facts: dict[str, Any]) -> list[dict[str, Any]]:
+def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A run and those from whose weights it began."""
-    return [facts, *(_runs(facts["init_from"]) if "init_from" in facts else [])]
+    return [facts, *(runs_of(facts["init_from"]) if "init_from" in facts else [])]
 
 
 def main() -> None:

@@ -11,6 +11,9 @@ from common.data.find import find_pictures
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import Bicubic, count_multiply_adds, evaluate, mean_scores
+from common.images.color import luma
+from common.images.formats import read_rgb
+from common.images.resize import crop_to_multiple, imresize
 from common.metrics import make_lpips, psnr_rgb, psnr_y, score, ssim_rgb, ssim_y
 from train_a2n import A2N
 
@@ -44,6 +47,19 @@ def test_bicubic_scores_as_published(benchmark_dir, name, scale):
     psnr, ssim = BICUBIC[name, scale]
     assert means["psnr_y"] == pytest.approx(psnr, abs=0.005)
     assert means["ssim_y"] == pytest.approx(ssim, abs=0.0002)
+
+
+@pytest.mark.parametrize(("scale", "printed"), [(2, 33.661), (3, 30.392), (4, 28.421)])
+def test_bicubic_by_the_rounding_of_the_papers(benchmark_dir, scale, printed):
+    """The luma of HR is rounded, LR is made from it and is not: the printed 33.66, 30.39, 28.42."""
+    found = []
+    for file in sorted((benchmark_dir / "Set5" / "HR").iterdir()):
+        rgb = torch.from_numpy(np.array(read_rgb(file))).permute(2, 0, 1).double() / 255
+        hr = crop_to_multiple((luma(rgb) * 255).round(), scale)
+        sr = imresize(imresize(hr, 1 / scale), scale).clamp(0, 255).round()
+        difference = (sr - hr)[..., scale:-scale, scale:-scale]
+        found.append(10 * math.log10(255**2 / difference.square().mean().item()))
+    assert sum(found) / len(found) == pytest.approx(printed, abs=0.001)
 
 
 def test_psnr_by_hand():

@@ -1,5 +1,7 @@
 """Strips: one crop as LR, bicubic, SR and HR side by side, for the eye."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -49,3 +51,14 @@ def make_strip(
         strip.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, caption))
         draw.text((x + 4, 3), label, fill="black", font=ImageFont.load_default(18))
     return strip
+
+
+def stack_strips(strips: Sequence[Image.Image]) -> Image.Image:
+    """Puts strips below one another, on white."""
+    size = max(strip.width for strip in strips), sum(strip.height for strip in strips)
+    sheet = Image.new("RGB", size, "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet

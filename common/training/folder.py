@@ -7,7 +7,6 @@ before it is deleted. So a program can be killed at any moment.
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -20,8 +19,16 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from common import files
 from common.errors import UserError
-from common.files import TEMPORARY, delete_leftovers, flush_to_disk, read_json_lines, unused
+from common.files import (
+    CHECKSUMS,
+    TEMPORARY,
+    delete_leftovers,
+    flush_to_disk,
+    read_json_lines,
+    unused,
+)
 from common.network import CONFIG, WEIGHTS
 from common.options import Arguments
 from common.tables import enumerate_first
@@ -30,7 +37,7 @@ from common.training.log import METRICS
 from common.training.recipe import RECORD, check_recipe, read_record
 from common.training.together import Processes
 
-CHECKSUMS, LOCK = "SHA256SUMS", ".lock"
+LOCK = ".lock"
 # Files of every checkpoint. Accelerate goes on without some of them, and says nothing.
 NEEDED = (
     "model.safetensors",
@@ -288,22 +295,8 @@ def way_on(output_dir: Path) -> str:
 
 def find_damage(checkpoint: Path) -> str | None:
     """Says how a checkpoint differs from what was written; None if it does not."""
-    name = CHECKSUMS
-    try:
-        lines = (checkpoint / name).read_text(errors="replace").splitlines()
-        sums = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
-        if not all(sums) or not sums:
-            return f"{name} is not what was written"
-        for digest, name in (line.groups() for line in sums if line):
-            if _sha256(checkpoint / name) != digest:
-                return f"{name} is not what was written"
-        for name in NEEDED:
-            (checkpoint / name).stat()
-    except FileNotFoundError:
-        return f"{name} is missing"
-    except OSError as error:
-        return f"{name} cannot be read: {error}"
-    return None
+    missing = (f"{name} is missing" for name in NEEDED if not (checkpoint / name).exists())
+    return files.find_damage(checkpoint) or next(missing, None)
 
 
 def seal(partial: Path, record: dict[str, Any]) -> None:
@@ -317,8 +310,7 @@ def seal(partial: Path, record: dict[str, Any]) -> None:
         OSError: There is no room, for example.
     """
     (partial / RECORD).write_text(json.dumps(record, indent=2, default=str) + "\n")
-    sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(partial.iterdir())]
-    (partial / CHECKSUMS).write_text("".join(sums))
+    files.write_checksums(partial)
     for path in partial.iterdir():
         with open(path, "r+b") as file:
             flush_to_disk(file.fileno())
@@ -340,10 +332,6 @@ def _is_used(output_dir: Path) -> bool:
         path.name not in free and not TEMPORARY.fullmatch(path.name)
         for path in output_dir.iterdir()
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

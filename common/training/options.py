@@ -53,8 +53,8 @@ def add_run_arguments(
     )
     run.add_argument(
         "--init_from",
-        help="model folder, .safetensors file, or user/name on the Hub, whose weights to start "
-        "from (default: fresh weights)",
+        help="weights to start from: name of a model in pretrained/, model folder, checkpoint, "
+        ".safetensors file, or user/name on the Hub (default: fresh weights)",
     )
     run.add_argument("--revision", help="branch, tag or commit of --init_from on the Hub")
     run.add_argument(
@@ -82,7 +82,7 @@ def add_run_arguments(
         type=whole(),
         default=5000,
         help="steps between two validations, which keep the weights if they are the best (in "
-        "SRGAN's second phase always)",
+        "SRGAN's second phase always); the first comes at step 100 if this is larger",
     )
     run.add_argument(
         "--checkpointing_steps",

@@ -44,6 +44,7 @@ class Run:
 
     Attributes:
         accelerator: Accelerate's, for the script's own verbs.
+        checkpoint: Checkpoint that the run goes on from, or None.
         total_steps: Optimizer steps of the whole run.
     """
 
@@ -78,6 +79,7 @@ class Run:
             self._push = args.output_dir, name, args.hub_private
             self._processes.from_main(lambda: check_token(push_command(*self._push)))
         self._claim = claim_together(args, self._processes)
+        self.checkpoint = self._claim.checkpoint
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
 
@@ -134,7 +136,7 @@ class Run:
         if self._validator.average:
             accelerator.register_for_checkpointing(self._validator.average)
         self._checkpoints = Checkpoints(
-            args, accelerator, processes, self._state, pictures, optimizers, schedulers
+            args, accelerator, processes, self._state, pictures, optimizers, schedulers, self._model
         )
         self._stop = StopRequest()
         seconds = self._checkpoints.resume(self._claim, self.total_steps)
@@ -216,7 +218,7 @@ class Run:
 
         done = self.step == self._end
         logs = self.step % args.logging_steps == 0 or done
-        validates = self.step % args.validation_steps == 0 or done
+        validates = done or self._validator.is_due(self.step)
         stop = self._stop.after_step()
         saves = self.step % args.checkpointing_steps == 0 or done or stop
         ends_early = stop if self.step < self.total_steps else None
@@ -277,12 +279,10 @@ class Run:
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        command = f"python evaluate.py --model {args.output_dir}"
-        if args.dataset_name == "sample":
-            command += " --benchmarks sample"
+        benchmarks = " --benchmarks sample" if args.dataset_name == "sample" else ""
         self.print(
             f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
-            f"    {command}"
+            f"    python evaluate.py --model {args.output_dir}{benchmarks}"
         )
         if args.push_to_hub and processes.is_main:
             if stop:  # it came while the last step was validated and saved
@@ -315,6 +315,7 @@ class Run:
             self._checkpoints.add_scores(self._log)
 
     def _end_early(self, stop: signal.Signals) -> NoReturn:
+        self._validator.save_unvalidated(self.step)
         self._close()
         for error in self._checkpoints.unsaved.values():
             self._processes.fail(

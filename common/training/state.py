@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.data.load import TrainingPictures
 from common.files import replace_file
+from common.network import CONFIG, SuperResolutionModel
 from common.options import Arguments
 from common.training.folder import Claim, delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
@@ -81,8 +82,9 @@ class RunState:
 
     def take_scores(self, state: dict[str, Any]) -> None:
         """Takes the scores of a checkpoint, unless they are scores on other pictures."""
+        validator = self._validator
+        validator.has_validated |= bool(state["scores"])
         if self._is_of_these_pictures:
-            validator = self._validator
             validator.scores, validator.best = state["scores"], state["best"]
             validator.bicubic = state["bicubic"]
 
@@ -107,10 +109,12 @@ class Checkpoints:
         pictures: TrainingPictures,
         optimizers: Sequence["AcceleratedOptimizer"],
         schedulers: Sequence["AcceleratedScheduler"],
+        network: SuperResolutionModel,
     ) -> None:
         self._args, self._accelerator, self._processes = args, accelerator, processes
         self._state, self._pictures = state, pictures
         self._optimizers, self._schedulers = optimizers, schedulers
+        self._network = network
         self.unsaved: dict[str, str] = {}
 
     def save(self, log: Log, *, again: int | None = None) -> None:
@@ -148,6 +152,8 @@ class Checkpoints:
             log.flush()
             fingerprint = self._pictures.patches.fingerprint()
             record = {"args": vars(self._args), "pictures": fingerprint, "seconds": log.seconds()}
+            # With it, the checkpoint is a model as well.
+            (partial / CONFIG).write_text(self._network.configuration())
             seal(partial, record)
             delete_oldest(partial.parent, self._args.checkpoints_total_limit)
 

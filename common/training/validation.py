@@ -16,12 +16,16 @@ from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
 from common.images.tensors import to_float
 from common.metrics import protocol, score
-from common.network import SuperResolutionModel
+from common.network import WEIGHTS, SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
 from common.terminal import markdown, printable
 from common.training.together import Processes
 from common.training.trackers import Trackers
+
+# The first validation, where --validation_steps is larger: it shows that all works, and leaves a
+# model. By default it comes together with the first line of the log.
+FIRST_VALIDATION = 100
 
 
 def float32_copy(network: SuperResolutionModel) -> SuperResolutionModel:
@@ -47,6 +51,7 @@ class Validator:
         scores: Scores of the last validation, and its `step`.
         best: Scores of the saved weights, and their `step`.
         bicubic: Scores of bicubic on the same pictures.
+        has_validated: Whether this run has validated before, if on other pictures.
         keeps_best: Whether the best weights are saved, or those of the last validation.
         unsaved: Reason for each model folder that could not be written when last tried.
     """
@@ -82,6 +87,7 @@ class Validator:
         self.scores: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.bicubic: dict[str, float] = {}
+        self.has_validated = False
         self.keeps_best = True
         self.unsaved: dict[str, str] = {}
 
@@ -92,6 +98,11 @@ class Validator:
         degradation = self._benchmarks[0].degradation
         pictures = self._benchmarks[0].pictures.checksum()
         return [scales, pictures, *([degradation.name] if degradation else [])]
+
+    def is_due(self, step: int) -> bool:
+        """Whether the options ask for a validation after this step."""
+        every = self._args.validation_steps
+        return step % every == 0 or step == FIRST_VALIDATION < every
 
     def update_average(self) -> None:
         """Takes the weights of a step into their average."""
@@ -145,10 +156,10 @@ class Validator:
                 }
             )
         values = _means_of_scales(results)
-        self.scores = values | {"step": step}
+        self.scores, self.has_validated = values | {"step": step}, True
         if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
             before, self.best = self.best, self.scores
-            if not self._save(self._args.output_dir, self.result()):
+            if not self._save(self._args.output_dir, self.result(), step):
                 self.best = before
         return values
 
@@ -157,7 +168,15 @@ class Validator:
         if not self.scores:  # those of the checkpoint are scores on other pictures
             self.validate(step)
         self._update()
-        self._save(self._args.output_dir / name, self._in_words("Validation", self.scores))
+        self._save(self._args.output_dir / name, self._in_words("Validation", self.scores), step)
+
+    def save_unvalidated(self, step: int) -> None:
+        """Saves the network of a run that is stopped before its first validation."""
+        file = self._args.output_dir / WEIGHTS
+        if self._processes.from_main(lambda: not (self.has_validated and file.exists())):
+            self._update()
+            text = f"Stopped at step {step}, before the first validation."
+            self._save(self._args.output_dir, text, step)
 
     def result(self) -> str:
         """Scores of the saved weights in words."""
@@ -179,15 +198,13 @@ class Validator:
             strip = make_strip(lr, [(type(self._network).__name__, sr.cpu())], hr)
             self._trackers.show(f"{name} x{benchmark.scale}", strip, step)
 
-    def _save(self, folder: Path, result: str) -> bool:
+    def _save(self, folder: Path, result: str, step: int) -> bool:
         """Writes a model folder; where it cannot, all processes know, and training goes on."""
         error = self._processes.error_of(lambda: self._write(folder, result))
         self.unsaved.pop(f"the model in {folder}", None)
         if error:
             self.unsaved[f"the model in {folder}"] = error
-            self._processes.warn(
-                f"The model of step {self.scores['step']} could not be saved: {error}."
-            )
+            self._processes.warn(f"The model of step {step} could not be saved: {error}.")
         return not error
 
     def _write(self, folder: Path, result: str) -> None:

@@ -260,10 +260,14 @@ def test_a_run_is_resumed_in_spite_of_all_its_records(train, tmp_path):
 def test_a_failed_start_leaves_nothing(train, pictures_dir, tmp_path):
     made = tmp_path / "a" / "b" / "run"
     options = ("--train_data_dir", pictures_dir, "--output_dir", made)
-    assert "neither a folder" in refusal(SCRIPT, *options, "--init_from", tmp_path / "nowhere")
+    assert "There is no folder or file" in refusal(
+        SCRIPT, *options, "--init_from", tmp_path / "nowhere"
+    )
     assert list(tmp_path.iterdir()) == []
     made.mkdir(parents=True)
-    assert "neither a folder" in refusal(SCRIPT, *options, "--init_from", tmp_path / "nowhere")
+    assert "There is no folder or file" in refusal(
+        SCRIPT, *options, "--init_from", tmp_path / "nowhere"
+    )
     assert list(made.iterdir()) == []
     train(SCRIPT, made, steps=5)
     assert metrics(made)

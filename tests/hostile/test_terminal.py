@@ -364,7 +364,7 @@ def test_processes_ask_who_speaks(monkeypatch):
 ONCE = [
     (["--scale", "99"], "--scale"),
     (["--batch_size", "3"], "--batch_size 3 is that of all 2 processes together"),
-    (["--init_from", "nowhere"], "nowhere is neither a folder with model.safetensors"),
+    (["--init_from", "nowhere"], "There is no model, folder or file nowhere"),
     (["--train_data_dir", "nowhere"], "There is no folder nowhere"),
 ]
 

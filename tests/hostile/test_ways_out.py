@@ -141,7 +141,7 @@ WAYS = [
     srcnn("--patch_size 300", "Choose a smaller --patch_size or larger", "--patch_size 48"),
     srcnn(
         "--init_from {nothing}",
-        "is neither a folder with model.safetensors",
+        "There is no folder or file ",
         "--init_from {run}",
         "--init_from {run}/model.safetensors",
     ),

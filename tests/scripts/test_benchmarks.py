@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -74,6 +75,18 @@ def test_the_probe_looks_at_the_steps_after_the_warm_up(pictures_dir, tmp_path, 
     assert found["command"].startswith(f"python {SCRIPT} --batch_size 4")
     assert found["patches_per_second"] == pytest.approx(4 * found["steps_per_second"], rel=0.01)
     assert 0 < found["share_of_time_waiting"] < 1
+
+
+def test_results_say_by_what_they_were_measured():
+    files = list((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert len(files) > 5
+    for file in files:
+        facts = json.loads(file.read_text())
+        module = re.match(r"python -m benchmarks\.(\w+)", facts["command"])
+        assert module, file
+        assert (ROOT / "benchmarks" / f"{module[1]}.py").is_file()
+        assert re.fullmatch(r"[0-9a-f]{40}", facts["versions"]["commit"]), file
+        assert all(ratio["n"] > 1 for ratio in facts["ratios"].values())
 
 
 @pytest.mark.slow

@@ -2,10 +2,15 @@
 
 import json
 
+import torch
+
+from common.hub import load_model
+from convert_published import convert
 from running import (
     refusal,
     run_here,
 )
+from train_srgan import SRGAN
 
 
 def test_published_weights_are_converted(published_a2n, tmp_path):
@@ -33,6 +38,26 @@ def test_published_generator_is_converted(published_weights, tmp_path):
         "variant": "tutorial",
         "num_features": 64,
     }
+    assert load_model(tmp_path / "srgan").trunk_end[1].weight.shape == (1,)  # a PReLU
+
+
+def test_published_generator_of_the_later_form_is_converted():
+    """Its trunk ends by batch normalization."""
+    model = SRGAN(4, 1, "tutorial", num_features=64)
+    names = {"head": "block1", "trunk_end": "block3", "tail": "block4.2"}
+    names |= {"blocks.0.layers.0": "block2.conv1", "blocks.0.layers.1": "block2.bn1"}
+    names |= {"blocks.0.layers.2": "block2.prelu", "blocks.0.layers.3": "block2.conv2"}
+    names |= {"blocks.0.layers.4": "block2.bn2"}
+    for number in (0, 1):
+        names |= {f"upsamplers.{number}.0": f"block4.{number}.conv"}
+        names |= {f"upsamplers.{number}.2": f"block4.{number}.prelu"}
+    published = {}
+    for name, tensor in model.state_dict().items():
+        new = next(new for new in names if name.startswith(f"{new}."))
+        published[f"{names[new]}{name.removeprefix(new)}"] = tensor
+    converted = convert(published, "srgan", [4])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(converted.state_dict()[name], tensor)
 
 
 def test_published_luma_networks_are_converted(published_weights, tmp_path):

@@ -185,7 +185,7 @@ def test_readme_is_one_page_and_names_all_others():
 
 def test_the_cost_is_told_before_the_command():
     readme = PAGES[0].read_text()
-    assert readme.index("947 hours") < readme.index("python train_a2n.py")
+    assert readme.index("540 hours") < readme.index("python train_a2n.py")
 
 
 # ---------------------------------------------------------------------------------------- examples

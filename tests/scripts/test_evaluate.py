@@ -162,7 +162,8 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     folder = tmp_path / "model"
     A2N(2).save_pretrained(folder)
     tiny = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
-    assert "nowhere is no model" in refusal("evaluate.py", "--model", "nowhere", *tiny)
+    message = refusal("evaluate.py", "--model", "nowhere", *tiny)
+    assert "There is no model, folder or file nowhere. " in message
     bicubic = ("evaluate.py", "--model", "bicubic", *tiny)
     assert "bicubic needs a --scale" in refusal(*bicubic)
     message = refusal(*bicubic, "--scale", 2, "--lpips", TORCH_HOME=str(tmp_path))
@@ -171,7 +172,9 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     assert "Set5 (eugenesiow/Set5 on the Hub) cannot be had: Cannot reach http://127" in message
     assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in message
     message = refusal("evaluate.py", "--model", "out/nothing", *tiny)
-    assert "There is no folder out/nothing. Cannot reach http://127.0.0.1:" in message
+    assert "There is no folder out/nothing. Train a model first. " in message
+    message = refusal("evaluate.py", "--model", "user/nothing", *tiny)
+    assert "There is no folder user/nothing. Cannot reach http://127.0.0.1:" in message
     message = refusal("evaluate.py", "--model", folder, *tiny[:2])
     assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)

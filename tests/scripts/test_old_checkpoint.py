@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.training.folder import CHECKSUMS, NEEDED, find_damage, list_checkpoints, seal
+from common.files import CHECKSUMS
+from common.training.folder import NEEDED, find_damage, list_checkpoints, seal
 from common.training.recipe import RECORD
 from running import RECIPE, ROOT, SMALL, metrics, refusal, run_here
 

@@ -1,12 +1,21 @@
+import importlib
 import json
 import re
+import shlex
+import sys
 
 import pytest
+from huggingface_hub import ModelCard
 
+import common.pretrained
+import convert_published
+import evaluate
 from common.errors import UserError
+from common.hub import load_model
+from results import publish, record
 from results.record import training, wall_time
-from results.table import BEGIN, END, rows, table
-from running import ROOT
+from results.table import BEGIN, END, rows, runs_of, table
+from running import ROOT, SCRIPT
 
 
 def test_readme_holds_the_table_of_the_recorded_results():
@@ -26,6 +35,26 @@ def test_rows_say_how_they_were_made():
         assert facts["seconds"] > 0
         assert facts["hardware"]["cpu"]
         assert facts["torch"]
+        for run in runs_of(facts):
+            words = shlex.split(run["command"])
+            importlib.import_module(words[1].removesuffix(".py")).parse_args(words[2:])
+            assert 0 < run.get("ended_at_step", 1) < 20_000
+
+
+def test_other_rows_say_where_they_come_from():
+    for row in (row for row in rows() if "training" not in row):
+        assert row.get("source") or row["row"] == "bicubic"
+        if "in the paper" in row["row"]:
+            assert row["source"].startswith("https://arxiv.org/abs/")
+            continue
+        for words in map(shlex.split, row.get("also_by", [])):
+            evaluate.parse_args(words[2:])
+        *conversion, measuring = map(shlex.split, row["repeat"])
+        assert measuring[:3] == ["python", "-m", "results.record"]
+        assert measuring[measuring.index("--row") + 1] == row["row"]
+        for words in conversion:
+            convert_published.parse_args(words[2:])
+            assert re.fullmatch("[0-9a-f]{64}", row["sha256"][words[2]])
 
 
 def test_table_by_hand():
@@ -42,14 +71,20 @@ def test_table_by_hand():
             "init_from": {"seconds": 700, "init_from": {"seconds": 25}},
         },
     }
-    better = {"row": "better", "parameters": None, "scales": {"2": {"Set5": {"psnr_y": 37.0}}}}
+    better = {
+        "row": "better",
+        "note": "Twice.",
+        "parameters": None,
+        "scales": {"2": {"Set5": {"psnr_y": 37.0}}},
+    }
     longest = {"seconds": 40, "hardware": {"cpu": "", "processes": 8, "gpu": "H200"}}
     last = {"cpu": "Some CPU", "processes": 1, "threads": 1}
     better["training"] = {"seconds": 20, "hardware": last, "init_from": longest}
-    assert table([better, measured]).splitlines()[2:] == [
-        "| x2 | mine | 1,234 | 36.34 / 0.9500 |  |  | 1 h 2 min, 1 core of Some CPU |",
-        "| x2 | better |  | 37.00 |  |  | 1 min, 8 H200 |",
-        "| x3 | mine | 1,234 | 32.00 |  |  | 1 h 2 min, 1 core of Some CPU |",
+    assert table([better, measured | {"note": "Once."}]).splitlines()[2:] == [
+        "| x2 | mine [1] | 1,234 | 36.34 / 0.9500 |  |  | 1 h 2 min, 1 core of Some CPU |",
+        "| x2 | better [2] |  | 37.00 |  |  | 1 min, 8 H200 |",
+        "| x3 | mine [1] | 1,234 | 32.00 |  |  | 1 h 2 min, 1 core of Some CPU |",
+        *("", "[1] Once.", "", "[2] Twice."),
     ]
 
 
@@ -98,3 +133,58 @@ def test_wall_time_is_the_last_of_the_run(tmp_path):
         '{"step": 1, "seconds": 60}\n{"step": 2, "seconds": 90}\n'
     )
     assert wall_time(tmp_path) == 90
+
+
+def test_a_run_is_published(train, tmp_path, monkeypatch):
+    """Recorded, then taken into `pretrained/`, with a card that tells all."""
+    for module in (record, publish):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(publish, "FOLDER", tmp_path / "pretrained")
+    monkeypatch.setattr(common.pretrained, "FOLDER", tmp_path / "pretrained")
+    scores = {"psnr_y": 32.123456789, "ssim_y": 0.9, "seconds": 1.0, "images": {}}
+    report = {"parameters": 8129, "benchmarks": {"Set5": scores}}
+    monkeypatch.setattr(record, "evaluate", lambda *args: report)
+    run = tmp_path / "srcnn-x3"
+    train(SCRIPT, run, steps=5)
+    args = json.loads((run / "args.json").read_text())
+    (run / "args.json").write_text(json.dumps(args | {"commit": "0" * 40}))
+    words = ["record", run, "--row", "SRCNN", "--benchmark_dir", "DIR"]
+    words += ["--benchmarks", "Set5", "--also=--self_ensemble", "--note", "Short."]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    record.main()
+    row = json.loads((tmp_path / "srcnn-x3.json").read_text())
+    assert (row["row"], row["note"]) == ("SRCNN", "Short.")
+    assert row["measured"]["command"].startswith("python -m results.record srcnn-x3 --row SRCNN")
+    assert row["also"]["--self_ensemble"]["3"]["Set5"]["psnr_y"] == 32.12345679
+
+    options = [f"{run}", "--data", "Eight crops, free.", "--purpose", "Tests.", "--license", "mit"]
+    publish.main(options)
+    folder = tmp_path / "pretrained" / "srcnn-x3"
+    names = ["README.md", "SHA256SUMS", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert load_model("srcnn-x3").scale == 3
+    card = ModelCard.load(folder / "README.md")
+    results = {
+        x.dataset_name: x.metric_value for x in card.data.eval_results if "psnr" in x.metric_name
+    }
+    assert list(results) == ["Set5 x3", "Set5 --self_ensemble x3"]
+    assert results["Set5 x3"] == round(row["scales"]["3"]["Set5"]["psnr_y"], 4)
+    assert card.data.license == "mit"
+    text = card.text
+    for part in ("Tests.", "Pictures: Eight crops, free.", "minutes, by commit 0000", "1 core of"):
+        assert part in text
+    assert 'load_model("srcnn-x3")' in text
+    assert f"{tmp_path}" not in text
+    assert "    python train_srcnn.py --batch_size" in text
+
+    with pytest.raises(UserError, match=r"exists already\. Give another --name, or --overwrite"):
+        publish.main(options)
+    publish.main([*options, "--overwrite"])
+    monkeypatch.setattr(publish, "LARGEST", 1000)
+    with pytest.raises(UserError, match="bytes, more than 1,000"):
+        publish.main([*options, "--overwrite"])
+    with pytest.raises(UserError, match=r"other\.json is missing or damaged"):
+        publish.main([*options, "--name", "other"])
+    (tmp_path / "srcnn-x3.json").write_text(json.dumps(row | {"training": {}}))
+    with pytest.raises(UserError, match=r"is not of the run in .*Record it by"):
+        publish.main([*options, "--overwrite"])

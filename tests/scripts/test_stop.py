@@ -10,6 +10,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from common.hub import load_model
 from common.training.folder import (
     find_damage,
     list_checkpoints,
@@ -70,6 +71,10 @@ def test_a_signal_ends_the_run_after_the_step(name, begin, train, straight, tmp_
     assert f"{name}: stopping after this step." in errors
     assert "Traceback" not in errors
     assert assert_stopped(tmp_path / "run", output, name) == 4
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "Stopped at step 4, before the first validation." in card
+    stopped, saved = load_model(tmp_path / "run"), load_model(tmp_path / "run" / "checkpoint-4")
+    assert_equal(stopped.state_dict(), saved.state_dict())
     if name == "SIGTERM":
         train(SCRIPT, tmp_path / "run", *RECIPE, *LATEST)
         assert_equal(*(load_file(f / "model.safetensors") for f in (tmp_path / "run", straight)))

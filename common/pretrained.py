@@ -1,0 +1,92 @@
+"""Models that this repository trained: the folders of `pretrained/`, found by their names.
+
+`python -m results.publish` makes them. Every folder has checksums, which are tested when it is
+loaded.
+"""
+
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import CHECKSUMS
+from common.machine import ROOT
+from common.network import CONFIG
+from common.weights import read_config
+
+FOLDER = ROOT / "pretrained"
+BEST_FIRST = ("a2n", "vdsr", "srcnn")  # networks, as they are chosen where no model is named
+
+
+def pretrained_names() -> list[str]:
+    """Names of the models that are there."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{CONFIG}"))
+
+
+def find_pretrained(name: str) -> Path | None:
+    """Finds the folder of a model by its name; None if there is none.
+
+    Raises:
+        UserError: The folder has lost its checksums.
+    """
+    if name not in pretrained_names():
+        return None
+    folder = FOLDER / name
+    if not (folder / CHECKSUMS).is_file():
+        raise UserError(
+            f"{folder} has no {CHECKSUMS}, so nobody knows if it is whole. Get it by `git checkout "
+            f"pretrained/{name}`, or load it by its path."
+        )
+    return folder
+
+
+def scales_of(name: str) -> list[int]:
+    """Factors that a model enlarges by."""
+    _, arguments = read_config(FOLDER / name / CONFIG)
+    return arguments.get("scales") or [arguments["scale"]]
+
+
+def for_scale(scale: int | None) -> list[str]:
+    """Names of the models that enlarge by a scale, the best network first.
+
+    Args:
+        scale: Factor. Default: the smallest that a model is there for.
+    """
+    scales = {name: scales_of(name) for name in pretrained_names()}
+    wanted = scale or min(map(min, scales.values()), default=None)
+
+    def rank(name: str) -> int:
+        architecture, _ = read_config(FOLDER / name / CONFIG)
+        return [*BEST_FIRST, architecture].index(architecture)
+
+    # Among equals by name: a2n-x2 comes before a2n-x2-photo.
+    return sorted((name for name in scales if wanted in scales[name]), key=rank)
+
+
+def choose(scale: int | None) -> str:
+    """Chooses a model for a command line that names none.
+
+    Raises:
+        UserError: There is none, or none for that scale.
+    """
+    if found := for_scale(scale):
+        return found[0]
+    if pretrained_names():
+        raise UserError(f"No model here enlarges by {scale}; train one. {in_words()}")
+    raise UserError(f"Name a model by --model. {in_words()}")
+
+
+def choose_all(scale: int | None) -> list[tuple[str, int]]:
+    """All models by name, each at all its scales or at one.
+
+    Raises:
+        UserError: There is none, or none for that scale.
+    """
+    choose(scale)
+    pairs = [(name, factor) for name in pretrained_names() for factor in scales_of(name)]
+    return [(name, factor) for name, factor in pairs if scale in (None, factor)]
+
+
+def in_words() -> str:
+    """Says which models there are, or how to get one."""
+    if names := pretrained_names():
+        return f"Models of this repository: {', '.join(names)}."
+    return "This repository has no trained models yet: `make demo` trains one in minutes, out/demo."

@@ -1,6 +1,7 @@
 """Code that the scripts share, a line a room.
 
 errors files workers tables machine   plain values in, plain values out
+device                                memory that runs out, float32 that is float32
 terminal                              messages beside bars; names that do no harm
 options                               command lines
 images/                               pixels: resizing, color, files, strips

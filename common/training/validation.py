@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.card import CARD, model_card
 from common.data.patches import BenchmarkDataset
+from common.device import kernel_search, true_float32
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
@@ -110,9 +111,9 @@ class Validator:
             for benchmark in self._benchmarks:
                 self._evaluated.scale = benchmark.scale
                 _, lr, hr = benchmark[largest]
-                with torch.no_grad():
+                with torch.no_grad(), true_float32(), kernel_search(False):
                     sr = self._evaluated.enlarge(to_float(lr, self._device)[None])[0]
-                score(sr, to_float(hr, self._device), benchmark.scale)
+                    score(sr, to_float(hr, self._device), benchmark.scale)
 
         if error := self._processes.error_of(enlarge_and_score):
             height, width = sizes[largest]

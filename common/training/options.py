@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.data.options import add_data_arguments
 from common.options import Condition, Group, Parser, whole
+from common.training.parts import AUTO
 
 
 def add_run_arguments(
@@ -46,11 +47,15 @@ def add_run_arguments(
     )
     run.add_argument(
         "--gradient_accumulation_steps",
-        type=whole(),
+        type=_parts,
         default=1,
         recipe_if=parts_change_results,
-        help="parts of a batch, computed one after the other, where it is too large for the memory",
+        metavar="N|auto",
+        help="parts of a batch, one after the other, where it is too large for the memory; "
+        "auto: as few as fit",
     )
+    if parts_change_results:
+        parser.checks.append(_check_parts)
     run.add_argument(
         "--init_from",
         help="model folder, .safetensors file, or user/name on the Hub, whose weights to start "
@@ -120,6 +125,18 @@ def add_run_arguments(
     )
     parser.checks.append(_check_run)
     return run
+
+
+def _parts(text: str) -> int | str:
+    return AUTO if text == AUTO else whole()(text)
+
+
+def _check_parts(args: argparse.Namespace) -> Iterator[str]:
+    if args.gradient_accumulation_steps == AUTO:
+        yield (
+            "--gradient_accumulation_steps auto: the parts belong to the recipe of this network, "
+            "so the memory must not choose them. Give a number."
+        )
 
 
 def _check_run(args: argparse.Namespace) -> Iterator[str]:

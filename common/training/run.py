@@ -17,19 +17,19 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
-from common.data.batches import load_batches
 from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.files import last_name
 from common.hub import find_network, push_command, push_model
 from common.hub_api import check_token
-from common.images.tensors import to_float
 from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
+from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.log import Log, RunningMeans, not_finite
+from common.training.parts import AUTO, find_parts
 from common.training.recipe import write_record
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
@@ -128,6 +128,9 @@ class Run:
         self._validator = Validator(
             args, self._model, pictures.validation, processes, self._trackers, trained_on
         )
+        if args.gradient_accumulation_steps == AUTO:
+            parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
+            accelerator.gradient_accumulation_steps = parts
         self._state = RunState(self._means, self._validator, pictures, processes)
         accelerator.register_for_checkpointing(self._state)
         if self._validator.average:
@@ -190,21 +193,9 @@ class Run:
         if self._state.validation_is_due and self.step <= self._end:
             self._validate()  # it was stopped in the middle of it
         self._model.train()
-        portions = self._pictures.patches.portions(
-            self.step, self._end, processes.agree, deletes=processes.is_main_of_machine
-        )
+        steps = range(self.step, self._end)
         try:
-            for patches, steps in portions:
-                for lr, hr in load_batches(
-                    patches,
-                    steps,
-                    parts=args.gradient_accumulation_steps,
-                    rank=processes.rank,
-                    processes=processes.count,
-                    num_workers=args.num_workers,
-                    pin_memory=device.type == "cuda",
-                ):
-                    yield to_float(lr, device), to_float(hr, device)
+            yield from feed(args, self._pictures, steps, processes, device)
         except StreamError as error:
             if self.step and not (args.output_dir / f"checkpoint-{self.step}").exists():
                 self._checkpoints.save(self._log)

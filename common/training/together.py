@@ -135,14 +135,18 @@ def make_accelerator(
         if args.compile
         else None,
         # (An environment variable would override the plain argument.)
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=args.gradient_accumulation_steps
-        ),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=_parts(args)),
         # --batch_size counts the patches of all processes; so does a step of the scheduler.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         # Batch normalization's statistics are broadcast when they are used, not every step.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+
+
+def _parts(args: "Arguments") -> int:
+    """Parts of a batch; 1 as long as `auto` has not found out."""
+    parts = args.gradient_accumulation_steps
+    return parts if isinstance(parts, int) else 1
 
 
 def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
@@ -152,7 +156,7 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
         UserError: The batch does not divide among the processes, or the precision does not work.
     """
     batch_size, processes = args.batch_size, accelerator.num_processes
-    parts = args.gradient_accumulation_steps
+    parts = _parts(args)
     if batch_size % (processes * parts):
         divisor = processes * parts
         facts = [f"--batch_size {batch_size}"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.card import CARD, model_card
 from common.data.patches import BenchmarkDataset
@@ -21,6 +20,7 @@ from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
 from common.terminal import markdown, printable
+from common.training.average import WeightAverage
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
@@ -74,10 +74,9 @@ class Validator:
         self._processes, self._trackers, self._trained_on = processes, trackers, trained_on
         self._device = next(network.parameters()).device
         self._evaluated = float32_copy(network)
-        self.average: AveragedModel | None = None
+        self.average: WeightAverage | None = None
         if args.ema_decay:
-            average_of = get_ema_multi_avg_fn(args.ema_decay)
-            self.average = AveragedModel(self._evaluated, multi_avg_fn=average_of)
+            self.average = WeightAverage(self._evaluated, network, args.ema_decay)
             assert isinstance(self.average.module, SuperResolutionModel)  # a copy of the network
             self._evaluated = self.average.module
         self.scores: dict[str, float] = {}
@@ -95,7 +94,7 @@ class Validator:
     def update_average(self) -> None:
         """Takes the weights of a step into their average."""
         if self.average:
-            self.average.update_parameters(self._network)
+            self.average.update()
 
     def rehearse(self) -> None:
         """Enlarges and scores the largest picture: a validation hours later must not fail.

@@ -28,6 +28,7 @@ from common.options import Arguments
 from common.training.banner import banner
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
+from common.training.guard import StepGuard, skipped_in_words
 from common.training.log import Log, RunningMeans, not_finite
 from common.training.parts import AUTO, find_parts
 from common.training.recipe import write_record
@@ -120,6 +121,8 @@ class Run:
         self._model = unwrap(accelerator, model, optimizers, schedulers)
         find_network(self._model.architecture())  # refuses what could not be loaded again
         self._pictures, self._means = pictures, RunningMeans(accelerator.device)
+        is_fp16 = accelerator.mixed_precision == "fp16"
+        self._guard = StepGuard(optimizers, accelerator.device, is_fp16)
         self._trackers = Trackers(accelerator, processes)
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
@@ -218,8 +221,9 @@ class Run:
             SystemExit: Somebody asked the run to stop: 128 and the number of the signal.
         """
         args = self.args
-        self._means.add(values)
-        if not self.accelerator.sync_gradients:
+        syncs = self.accelerator.sync_gradients
+        self._means.add(values | (self._guard.values() if syncs else {}))
+        if not syncs:
             return
         self._state.step += 1
         self._validator.update_average()
@@ -238,6 +242,8 @@ class Run:
                 name: value for name, value in values.items() if not isinstance(value, Tensor)
             }
             self._log.write(means | numbers, self.step)
+            if warning := skipped_in_words(means.get("share_skipped", 0.0), args.logging_steps):
+                self._processes.warn(warning)
             self._means.clear()
         self._state.validation_is_due = validates
         if saves:  # first, as a validation can take long, and fail
@@ -307,7 +313,7 @@ class Run:
             UserError: A loss or a weight is not finite.
         """
         means = self._means.means(self._processes)
-        if bad := not_finite(means, self._model):
+        if bad := not_finite(means, self._model) + self._guard.bad():
             self._processes.fail(
                 f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
                 "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "

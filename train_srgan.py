@@ -235,7 +235,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="file of torchvision's state dict of --content_network, .safetensors or .pth "
         "(default: downloaded)",
     )
-    parser.checks.append(check_steps)
+    parser.checks += [check_steps, check_graphs]
     args = parser.parse_args(argv)
     if args.pretrain_steps is None:
         args.pretrain_steps = 0 if args.init_from else 1_000_000
@@ -253,10 +253,24 @@ def check_steps(args: argparse.Namespace) -> Iterator[str]:
         )
 
 
+def check_graphs(args: argparse.Namespace) -> Iterator[str]:
+    if args.compile == "reduce-overhead" and args.max_train_steps:
+        yield (
+            "--compile reduce-overhead works by CUDA graphs, which overwrite what the "
+            "discriminator says of HR when it is asked about SR. Use --compile, or "
+            "--max_train_steps 0 for the first phase alone."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     # Checks the machine, claims --output_dir, seeds.
-    run = Run(args, total_steps=args.pretrain_steps + args.max_train_steps)
+    run = Run(
+        args,
+        total_steps=args.pretrain_steps + args.max_train_steps,
+        # The second phase uses a network several times a step, which CUDA graphs do not expect.
+        compile_options={"triton.cudagraphs": False} if args.max_train_steps else None,
+    )
     accelerator = run.accelerator
     if accelerator.mixed_precision == "fp16":
         raise UserError(

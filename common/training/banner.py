@@ -50,7 +50,7 @@ def banner(
     precision = accelerator.mixed_precision
     device += "float32" if precision == "no" else precision
     if args.compile:
-        device += ", compiled"
+        device += ", compiled" + ("" if args.compile == "default" else f" by {args.compile}")
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
         "Pictures": f"{pictures.patches.in_banner()}, {len(pictures.validation[0])} to validate on",

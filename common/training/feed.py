@@ -48,4 +48,7 @@ def feed(
                 num_workers=args.num_workers,
                 pin_memory=device.type == "cuda",
             ):
+                if args.compile and device.type == "cuda":
+                    # CUDA graphs: what the last step made may be overwritten.
+                    torch.compiler.cudagraph_mark_step_begin()
                 yield to_float(lr, device), to_float(hr, device)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.data.options import add_data_arguments
 from common.options import Condition, Group, Parser, whole
+from common.training.compiling import MODES, check_compile
 from common.training.parts import AUTO
 
 
@@ -69,7 +70,12 @@ def add_run_arguments(
         "config` says, else no: float32)",
     )
     run.add_argument(
-        "--compile", action="store_true", help="compile the network with torch.compile"
+        "--compile",
+        nargs="?",
+        const=MODES[0],
+        choices=MODES,
+        help="compile the network with torch.compile; on a GPU, reduce-overhead adds CUDA graphs, "
+        "and max-autotune also tries kernels, for minutes (default: no; --compile alone: default)",
     )
     run.add_argument(
         "--num_workers", type=whole(0, 1000), default=2, help="processes that load patches"
@@ -123,7 +129,7 @@ def add_run_arguments(
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
-    parser.checks.append(_check_run)
+    parser.checks += [_check_run, check_compile]
     return run
 
 

@@ -11,6 +11,15 @@ from common.data.patches import PatchDataset
 from common.workers import ignore_signals
 
 
+def shares(batch_size: int, steps: range, parts: int, rank: int, processes: int) -> Iterator[range]:
+    """Numbers of the patches of each micro-batch that a process takes."""
+    size = batch_size // parts
+    share = size // processes
+    for micro_batch in range(steps.start * parts, steps.stop * parts):
+        start = micro_batch * size + rank * share
+        yield range(start, start + share)
+
+
 def load_batches(
     patches: PatchDataset,
     steps: range,
@@ -36,14 +45,8 @@ def load_batches(
         num_workers: Processes that load; 0: this process loads.
         pin_memory: Whether to load into memory that a GPU can read by itself.
     """
-    size = patches.batch_size // parts
-    share = size // processes
-    starts = (
-        micro_batch * size + rank * share
-        for micro_batch in range(steps.start * parts, steps.stop * parts)
-    )
     # Any: PyTorch asks for lists here, but takes ranges as well.
-    numbers: Iterator[Any] = (range(start, start + share) for start in starts)
+    numbers: Iterator[Any] = shares(patches.batch_size, steps, parts, rank, processes)
     loader = DataLoader(
         patches,
         batch_sampler=numbers,

@@ -78,7 +78,17 @@ def add_run_arguments(
         "and max-autotune also tries kernels, for minutes (default: no; --compile alone: default)",
     )
     run.add_argument(
-        "--num_workers", type=whole(0, 1000), default=2, help="processes that load patches"
+        "--pictures_on",
+        choices=["device", "loader", "auto"],
+        default="auto",
+        help="where patches are cut, the same ones: on the device, whose memory then holds all "
+        "pictures, or in loaders; auto: on a GPU if they fit into a quarter of its free memory",
+    )
+    run.add_argument(
+        "--num_workers",
+        type=whole(0, 1000),
+        help="processes that load patches, 0: the training itself (default: 2 on a GPU with large "
+        "batches, otherwise 0, as small ones are cut faster than sent)",
     )
     run.add_argument(
         "--cpu_threads",

@@ -10,7 +10,6 @@ from torch import nn
 import train_srgan
 from common.options import Arguments
 from common.training.compiling import MODES, compiler_options
-from common.training.feed import feed
 from common.training.together import make_accelerator
 from running import SCRIPT, SRGAN, refusal
 from train_vdsr import parse_args
@@ -83,29 +82,3 @@ def test_networks_are_wrapped_without_warnings_and_copies(monkeypatch):
 
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Old)
     assert wrapping.to_kwargs() == {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-
-
-def test_kernels_are_searched_while_batches_are_used(monkeypatch, processes):
-    class Patches:
-        def portions(self, begin, end, agree, deletes):
-            yield self, range(begin, end)
-
-    class Pictures:
-        patches = Patches()
-
-    batch = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    monkeypatch.setattr("common.training.feed.load_batches", lambda *_, **__: [(batch, batch)] * 2)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    args = Arguments(gradient_accumulation_steps=1, num_workers=0, compile=None)
-
-    def use(fails):
-        for _ in feed(args, Pictures(), range(2), processes, torch.device("cpu")):
-            assert torch.backends.cudnn.benchmark
-            if fails:
-                raise KeyError
-
-    use(fails=False)
-    assert not torch.backends.cudnn.benchmark
-    with pytest.raises(KeyError):
-        use(fails=True)
-    assert not torch.backends.cudnn.benchmark

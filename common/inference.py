@@ -228,9 +228,9 @@ class Enlarger:
     def _pixels(self, lr: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Rows and columns of the SR that the network makes of these pixels."""
         maximum = np.iinfo(lr.dtype).max
-        # uint16 has hardly any operations in PyTorch.
-        images = torch.from_numpy(lr.astype(np.float32)).movedim(-1, 0)[None] / maximum
-        images = images.to(self.device, memory_format=torch.channels_last)
+        # Bytes go to the device and come back; uint16 has hardly any operations in PyTorch.
+        numbers = np.ascontiguousarray(lr) if lr.dtype == np.uint8 else lr.astype(np.float32)
+        images = torch.from_numpy(numbers).to(self.device).float().movedim(-1, 0)[None] / maximum
         with (
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
             true_float32(),  # as when it is evaluated
@@ -242,8 +242,10 @@ class Enlarger:
                 "the network gives values that are no numbers; if its weights are sound, give no "
                 "--mixed_precision"
             )
-        part = part.mul_(maximum).round_().clamp_(0, maximum)
-        return part.movedim(0, -1).cpu().numpy().astype(lr.dtype)
+        part = part.mul_(maximum).round_().clamp_(0, maximum).movedim(0, -1)
+        if lr.dtype == np.uint8:
+            part = part.to(torch.uint8)
+        return part.cpu().numpy().astype(lr.dtype, copy=False)
 
 
 def _spread_colors(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -325,3 +325,18 @@ def test_a_mean_of_the_whole_is_of_the_whole(pixels, monkeypatch):
     globally = Enlarger(network, CPU, attention_window=0)
     assert globally.tile_of(200, 170) == 0
     assert np.array_equal(globally(pixels), Enlarger(network, CPU, tile=0)(pixels))
+
+
+def test_bytes_go_to_the_device_and_come_back(pixels, monkeypatch):
+    """The host makes neither floats of them nor bytes of floats."""
+    moved, real = [], torch.Tensor.cpu
+    monkeypatch.setattr(
+        torch.Tensor, "cpu", lambda tensor: moved.append(tensor.dtype) or real(tensor)
+    )
+    network = make("srcnn")
+    result = Enlarger(network, CPU)(pixels[:20, :20])
+    assert moved == [torch.uint8]
+    with torch.no_grad():
+        lr = torch.from_numpy(pixels[:20, :20].astype(np.float32)).movedim(-1, 0)[None] / 255
+        expected = network(lr)[0].mul(255).round().clamp(0, 255).movedim(0, -1)
+    assert np.array_equal(result, expected.numpy().astype(np.uint8))

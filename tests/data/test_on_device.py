@@ -8,7 +8,7 @@ from common.data.find import find_pictures
 from common.data.on_device import DevicePatches
 from common.data.patches import PatchDataset
 from common.training import feed
-from running import ONE_OR_ALL, OWN, SCRIPT, SMALL, metrics, refusal, run_here
+from running import ONE_OR_ALL, OWN, SCRIPT, SMALL, metrics, refusal, run_here, run_two
 
 CPU = torch.device("cpu")
 # Scales and sides of the networks: SRCNN, A2N, SRGAN, VDSR.
@@ -55,3 +55,13 @@ def test_pictures_that_do_not_fit_are_said(pictures_dir, tmp_path, monkeypatch):
     message = refusal(SCRIPT, *options, "--pictures_on", "device")
     assert message.startswith("--pictures_on device: the pictures, 0.00 GB, do not fit there (Out")
     assert message.endswith("Leave it out, or give --pictures_on loader.")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_patches_on_the_device(pictures_dir, tmp_path):
+    options = (*SMALL, "--max_train_steps", 4, "--train_data_dir", pictures_dir)
+    options += ("--gradient_accumulation_steps", 2)
+    for place in ("device", "loader"):
+        folder = tmp_path / place
+        run_two(SCRIPT, *options, "--pictures_on", place, "--output_dir", folder)
+    assert metrics(tmp_path / "device") == metrics(tmp_path / "loader")

@@ -101,13 +101,9 @@ class SRGAN(SuperResolutionModel):
         return 4 + 2 * len(self.blocks) + 1 + len(self.upsamplers) + ceil(4 / self.scale)
 
     def adapt_to(self, tensors: Mapping[str, Tensor]) -> None:
-        """An older form of the tutorial's generator has a PReLU in place of the last normalization.
-
-        Its published weights are of that form, and so are those of older versions of this script.
-        """
-        has_prelu = "trunk_end.1.weight" in tensors and "trunk_end.1.bias" not in tensors
-        is_new = isinstance(self.trunk_end[1], nn.BatchNorm2d)
-        if self.variant == "tutorial" and has_prelu and is_new:
+        """The tutorial's generator had a PReLU in place of the last normalization at first."""
+        is_old = "trunk_end.1.weight" in tensors and "trunk_end.1.bias" not in tensors
+        if is_old and self.variant == "tutorial" and isinstance(self.trunk_end[1], nn.BatchNorm2d):
             self.trunk_end[1] = nn.PReLU().to(self.tail.weight.device)
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -267,12 +263,22 @@ def check_steps(args: argparse.Namespace) -> Iterator[str]:
             "--pretrain_steps and --max_train_steps are both 0: nothing to train. With --init_from "
             "--pretrain_steps is 0, unless given."
         )
+    if args.compile == "reduce-overhead" and args.max_train_steps:
+        yield (
+            "--compile reduce-overhead works by CUDA graphs, which overwrite what a network gave "
+            "when it is used again in the step. Use --compile, or --max_train_steps 0."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     # Checks the machine, claims --output_dir, seeds.
-    run = Run(args, total_steps=args.pretrain_steps + args.max_train_steps)
+    run = Run(
+        args,
+        total_steps=args.pretrain_steps + args.max_train_steps,
+        # The second phase uses a network several times a step, which CUDA graphs do not expect.
+        compile_options={"triton.cudagraphs": False} if args.max_train_steps else None,
+    )
     accelerator = run.accelerator
     if accelerator.mixed_precision == "fp16":
         raise UserError(

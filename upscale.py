@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from itertools import zip_longest
 from math import inf
 from pathlib import Path
@@ -52,6 +53,7 @@ from common.options import Arguments, Parser, add_model_arguments, real, whole
 from common.pretrained import choose
 from common.tables import plural
 from common.terminal import printable, say
+from common.workers import Writers
 
 
 def tile_size(text: str) -> int | None:
@@ -302,9 +304,9 @@ def enlarge_all(
             unit_scale=True,
             disable=None if PartialState().is_main_process else True,  # None: on a terminal only
         ) as bar,
-        ThreadPoolExecutor(2) as pool,
+        ThreadPoolExecutor(1) as pool,
+        Writers(failures) as writers,
     ):
-        writing: tuple[Path, Future[None]] | None = None
         for path, output, reading in read_ahead(pool, files, args.max_megapixels):
             bar.set_postfix_str(printable(path.name))
             try:
@@ -323,18 +325,9 @@ def enlarge_all(
             except Exception as error:  # errors of many kinds, as of memory
                 failures[path] = f"{error}" or type(error).__name__
                 continue
-            finish(writing, failures)
-            writing = path, pool.submit(write, args, lr, sr, output, label)
-        finish(writing, failures)
+            pixels = sr.pixels.shape[0] * sr.pixels.shape[1]
+            writers.submit(path, pixels, partial(write, args, lr, sr, output, label))
     return failures
-
-
-def finish(writing: tuple[Path, Future[None]] | None, failures: dict[Path, str]) -> None:
-    """Waits until a picture is written, and notes the reason if it cannot be written."""
-    if writing:
-        path, future = writing
-        if error := future.exception():
-            failures[path] = f"{error}" or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 start                                 what a script does before its slow imports
 errors files workers tables machine   plain values in, plain values out
+device                                memory that runs out, float32 that is float32
 terminal                              messages beside bars; names that do no harm
 options                               command lines
 images/                               pixels: resizing, color, files, strips

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from common.data.find import picture_files
 from common.data.patches import BenchmarkDataset
+from common.device import is_out_of_memory, kernel_search, true_float32
 from common.errors import UserError
 from common.hub import load_model
 from common.images.formats import read_rgb
@@ -70,6 +71,9 @@ def evaluate(
     Returns:
         On every process the same: the scores of each picture and the `seconds` of its forward pass,
         by the name of the picture.
+
+    Raises:
+        UserError: The memory is too small for a picture.
     """
     from accelerate import PartialState
     from accelerate.utils import gather_object
@@ -81,13 +85,23 @@ def evaluate(
     for index in tqdm(mine, desc="Evaluating", leave=False, disable=hidden):
         name, lr, hr = benchmark[index]
         lr, hr = to_float(lr, device)[None], to_float(hr, device)
-        if not results:
-            model(lr[..., :256, :256])  # the first pass loads kernels, which must not be timed
-        start = _now(device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 all through
-            sr = model(lr)[0]
-        seconds = _now(device) - start
-        results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
+        try:
+            with true_float32(), kernel_search(False):
+                if not results:  # the first pass loads kernels, which must not be timed
+                    model(lr[..., :256, :256])
+                start = _now(device)
+                sr = model(lr)[0]
+                seconds = _now(device) - start
+                results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = hr.shape[1:]
+            raise UserError(
+                f"The memory is too small for {printable(name)}, {width}x{height}: "
+                f"{f'{error}'[:200]} Compute on a CPU, by ACCELERATE_USE_CPU=true, or leave such "
+                "pictures out."
+            ) from None
         if on_image:
             on_image(index, to_uint8(sr))
     gathered = {name: result for part in gather_object([results]) for name, result in part.items()}

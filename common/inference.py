@@ -1,7 +1,7 @@
 """Enlarging pictures of any size: in tiles, and by the mean over flips and rotations."""
 
 from collections.abc import Callable, Iterator
-from functools import reduce
+from functools import partial, reduce
 from math import inf
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.device import forget, is_out_of_memory, kernel_search, true_float32
 from common.errors import UserError
 from common.images.formats import Picture
 from common.images.resize import imresize
@@ -94,7 +95,9 @@ class Enlarger:
                 f"--tile {tile} with --attention_window 0: a tile does not know the mean of the "
                 "whole picture. Give a window, for example 64, or --tile 0."
             )
-        model: Any = torch.compile(network, dynamic=True) if compiled else network.enlarge
+        model: Any = partial(network.enlarge, halves=False)
+        if compiled:
+            model = torch.compile(network, dynamic=True)
         self.model = SelfEnsemble(model) if self_ensemble else model
 
     def tile_of(self, height: int, width: int) -> int:
@@ -138,7 +141,8 @@ class Enlarger:
             RGB of the same type, (h * scale, w * scale, 3), rounded.
 
         Raises:
-            torch.OutOfMemoryError: Not even the smallest tiles fit.
+            torch.OutOfMemoryError: Or the error of another part for the same. Not even the smallest
+                tiles fit.
             ValueError: The network gives something that is no number.
         """
         window = self.network.attention_window
@@ -150,26 +154,30 @@ class Enlarger:
     def _in_tiles_that_fit(
         self, pixels: np.ndarray, on_pixels: Callable[[int], object]
     ) -> np.ndarray:
-        height, width = pixels.shape[:2]
+        (height, width), scale = pixels.shape[:2], self.network.scale
+        sr = np.empty((height * scale, width * scale, 3), pixels.dtype)
+        first: Exception | None = None
         while True:
             tile, done = self.tile_of(height, width), 0
             try:
-                scale = self.network.scale
-                sr = np.empty((height * scale, width * scale, 3), pixels.dtype)
                 for count in self._enlarge(pixels, sr, tile):
                     on_pixels(count)
                     done += count
                 return sr
-            except torch.OutOfMemoryError:
-                on_pixels(-done)
-                self._too_many = min(self._too_many, self._at_once(tile, height, width))
-                smaller = self.tile_of(height, width)
-                if smaller == tile:
+            except Exception as error:
+                first = first or error
+                if not is_out_of_memory(error):
                     raise
-                has_attention = self.network.attention_window is not None
-                becomes_local = has_attention and self.attention_window is None and not tile
-                window = " with --attention_window 64" if becomes_local else ""
-                self.say(f"Out of memory; going on in tiles of {smaller}{window}.")
+            forget(first)  # outside of `except`, which would keep the tensors of the error
+            on_pixels(-done)
+            self._too_many = min(self._too_many, self._at_once(tile, height, width))
+            smaller = self.tile_of(height, width)
+            if smaller == tile:
+                raise first
+            has_attention = self.network.attention_window is not None
+            becomes_local = has_attention and self.attention_window is None and not tile
+            window = " with --attention_window 64" if becomes_local else ""
+            self.say(f"Out of memory; going on in tiles of {smaller}{window}.")
 
     def enlarge(
         self, picture: Picture, on_pixels: Callable[[int], object] = lambda count: None
@@ -220,12 +228,13 @@ class Enlarger:
     def _pixels(self, lr: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Rows and columns of the SR that the network makes of these pixels."""
         maximum = np.iinfo(lr.dtype).max
-        # uint16 has hardly any operations in PyTorch.
-        images = torch.from_numpy(lr.astype(np.float32)).movedim(-1, 0)[None] / maximum
-        images = images.to(self.device, memory_format=torch.channels_last)
+        # Bytes go to the device and come back; uint16 has hardly any operations in PyTorch.
+        numbers = np.ascontiguousarray(lr) if lr.dtype == np.uint8 else lr.astype(np.float32)
+        images = torch.from_numpy(numbers).to(self.device).float().movedim(-1, 0)[None] / maximum
         with (
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),  # as when it is evaluated
+            true_float32(),  # as when it is evaluated
+            kernel_search(False),
         ):
             part = self.model(images)[0, :, rows, columns].float()
         if not part.isfinite().all():
@@ -233,8 +242,10 @@ class Enlarger:
                 "the network gives values that are no numbers; if its weights are sound, give no "
                 "--mixed_precision"
             )
-        part = part.mul_(maximum).round_().clamp_(0, maximum)
-        return part.movedim(0, -1).cpu().numpy().astype(lr.dtype)
+        part = part.mul_(maximum).round_().clamp_(0, maximum).movedim(0, -1)
+        if lr.dtype == np.uint8:
+            part = part.to(torch.uint8)
+        return part.cpu().numpy().astype(lr.dtype, copy=False)
 
 
 def _spread_colors(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -17,9 +17,11 @@ from torch.nn.modules.module import (
 
 from common.bands import band_height, map_in_bands
 from common.card import model_card
+from common.device import forget, is_out_of_memory
 from common.errors import UserError
 from common.files import replace_file
 
+LEAST_ROWS = 16  # of a band
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_PARAMETERS, MOST_MODULES = 250_000_000, 20_000  # of a network that comes from elsewhere
 
@@ -75,15 +77,36 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         """
         return None
 
-    def enlarge(self, lr: Tensor) -> Tensor:
+    def enlarge(self, lr: Tensor, *, halves: bool = True) -> Tensor:
         """Like `forward`, but a large picture goes through the network in bands of its rows.
 
         The result is that of the whole picture, but for rounding, and the memory is bounded.
+
+        Args:
+            lr: Images.
+            halves: Whether to go on in bands of half the height when the memory is too small, down
+                to `LEAST_ROWS`.
+
+        Raises:
+            torch.OutOfMemoryError: Or the error of another part for the same. Not even small bands
+                fit.
         """
         height, width = lr.shape[-2:]
+        if self.margin is None:
+            return self(lr)
         rows = band_height(height, width, self.scale)
-        is_small = rows == height or self.margin is None
-        return self(lr) if is_small else self.in_bands(lr, rows)
+        first: Exception | None = None
+        while True:
+            try:
+                return self(lr) if rows >= height else self.in_bands(lr, rows)
+            except Exception as error:
+                first = first or error
+                if not halves or not is_out_of_memory(error):
+                    raise
+            forget(first)  # outside of `except`, which would keep the tensors of the error
+            if rows <= LEAST_ROWS:
+                raise first
+            rows = max(LEAST_ROWS, -(-rows // 2))
 
     def in_bands(self, lr: Tensor, rows: int) -> Tensor:
         """`forward` in bands of so many rows of LR, for networks that are local.

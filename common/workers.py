@@ -5,8 +5,11 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -163,3 +166,46 @@ def kill_children() -> None:
 
     for child in multiprocessing.active_children():
         child.kill()
+
+
+class Writers:
+    """Threads that write pictures while others are computed. Compressing lets other threads work.
+
+    At its end all is written.
+    """
+
+    def __init__(
+        self, failures: dict[Path, str], threads: int | None = None, most: int = 2**26
+    ) -> None:
+        """
+        Args:
+            failures: Dictionary that gets the reason for each picture that cannot be written.
+            threads: Number of threads. Default: one a core, at most 4.
+            most: Pixels that wait in the memory. A picture of more is alone in it.
+        """
+        self._failures, self._most = failures, most
+        self._threads = threads or min(4, count_cores())
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._waiting: deque[tuple[Path, int, Future[None]]] = deque()
+
+    def submit(self, path: Path, pixels: int, action: Callable[[], None]) -> None:
+        """Has a picture written as soon as there is a thread and room, and waits until then."""
+        while self._waiting and (
+            len(self._waiting) >= self._threads
+            or sum(size for _, size, _ in self._waiting) + pixels > self._most
+        ):
+            self._finish_oldest()
+        self._waiting.append((path, pixels, self._pool.submit(action)))
+
+    def _finish_oldest(self) -> None:
+        path, _, future = self._waiting.popleft()
+        if error := future.exception():
+            self._failures[path] = f"{error}" or type(error).__name__
+
+    def __enter__(self) -> "Writers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._waiting:
+            self._finish_oldest()
+        self._pool.shutdown()

@@ -195,14 +195,17 @@ def test_the_self_ensemble_in_tiles(pixels):
     assert not np.array_equal(whole, Enlarger(network, CPU, tile=0)(pixels))
 
 
-def test_smaller_tiles_when_the_memory_is_too_small(pixels, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")]
+)
+def test_smaller_tiles_when_the_memory_is_too_small(error, pixels, monkeypatch):
     network, said, done = make("srgan"), [], []
     expected = Enlarger(network, CPU, tile=64)(pixels)
     forward = SRGAN.forward
 
     def with_little_memory(self, lr):
         if lr.shape[2] * lr.shape[3] > 100 * 100:
-            raise torch.OutOfMemoryError
+            raise error
         return forward(self, lr)
 
     monkeypatch.setattr(SRGAN, "forward", with_little_memory)
@@ -215,10 +218,8 @@ def test_smaller_tiles_when_the_memory_is_too_small(pixels, monkeypatch):
     assert sum(done) == 200 * 170
     enlarger(pixels)
     assert len(said) == 2
-    monkeypatch.setattr(
-        SRGAN, "forward", lambda self, lr: (_ for _ in ()).throw(torch.OutOfMemoryError)
-    )
-    with pytest.raises(torch.OutOfMemoryError):
+    monkeypatch.setattr(SRGAN, "forward", lambda self, lr: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error)):
         enlarger(pixels)
 
 
@@ -324,3 +325,18 @@ def test_a_mean_of_the_whole_is_of_the_whole(pixels, monkeypatch):
     globally = Enlarger(network, CPU, attention_window=0)
     assert globally.tile_of(200, 170) == 0
     assert np.array_equal(globally(pixels), Enlarger(network, CPU, tile=0)(pixels))
+
+
+def test_bytes_go_to_the_device_and_come_back(pixels, monkeypatch):
+    """The host makes neither floats of them nor bytes of floats."""
+    moved, real = [], torch.Tensor.cpu
+    monkeypatch.setattr(
+        torch.Tensor, "cpu", lambda tensor: moved.append(tensor.dtype) or real(tensor)
+    )
+    network = make("srcnn")
+    result = Enlarger(network, CPU)(pixels[:20, :20])
+    assert moved == [torch.uint8]
+    with torch.no_grad():
+        lr = torch.from_numpy(pixels[:20, :20].astype(np.float32)).movedim(-1, 0)[None] / 255
+        expected = network(lr)[0].mul(255).round().clamp(0, 255).movedim(0, -1)
+    assert np.array_equal(result, expected.numpy().astype(np.uint8))

@@ -14,6 +14,15 @@ from common.errors import UserError
 from common.workers import ignore_signals
 
 
+def shares(batch_size: int, steps: range, parts: int, rank: int, processes: int) -> Iterator[range]:
+    """Numbers of the patches of each micro-batch that a process takes."""
+    size = batch_size // parts
+    share = size // processes
+    for micro_batch in range(steps.start * parts, steps.stop * parts):
+        start = micro_batch * size + rank * share
+        yield range(start, start + share)
+
+
 def load_batches(
     patches: PatchDataset,
     steps: range,
@@ -47,16 +56,10 @@ def load_batches(
         WorkerError: No batch comes any more.
         UserError: A degradation of the user's own has failed.
     """
-    size = patches.batch_size // parts
-    share = size // processes
-    bytes_of_batch = batch_bytes(patches, share)
+    bytes_of_batch = batch_bytes(patches, patches.batch_size // parts // processes)
     num_workers = workers_that_fit(num_workers, bytes_of_batch, warn)
-    starts = (
-        micro_batch * size + rank * share
-        for micro_batch in range(steps.start * parts, steps.stop * parts)
-    )
     # Any: PyTorch asks for lists here, but takes ranges as well.
-    numbers: Iterator[Any] = (range(start, start + share) for start in starts)
+    numbers: Iterator[Any] = shares(patches.batch_size, steps, parts, rank, processes)
     loader = DataLoader(
         patches,
         batch_sampler=numbers,

@@ -114,6 +114,15 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         generator = np.random.default_rng((self.seed, step, 1))
         return self.scales[int(generator.integers(len(self.scales)))]
 
+    def places(self, indices: Sequence[int], scale: int) -> np.ndarray:
+        """For each patch (4, N): picture, top and left of its LR, one of 8 orientations."""
+        numbers = np.array([_uniform(self.seed, i // 4096)[i % 4096] for i in indices])
+        choice, corner, orientation = numbers[:, 0], numbers[:, 1:3], numbers[:, 3]
+        picture = (choice * len(self.pictures)).astype(np.int64)
+        corners = self.pictures.sizes[picture] // scale - self.patch_size // scale + 1
+        top, left = (corner * corners).astype(np.int64).T
+        return np.stack([picture, top, left, (orientation * 8).astype(np.int64)])
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Cuts patch `index`: LR and HR, uint8, (3, side, side) each; HR has side `patch_size`."""
         lr, hr = self.__getitems__([index])
@@ -125,19 +134,15 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         lr_size = self.patch_size // scale
         lr = np.empty((len(indices), lr_size, lr_size), "V3")
         hr = np.empty((len(indices), self.patch_size, self.patch_size), "V3")
-        for number, index in enumerate(indices):
-            choice, row, column, orientation = _uniform(self.seed, index // 4096)[index % 4096]
-            picture = int(choice * len(self.pictures))
-            hr_pixels = self.pictures.hr(picture)
-            lr_pixels = self.pictures.lr(picture, scale)
-            top = int(row * (lr_pixels.shape[0] - lr_size + 1))
-            left = int(column * (lr_pixels.shape[1] - lr_size + 1))
-            orientation = int(orientation * 8)
-            hr[number] = _crop(hr_pixels, top * scale, left * scale, self.patch_size, orientation)
+        places = self.places(indices, scale).T.tolist()
+        for number, (picture, top, left, orientation) in enumerate(places):
+            hr_pixels, corner = self.pictures.hr(picture), (top * scale, left * scale)
+            hr[number] = _crop(hr_pixels, *corner, self.patch_size, orientation)
             if self.degradation is None:
+                lr_pixels = self.pictures.lr(picture, scale)
                 lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
             else:
-                corner = (top * scale, left * scale)
+                index = indices[number]
                 lr[number] = self._degrade(index, hr_pixels, corner, orientation, scale)
         lr_batch, hr_batch = (
             to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)

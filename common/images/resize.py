@@ -34,9 +34,10 @@ def imresize(images: Tensor, size: float | Sequence[int]) -> Tensor:
     """
     if torch.onnx.is_in_onnx_export() and isinstance(size, int) and images.is_floating_point():
         return enlarge(images, size)
-    if torch.compiler.is_compiling():
-        # The matrices come from a cache, which a compiler would write out. (A decorator would load
-        # the compiler in every program.)
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        # Pictures of any size: their matrices come from a cache, which a compiler would write out.
+        # (A decorator would load the compiler in every program.) Training patches have one size,
+        # whose matrices are constants of the graph.
         return torch.compiler.disable(_imresize)(images, size)
     return _imresize(images, size)
 
@@ -115,7 +116,8 @@ def _resize_axis(
 ) -> Tensor:
     """One pass: a product with the (new, old) matrix of weights, along axis -2 or -1."""
     parts = []
-    for first, weights in _matrix_blocks(images.shape[axis], length, factor, dtype, images.device):
+    blocks_of = _constant_blocks if torch.compiler.is_compiling() else _matrix_blocks
+    for first, weights in blocks_of(images.shape[axis], length, factor, dtype, images.device):
         pixels = images.narrow(axis, first, weights.shape[1]).to(dtype)
         parts.append(weights @ pixels if axis == -2 else pixels @ weights.T)
     return torch.cat(parts, dim=axis)
@@ -149,6 +151,16 @@ def _matrix_blocks(
         block.scatter_add_(1, block_columns - first, block_weights)
         blocks.append((first, block.to(device, dtype)))
     return blocks
+
+
+def _constant_blocks(
+    old: int, new: int, factor: float, dtype: torch.dtype, device: torch.device
+) -> list[tuple[int, Tensor]]:
+    return _matrix_blocks(old, new, factor, dtype, device)
+
+
+# As torch.compiler.assume_constant_result marks it, which would load the compiler as well.
+_constant_blocks._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _keys_cubic(x: Tensor) -> Tensor:

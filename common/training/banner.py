@@ -50,7 +50,7 @@ def banner(
     precision = accelerator.mixed_precision
     device += "float32" if precision == "no" else precision
     if args.compile:
-        device += ", compiled"
+        device += ", compiled" + ("" if args.compile == "default" else f" by {args.compile}")
     lr, lr_to_validate = pictures.lr, pictures.validation[0].lr
     if lr_to_validate != lr:
         lr += f"; to validate on, {lr_to_validate}"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from common.data.options import add_data_arguments
 from common.options import Condition, Group, Parser, whole
+from common.training.compiling import MODES, check_compile
+from common.training.parts import AUTO
 
 
 def add_run_arguments(
@@ -46,11 +48,15 @@ def add_run_arguments(
     )
     run.add_argument(
         "--gradient_accumulation_steps",
-        type=whole(),
+        type=_parts,
         default=1,
         recipe_if=parts_change_results,
-        help="parts of a batch, computed one after the other, where it is too large for the memory",
+        metavar="N|auto",
+        help="parts of a batch, one after the other, where it is too large for the memory; "
+        "auto: as few as fit",
     )
+    if parts_change_results:
+        parser.checks.append(_check_parts)
     run.add_argument(
         "--init_from",
         help="weights to start from: name of a model in pretrained/, model folder, checkpoint, "
@@ -64,10 +70,25 @@ def add_run_arguments(
         "config` says, else no: float32)",
     )
     run.add_argument(
-        "--compile", action="store_true", help="compile the network with torch.compile"
+        "--compile",
+        nargs="?",
+        const=MODES[0],
+        choices=MODES,
+        help="compile the network with torch.compile; on a GPU, reduce-overhead adds CUDA graphs, "
+        "and max-autotune also tries kernels, for minutes (default: no; --compile alone: default)",
     )
     run.add_argument(
-        "--num_workers", type=whole(0, 1000), default=2, help="processes that load patches"
+        "--pictures_on",
+        choices=["device", "loader", "auto"],
+        default="auto",
+        help="where patches are cut, the same ones: on the device, whose memory then holds all "
+        "pictures, or in loaders; auto: on a GPU if they fit into a quarter of its free memory",
+    )
+    run.add_argument(
+        "--num_workers",
+        type=whole(0, 1000),
+        help="processes that load patches, 0: the training itself (default: 2 on a GPU with large "
+        "batches, otherwise 0, as small ones are cut faster than sent)",
     )
     run.add_argument(
         "--cpu_threads",
@@ -118,8 +139,20 @@ def add_run_arguments(
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
-    parser.checks.append(_check_run)
+    parser.checks += [_check_run, check_compile]
     return run
+
+
+def _parts(text: str) -> int | str:
+    return AUTO if text == AUTO else whole()(text)
+
+
+def _check_parts(args: argparse.Namespace) -> Iterator[str]:
+    if args.gradient_accumulation_steps == AUTO:
+        yield (
+            "--gradient_accumulation_steps auto: the parts belong to the recipe of this network, "
+            "so the memory must not choose them. Give a number."
+        )
 
 
 def _check_run(args: argparse.Namespace) -> Iterator[str]:

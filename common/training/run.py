@@ -17,20 +17,21 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
-from common.data.batches import load_batches
 from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.data.waiting import WorkerError
 from common.errors import UserError
 from common.hub import find_network, push_command, push_model
 from common.hub_api import check_token
-from common.images.tensors import to_float
 from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
+from common.training.feed import feed
 from common.training.folder import claim_together, way_on
+from common.training.guard import StepGuard, skipped_in_words
 from common.training.log import Log, RunningMeans, not_finite
+from common.training.parts import AUTO, find_parts
 from common.training.recipe import write_record
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
@@ -123,6 +124,8 @@ class Run:
         self._model = unwrap(accelerator, model, optimizers, schedulers)
         find_network(self._model.architecture())  # refuses what could not be loaded again
         self._pictures, self._means = pictures, RunningMeans(accelerator.device)
+        is_fp16 = accelerator.mixed_precision == "fp16"
+        self._guard = StepGuard(optimizers, accelerator.device, is_fp16)
         self._trackers = Trackers(accelerator, processes)
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
@@ -131,6 +134,9 @@ class Run:
         self._validator = Validator(
             args, self._model, pictures.validation, processes, self._trackers, trained_on
         )
+        if args.gradient_accumulation_steps == AUTO:
+            parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
+            accelerator.gradient_accumulation_steps = parts
         self._state = RunState(self._means, self._validator, pictures, processes)
         accelerator.register_for_checkpointing(self._state)
         if self._validator.average:
@@ -171,27 +177,9 @@ class Run:
         if self._state.validation_is_due and self.step <= self._end:
             self._validate()  # it was stopped in the middle of it
         self._model.train()
-        portions = self._pictures.patches.portions(
-            self.step,
-            self._end,
-            processes.agree,
-            deletes=processes.is_main_of_machine,
-            stops=self._stop.asked,
-        )
+        steps = range(self.step, self._end)
         try:
-            for patches, steps in portions:
-                for lr, hr in load_batches(
-                    patches,
-                    steps,
-                    parts=args.gradient_accumulation_steps,
-                    rank=processes.rank,
-                    processes=processes.count,
-                    num_workers=args.num_workers,
-                    pin_memory=device.type == "cuda",
-                    stops=self._stop.asked,
-                    warn=processes.warn,
-                ):
-                    yield to_float(lr, device), to_float(hr, device)
+            yield from feed(args, self._pictures, steps, processes, device, self._stop.asked)
         except (StreamError, WorkerError) as error:
             self._end_without_batches(error)
 
@@ -209,8 +197,9 @@ class Run:
             SystemExit: Somebody asked the run to stop: 128 and the number of the signal.
         """
         args = self.args
-        self._means.add(values)
-        if not self.accelerator.sync_gradients:
+        syncs = self.accelerator.sync_gradients
+        self._means.add(values | (self._guard.values() if syncs else {}))
+        if not syncs:
             return
         self._state.step += 1
         self._validator.update_average()
@@ -229,6 +218,8 @@ class Run:
                 name: value for name, value in values.items() if not isinstance(value, Tensor)
             }
             self._log.write(means | numbers, self.step)
+            if warning := skipped_in_words(means.get("share_skipped", 0.0), args.logging_steps):
+                self._processes.warn(warning)
             self._means.clear()
         self._state.validation_is_due = validates
         if saves:  # first, as a validation can take long, and fail
@@ -299,7 +290,7 @@ class Run:
             UserError: A loss or a weight is not finite.
         """
         means = self._means.means(self._processes)
-        if bad := not_finite(means, self._model):
+        if bad := not_finite(means, self._model) + self._guard.bad():
             self._processes.fail(
                 f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
                 "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "

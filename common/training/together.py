@@ -1,6 +1,6 @@
 """The processes of a run, by Accelerate: what they know and do together, who speaks for them."""
 
-import warnings
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.machine import check_compiler
 from common.network import SuperResolutionModel
 from common.terminal import end_bars, say
+from common.training.compiling import compiler_options
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -126,24 +127,36 @@ def make_accelerator(
         TorchDynamoPlugin,
     )
 
-    # Accelerate passes on the name that PyTorch 2.14 replaces, and knows no other.
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    return Accelerator(
+    class Wrapping(DistributedDataParallelKwargs):
+        """Batch normalization's statistics are broadcast when they are used, not every step."""
+
+        def to_kwargs(self) -> dict[str, Any]:
+            known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+            # PyTorch 2.14 warns of the old name, and Accelerate knows no other.
+            names = ("forward_sync_buffers", "broadcast_buffers")
+            name = next(name for name in names if name in known)
+            return {name: False, "gradient_as_bucket_view": True}
+
+    accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
-        dynamo_plugin=TorchDynamoPlugin("inductor", options=compile_options)
+        dynamo_plugin=TorchDynamoPlugin("inductor", options=compiler_options(args, compile_options))
         if args.compile
         else None,
         # (An environment variable would override the plain argument.)
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=args.gradient_accumulation_steps
-        ),
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=_parts(args)),
         # --batch_size counts the patches of all processes; so does a step of the scheduler.
         dataloader_config=DataLoaderConfiguration(split_batches=True),
-        # Batch normalization's statistics are broadcast when they are used, not every step.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    accelerator.ddp_handler = Wrapping()  # (as an argument it would have to be of the class itself)
+    return accelerator
+
+
+def _parts(args: "Arguments") -> int:
+    """Parts of a batch; 1 as long as `auto` has not found out."""
+    parts = args.gradient_accumulation_steps
+    return parts if isinstance(parts, int) else 1
 
 
 def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
@@ -154,7 +167,7 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
             there is no compiler.
     """
     batch_size, processes = args.batch_size, accelerator.num_processes
-    parts = args.gradient_accumulation_steps
+    parts = _parts(args)
     if batch_size % (processes * parts):
         divisor = processes * parts
         facts = [f"--batch_size {batch_size}"]

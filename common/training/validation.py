@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.card import CARD, model_card
 from common.data.patches import BenchmarkDataset
+from common.device import kernel_search, true_float32
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
@@ -20,6 +20,7 @@ from common.network import WEIGHTS, SuperResolutionModel
 from common.options import Arguments
 from common.tables import format_score, plural
 from common.terminal import markdown, printable
+from common.training.average import WeightAverage
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
@@ -78,10 +79,9 @@ class Validator:
         self._processes, self._trackers, self._trained_on = processes, trackers, trained_on
         self._device = next(network.parameters()).device
         self._evaluated = float32_copy(network)
-        self.average: AveragedModel | None = None
+        self.average: WeightAverage | None = None
         if args.ema_decay:
-            average_of = get_ema_multi_avg_fn(args.ema_decay)
-            self.average = AveragedModel(self._evaluated, multi_avg_fn=average_of)
+            self.average = WeightAverage(self._evaluated, network, args.ema_decay)
             assert isinstance(self.average.module, SuperResolutionModel)  # a copy of the network
             self._evaluated = self.average.module
         self.scores: dict[str, float] = {}
@@ -107,7 +107,7 @@ class Validator:
     def update_average(self) -> None:
         """Takes the weights of a step into their average."""
         if self.average:
-            self.average.update_parameters(self._network)
+            self.average.update()
 
     def rehearse(self) -> None:
         """Enlarges and scores the largest picture: a validation hours later must not fail.
@@ -123,9 +123,9 @@ class Validator:
             for benchmark in self._benchmarks:
                 self._evaluated.scale = benchmark.scale
                 _, lr, hr = benchmark[largest]
-                with torch.no_grad():
+                with torch.no_grad(), true_float32(), kernel_search(False):
                     sr = self._evaluated.enlarge(to_float(lr, self._device)[None])[0]
-                score(sr, to_float(hr, self._device), benchmark.scale)
+                    score(sr, to_float(hr, self._device), benchmark.scale)
 
         if error := self._processes.error_of(enlarge_and_score):
             height, width = sizes[largest]

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +134,23 @@ def test_gpu_equals_cpu():
     image = torch.randint(0, 256, (3, 60, 91), dtype=torch.uint8)
     for factor in (0.5, 1 / 3, 0.25, 2, 3):
         assert torch.equal(imresize(image.cuda(), factor).cpu(), imresize(image, factor))
+
+
+def test_training_patches_are_enlarged_within_the_graph_of_a_compiler():
+    compiled = torch.compile(imresize, fullgraph=True, dynamic=False, backend="aot_eager")
+    for scale in (2, 3, 2):
+        lr = torch.rand(2, 3, 12, 12, requires_grad=True)
+        sr = compiled(lr, scale)
+        assert torch.equal(sr, imresize(lr, scale))
+        (ours,) = torch.autograd.grad(sr.square().sum(), lr)
+        (expected,) = torch.autograd.grad(imresize(lr, scale).square().sum(), lr)
+        assert torch.equal(ours, expected)
+
+
+def test_pictures_of_many_sizes_are_enlarged_beside_the_graph_of_a_compiler():
+    compiled = torch.compile(imresize, dynamic=True, backend="aot_eager")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for side in (8, 9, 10):
+            lr = torch.rand(1, 3, side, side)
+            assert torch.equal(compiled(lr, 2), imresize(lr, 2))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train_srcnn
-from benchmarks import probe
+from benchmarks import gpu, probe
 from benchmarks.measure import processes, report, take_turns
 from common.training.run import Run
 from helpers.counting import count
@@ -89,6 +89,20 @@ def test_results_say_by_what_they_were_measured():
         assert all(ratio["n"] > 1 for ratio in facts["ratios"].values())
 
 
+def test_the_loop_against_which_a_gpu_is_measured(pictures_dir, tmp_path):
+    """The variants themselves take processes, and run in `make test-slow`."""
+    output = tmp_path / "found.json"
+    gpu.write_sub_images(pictures_dir, 24, tmp_path)
+    sizes = "--network srcnn --batch_size 3 --patch_size 24 --steps 2 --warm_up 1".split()
+    gpu.main([*sizes, "--plain", str(tmp_path), "--output", str(output)])
+    found = json.loads(output.read_text())
+    assert found["patches_per_second"] == pytest.approx(3 * found["steps_per_second"])
+    assert 0 < found["share_of_time_waiting"] < 1
+    lr, hr = gpu.SubImages(tmp_path, 24)[0]
+    assert (lr.shape, hr.shape) == ((3, 12, 12), (3, 24, 24))
+    assert lr.mean() == pytest.approx(hr.mean(), abs=0.02)  # of the same place
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ratios", "options"),
@@ -98,6 +112,7 @@ def test_results_say_by_what_they_were_measured():
         ("srgan", 8, [*FEW, "--steps", 1]),
         ("checkpoint", 1, FEW),
         ("upscale", 2, ["--side", 32]),
+        ("gpu", 1, [*FEW, *"--steps 1 --warm_up 1 --variants plain bf16".split()]),
     ],
 )
 def test_benchmark_runs(name, ratios, options, tmp_path):

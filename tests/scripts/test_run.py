@@ -9,9 +9,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train_srcnn
 from running import (
     LATEST,
     ONE_OR_ALL,
@@ -104,6 +106,22 @@ def test_divergence_stops_with_a_message(script, train, tmp_path):
     message = train(script, tmp_path / script, *options, runner=refusal)
     assert re.search(r"Training diverged before step \d+: loss is (nan|inf)", message)
     assert "Try a smaller --learning_rate" in message
+
+
+def test_gradients_that_are_no_numbers_do_not_ruin_the_weights(train, tmp_path, monkeypatch):
+    losses = []
+
+    def loss_of(sr, hr):
+        losses.append(F.mse_loss(sr, hr))
+        if len(losses) == 3:
+            losses[-1].register_hook(lambda gradient: gradient * float("nan"))
+        return losses[-1]
+
+    monkeypatch.setattr(train_srcnn, "euclidean", loss_of)
+    message = train(SCRIPT, tmp_path / "run", "--logging_steps", 5, steps=10, runner=refusal)
+    assert "before step 5: the gradients of 1 step are not finite. Try" in message
+    assert all(loss.isfinite() for loss in losses)
+    assert len(losses) == 5
 
 
 def test_folders_train_and_val(train, pictures_dir, tmp_path):

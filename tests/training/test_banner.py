@@ -12,7 +12,7 @@ def test_banner(accelerator, monkeypatch):
         patch_size=24,
         batch_size=8,
         gradient_accumulation_steps=2,
-        compile=True,
+        compile="reduce-overhead",
         output_dir="out/srcnn",
         degradation="none",
     )
@@ -29,7 +29,7 @@ def test_banner(accelerator, monkeypatch):
         "   Patches: LR 12x12 or 8x8, HR 24x24",
         "     Batch: 8 patches in 2 parts over 2 processes",
         "     Steps: 1,000 to 20,000",
-        "    Device: CPU, 1 thread, bf16, compiled",
+        "    Device: CPU, 1 thread, bf16, compiled by reduce-overhead",
         "    Output: out/srcnn",
     ]
 

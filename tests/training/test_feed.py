@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from common.data.degradation import Degradation
+from common.errors import UserError
 from common.options import Arguments
 from common.training import feed
 
@@ -11,7 +13,7 @@ CPU = torch.device("cpu")
 
 def test_kernels_are_searched_while_batches_are_used(monkeypatch, processes):
     class Patches:
-        def portions(self, begin, end, agree, deletes):
+        def portions(self, begin, end, agree, deletes, stops):
             yield self, range(begin, end)
 
     class Pictures:
@@ -24,7 +26,7 @@ def test_kernels_are_searched_while_batches_are_used(monkeypatch, processes):
     args.pictures_on = "loader"
 
     def use(fails):
-        for _ in feed.feed(args, Pictures(), range(2), processes, CPU):
+        for _ in feed.feed(args, Pictures(), range(2), processes, CPU, bool):
             assert torch.backends.cudnn.benchmark
             if fails:
                 raise KeyError
@@ -40,8 +42,11 @@ def test_who_cuts_by_itself(monkeypatch, processes):
     gpu = torch.device("cuda", 0)
     args = Arguments(pictures_on="auto")
 
+    class Patches:
+        degradation = None
+
     class Pictures:
-        patches = object()
+        patches = Patches()
 
     def choice(device, free, patches=Pictures.patches):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
@@ -59,7 +64,13 @@ def test_who_cuts_by_itself(monkeypatch, processes):
     assert choice(CPU, 10**9) is None
     assert choice(gpu, 399) is None
     assert isinstance(choice(gpu, 400), Placed)
-    assert choice(gpu, 400, patches=object()) is None  # a part of a stream
+    assert choice(gpu, 400, patches=Patches()) is None  # a part of a stream
+    degraded = Pictures.patches = Patches()
+    degraded.degradation = Degradation("jpeg")
+    assert choice(gpu, 400, patches=degraded) is None
+    args.pictures_on = "device"
+    with pytest.raises(UserError, match="no LR made by --degradation jpeg, which loaders make"):
+        choice(gpu, 400, patches=degraded)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +78,15 @@ def test_who_cuts_by_itself(monkeypatch, processes):
     [(32, 128, 0, 2), (64, 48, 0, 0), (16, 33, 0, 0), (16, 96, 0, 0)],
     ids=["a2n", "vdsr", "srcnn", "srgan"],
 )
-def test_workers_where_they_pay(batch_size, patch_size, on_cpu, on_gpu):
+def test_workers_where_they_pay(monkeypatch, batch_size, patch_size, on_cpu, on_gpu):
     args = Arguments(batch_size=batch_size, patch_size=patch_size, num_workers=None)
-    args.gradient_accumulation_steps = 1
+    args.gradient_accumulation_steps, args.degradation = 1, "none"
     assert feed.number_of_workers(args, 1, CPU) == on_cpu
     assert feed.number_of_workers(args, 1, torch.device("cuda")) == on_gpu
     assert feed.number_of_workers(args, 4, torch.device("cuda")) == 0
+    args.degradation = "photo"
+    monkeypatch.setattr(feed, "count_cores", lambda: 64)
+    assert feed.number_of_workers(args, 1, CPU) == 0
+    assert feed.number_of_workers(args, 8, torch.device("cuda")) == 8
     args.num_workers = 7
     assert feed.number_of_workers(args, 1, CPU) == 7

@@ -165,8 +165,9 @@ def test_killed_at_any_moment(
     else:
         moment = draw.sample(range(1, int(most) + 1), MOMENTS[kind])[number]
     for attempt in range(9):
-        folder = tmp_path / f"{attempt}" / "run"
-        pictures = ("--train_data_dir", copy_of_pictures(tmp_path / f"{attempt}"))
+        # No two have one path, by which pictures would be found decoded: pytest uses its own again.
+        place = tmp_path / f"{kind} {number} {attempt}"
+        folder, pictures = place / "run", ("--train_data_dir", copy_of_pictures(place))
         runner = disturbed(run_forked, KILL=f"{kind}:{moment}", check=False)
         status = train_in_phases(script, folder, *pictures, runner=runner).returncode
         if status or kind != "time":

@@ -12,6 +12,7 @@ from common.card import CARD, model_card
 from common.data.degradation import DegradationError, without_folder
 from common.data.patches import BenchmarkDataset
 from common.device import kernel_search, true_float32
+from common.errors import UserError
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
@@ -144,7 +145,16 @@ class Validator:
         Returns:
             `psnr_y` and `ssim_y`, means over the pictures; where there are several scales, also
             `psnr_y_x2` and so on.
+
+        Raises:
+            UserError: A degradation of the user's own has failed on a picture.
         """
+        try:
+            return self._validate(step)
+        except DegradationError as error:
+            raise UserError(f"--degradation: {error}") from error
+
+    def _validate(self, step: int) -> dict[str, float]:
         self._update()
         results = {}
         for benchmark in self._benchmarks:

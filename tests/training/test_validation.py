@@ -116,6 +116,15 @@ def test_a_degradation_that_fails_in_the_rehearsal_is_named(make, benchmarks, mo
     assert f"{error.value}" == "--degradation: own.py:f@01234567 failed: KeyError: 'x'"
 
 
+def test_a_degradation_that_fails_in_a_validation_is_named(make, monkeypatch):
+    def fail(*_, **__):
+        raise DegradationError("own.py:f@01234567 failed: KeyError: 'x'")
+
+    monkeypatch.setattr(common.training.validation, "evaluate", fail)
+    with pytest.raises(UserError, match=r"^--degradation: own\.py:f@01234567 failed: KeyError"):
+        make(Tiny(2)).validate(1)
+
+
 def test_the_best_weights_are_kept_until_the_latest_are(make, benchmarks, tmp_path):
     network = Tiny(2)
     validator = make(network, scales=1)

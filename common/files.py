@@ -24,6 +24,7 @@ from common.tables import enumerate_first
 CHECKSUMS = "SHA256SUMS"  # of the files in a folder, as `sha256sum -c` reads them
 # Temporary files of this program: the process that writes one, and a random number.
 TEMPORARY = re.compile(r"\.sr-(\d+)-[0-9a-f]{16}\.partial")
+_OURS: set[str] = set()  # names of the temporary files of this process
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -64,7 +65,10 @@ def unused(path: Path) -> Path:
 def is_leftover(path: Path) -> bool:
     """Whether a file or folder is one that a killed process of this program has left."""
     match = TEMPORARY.fullmatch(path.name)
-    return match is not None and not path.is_symlink() and not _is_running(int(match[1]))
+    if match is None or path.is_symlink() or path.name in _OURS:
+        return False
+    # In a container that starts again, every start has the same number.
+    return int(match[1]) == os.getpid() or not _is_running(int(match[1]))
 
 
 def delete_leftovers(folder: Path) -> int:
@@ -136,7 +140,9 @@ def filled_folder(folder: Path) -> Iterator[Path]:
 
 def _temporary(path: Path) -> Path:
     """Name of ours for a temporary file or folder beside a path."""
-    return path.with_name(f".sr-{os.getpid()}-{secrets.token_hex(8)}.partial")
+    name = f".sr-{os.getpid()}-{secrets.token_hex(8)}.partial"
+    _OURS.add(name)
+    return path.with_name(name)
 
 
 def cannot_write(path: Path, overwrite: bool) -> str:
@@ -172,8 +178,8 @@ def cannot_make(folder: Path) -> str:
 
 
 def _is_running(process: int) -> bool:
-    if process == os.getpid() or os.name != "posix":
-        return True  # (elsewhere such a question could end the process)
+    if os.name != "posix":
+        return True  # (such a question could end the process there)
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -2,6 +2,8 @@
 
 - Ctrl-C ends a script with one line, also while it imports PyTorch or decodes pictures.
 - A script that `accelerate launch` or torchrun has started ends with its launcher.
+
+Nothing of it happens in a program of somebody else's, which imports a script for its network.
 """
 
 import os
@@ -17,14 +19,14 @@ PR_SET_PDEATHSIG = 1  # Linux: the signal to get when the parent ends
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raises a KeyboardInterrupt. In an import, which could swallow it, and at exit, ends at once.
 
-    At exit there is no frame of the script any more.
+    At exit there is no frame of the script any more. (Python's own function runs `python -m`.)
     """
     outermost = ""
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             end_by(number, "stopped.")
         outermost, frame = frame.f_code.co_name, frame.f_back
-    if outermost != "<module>":
+    if outermost not in ("<module>", "_run_module_as_main"):
         end_by(number, "stopped.")
     raise KeyboardInterrupt
 
@@ -67,8 +69,17 @@ def _is_orphan() -> bool:
     return session in (0, PARENT) and session != os.getsid(0)
 
 
-sys.excepthook = _print
-if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, nobody else's
-    signal.signal(signal.SIGINT, _interrupt)
-if is_launched():
-    _end_with_launcher()
+def _is_imported_by_program() -> bool:
+    """Whether the module that imports this one is the program itself, and not a library."""
+    frame: FrameType | None = sys._getframe(2)  # below this function and this module
+    while frame and frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals["__name__"] == "__main__"
+
+
+if _is_imported_by_program():
+    sys.excepthook = _print
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, nobody else's
+        signal.signal(signal.SIGINT, _interrupt)
+    if is_launched():
+        _end_with_launcher()

@@ -100,8 +100,13 @@ def maker_of_lr(name: str) -> str:
     """What makes LR, in words. The folder of a file says nothing elsewhere."""
     if name == NONE:
         return "MATLAB's bicubic"
+    return f"--degradation {without_folder(name)}"
+
+
+def without_folder(name: str) -> str:
+    """Name of a degradation by which runs compare it: a file is known by its checksum."""
     file, colon, function = name.rpartition(":")
-    return f"--degradation {Path(file).name}{colon}{function}"
+    return f"{Path(file).name}{colon}{function}"
 
 
 def origin_of_lr(found: str, name: str) -> str:

@@ -44,10 +44,7 @@ def wait_for(
         try:
             yield from loader
         except MemoryError:
-            raise WorkerError(
-                f"A batch of {size / 1e9:.1f} GB does not fit into the memory. Use a smaller "
-                "--batch_size, or the same one in more --gradient_accumulation_steps."
-            ) from None
+            raise WorkerError(_too_large(size)) from None
         return
     try:
         with signals_held_back():
@@ -60,13 +57,17 @@ def wait_for(
             batch = next(batches)
         except StopIteration:
             return
-        except (RuntimeError, OSError, EOFError) as error:
+        except (RuntimeError, OSError, EOFError, MemoryError) as error:
             waited += 1
-            reason = f"{error}"
-            if "timed out" in reason:
+            reason = f"{error}".strip()
+            last = reason.rpartition("\n")[2]
+            # (PyTorch cannot make NumPy's MemoryError again, and raises a RuntimeError.)
+            if isinstance(error, MemoryError) or "MemoryError" in last:
+                reason = _too_large(size)
+            elif "Traceback" in reason:  # of an error in the process, of whatever words
+                reason = f"A process of the loader failed: {last}."
+            elif "timed out" in reason:
                 reason = _reason_to_end(waited, bool(stops()), patience, size)
-            elif "Traceback" in reason:  # of an error in the process
-                reason = f"A process of the loader failed: {reason.splitlines()[-1]}."
             else:
                 reason = f"A process of the loader has died, for want of memory perhaps: {error}."
             if not reason:
@@ -86,6 +87,13 @@ def _begin(loader: DataLoader[T]) -> Iterator[T]:
     # PyTorch's handler would raise its error anywhere in the training, where nobody takes it.
     signal.signal(signal.SIGCHLD, before)
     return batches
+
+
+def _too_large(size: int) -> str:
+    return (
+        f"A batch of {size / 1e9:.1f} GB does not fit into the memory. Use a smaller --batch_size, "
+        "or the same one in more --gradient_accumulation_steps."
+    )
 
 
 def _reason_to_end(waited: int, stops: bool, patience: float, size: int) -> str:

@@ -54,9 +54,18 @@ def feed(
         deletes=processes.is_main_of_machine,
         stops=stops,
     )
+    warned: list[str] = []
+
+    def warn_once(text: str) -> None:  # a stream has many portions
+        if not warned:
+            processes.warn(text)
+        warned.append(text)
+
     with kernel_search(True):
         for patches, its_steps in portions:
-            for lr, hr in _batches(args, pictures, patches, its_steps, processes, device, stops):
+            for lr, hr in _batches(
+                args, pictures, patches, its_steps, processes, device, stops, warn_once
+            ):
                 if args.compile and device.type == "cuda":
                     # CUDA graphs: what the last step made may be overwritten.
                     torch.compiler.cudagraph_mark_step_begin()
@@ -82,6 +91,7 @@ def _batches(
     processes: Processes,
     device: torch.device,
     stops: Callable[[], object],
+    warn: Callable[[str], object],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     parts, rank, count = args.gradient_accumulation_steps, processes.rank, processes.count
     if placed := _place(args, pictures, patches, processes, device):
@@ -97,7 +107,7 @@ def _batches(
         num_workers=number_of_workers(args, count, device),
         pin_memory=device.type == "cuda",
         stops=stops,
-        warn=processes.warn,
+        warn=warn,
     )
 
 

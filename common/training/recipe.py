@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from common.data.degradation import NONE
+from common.data.degradation import NONE, without_folder
 from common.data.options import add_patch_arguments
 from common.errors import UserError
 from common.files import replace_file, unused
@@ -170,9 +170,15 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     differences = [
         f"--{key} was {before[key]} and is {value}"
         for key, value in vars(args).items()
-        if key in args.recipe and key in before and before[key] != value
+        if key in args.recipe and key in before and _differ(key, before[key], value)
     ]
     return allow_differences(differences, args, checkpoint)
+
+
+def _differ(key: str, before: object, value: object) -> bool:
+    if key == "degradation":
+        return without_folder(f"{before}") != without_folder(f"{value}")
+    return before != value
 
 
 def allow_differences(

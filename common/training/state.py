@@ -155,7 +155,10 @@ class Checkpoints:
             # With it, the checkpoint is a model as well.
             (partial / CONFIG).write_text(self._network.configuration())
             seal(partial, record)
-            delete_oldest(partial.parent, self._args.checkpoints_total_limit)
+            try:
+                delete_oldest(partial.parent, self._args.checkpoints_total_limit)
+            except OSError as error:  # the new one is whole
+                self._processes.warn(f"Older checkpoints could not be deleted: {error}.")
 
     def add_scores(self, log: Log) -> None:
         """Adds the scores of its weights to the checkpoint of this step, if there is one.

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from common.card import CARD, model_card
+from common.data.degradation import DegradationError, without_folder
 from common.data.patches import BenchmarkDataset
 from common.device import kernel_search, true_float32
+from common.errors import UserError
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
@@ -97,7 +99,7 @@ class Validator:
         scales = [benchmark.scale for benchmark in self._benchmarks]
         degradation = self._benchmarks[0].degradation
         pictures = self._benchmarks[0].pictures.checksum()
-        return [scales, pictures, *([degradation.name] if degradation else [])]
+        return [scales, pictures, *([without_folder(degradation.name)] if degradation else [])]
 
     def is_due(self, step: int) -> bool:
         """Whether the options ask for a validation after this step."""
@@ -113,7 +115,8 @@ class Validator:
         """Enlarges and scores the largest picture: a validation hours later must not fail.
 
         Raises:
-            UserError: The memory is too small for it, or the network fails at its size.
+            UserError: The memory is too small for it, or the network fails at its size; or a
+                degradation of the user's own fails.
         """
         self._update()
         sizes = self._benchmarks[0].pictures.sizes
@@ -128,6 +131,8 @@ class Validator:
                     score(sr, to_float(hr, self._device), benchmark.scale)
 
         if error := self._processes.error_of(enlarge_and_score):
+            if reason := error.partition(f"{DegradationError.__name__}: ")[2]:
+                self._processes.fail(f"--degradation: {reason}")
             height, width = sizes[largest]
             self._processes.fail(
                 f"Validation fails on {self._benchmarks[0].pictures.names[largest]}, "
@@ -140,7 +145,16 @@ class Validator:
         Returns:
             `psnr_y` and `ssim_y`, means over the pictures; where there are several scales, also
             `psnr_y_x2` and so on.
+
+        Raises:
+            UserError: A degradation of the user's own has failed on a picture.
         """
+        try:
+            return self._validate(step)
+        except DegradationError as error:
+            raise UserError(f"--degradation: {error}") from error
+
+    def _validate(self, step: int) -> dict[str, float]:
         self._update()
         results = {}
         for benchmark in self._benchmarks:

@@ -18,6 +18,8 @@ What happens is said by environment variables:
                          scale as in fp16 is used, which a CPU otherwise does not have
 """
 
+import common.start
+
 import functools
 import importlib
 import json

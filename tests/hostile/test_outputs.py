@@ -15,7 +15,14 @@ import prepare_dataset
 import upscale
 from common.errors import UserError
 from common.evaluation import find_results, picture_keys
-from common.files import cannot_make, cannot_write, delete_leftovers, replace_file
+from common.files import (
+    cannot_fill,
+    cannot_make,
+    cannot_write,
+    delete_leftovers,
+    filled_folder,
+    replace_file,
+)
 from common.training.folder import choose_checkpoint
 from train_srcnn import SRCNN
 
@@ -70,11 +77,23 @@ def test_a_file_system_that_cannot_flush_is_no_full_disk(tmp_path, monkeypatch):
 def test_only_what_a_killed_process_of_ours_has_left_is_deleted(tmp_path):
     end = "0123456789abcdef.partial"
     ours = tmp_path / f".sr-{dead_process()}-{end}"
-    others = [f".sr-{os.getpid()}-{end}", f".sr-x-{end}", "thesis.partial", ".sr-1.partial"]
+    others = [f".sr-{os.getppid()}-{end}", f".sr-x-{end}", "thesis.partial", ".sr-1.partial"]
     for path in (ours, *(tmp_path / name for name in others)):
         path.write_text("half")
     delete_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
+def test_a_container_that_starts_again_has_the_number_of_the_killed_one(tmp_path):
+    left = tmp_path / f".sr-{os.getpid()}-0123456789abcdef.partial"
+    left.mkdir()
+    assert cannot_fill(tmp_path) == ""
+    with filled_folder(tmp_path) as temporary:
+        assert not left.exists()
+        assert cannot_fill(tmp_path).startswith("is being written by another process")
+        assert delete_leftovers(tmp_path) == 0
+        (temporary / "a").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_resume_deletes_checkpoints_of_ours_alone(tmp_path):

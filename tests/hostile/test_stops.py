@@ -71,17 +71,34 @@ import {name}
     assert process.returncode == -signal.SIGINT  # 130 for a shell
 
 
-def test_ctrl_c_in_a_script_cleans_up():
-    code = """
+@pytest.mark.parametrize("command", [("program.py",), ("-m", "program")])
+def test_ctrl_c_in_a_script_cleans_up(command, tmp_path):
+    (tmp_path / "program.py").write_text("""
 import common.start, os, signal
 try:
     os.kill(os.getpid(), signal.SIGINT)
 finally:
     print("cleaned up", flush=True)
-"""
-    process = start("-c", code)
+""")
+    words = (tmp_path / command[0],) if len(command) == 1 else command
+    process = start(*words, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     assert process.communicate(timeout=PATIENCE) == ("cleaned up\n", "\nSIGINT: stopped.\n")
     assert process.returncode == -signal.SIGINT
+
+
+def test_a_program_that_imports_a_script_keeps_its_own_ways(tmp_path):
+    (tmp_path / "script.py").write_text("import common.start")
+    code = """
+import script
+import ctypes, signal, sys
+number = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(number))  # PR_GET_PDEATHSIG
+assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+print(number.value, sys.excepthook == sys.__excepthook__)
+"""
+    variables = {"ACCELERATE_DYNAMO_BACKEND": "no"}  # as below `accelerate launch`
+    process = start("-c", code, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}", **variables)
+    assert process.communicate(timeout=PATIENCE) == ("0 True\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

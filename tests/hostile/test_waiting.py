@@ -6,6 +6,7 @@ import signal
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -41,6 +42,22 @@ def dies():
 
 def fails():
     raise RuntimeError("the picture is gone")
+
+
+def times_out():
+    raise TimeoutError(110, "Connection timed out")
+
+
+def times_out_in_words():
+    raise RuntimeError("the read timed out")
+
+
+def has_no_memory():
+    raise MemoryError
+
+
+def has_no_memory_for_an_array():
+    np.empty(2**60, np.uint8)
 
 
 def hangs():
@@ -98,6 +115,25 @@ def test_the_end_of_a_process_is_told_in_words():
     assert found == [0, 1]
     assert words == "A process of the loader failed: RuntimeError: the picture is gone."
     assert gives(hangs, workers=0) == (list(range(8)), "")
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (times_out, "TimeoutError: [Errno 110] Connection timed out"),
+        (times_out_in_words, "RuntimeError: the read timed out"),
+    ],
+)
+def test_an_error_that_speaks_of_time_is_no_wait(action, words):
+    """The batch after it must not take its place."""
+    assert gives(action) == ([0, 1], f"A process of the loader failed: {words}.")
+
+
+@pytest.mark.parametrize("action", [has_no_memory, has_no_memory_for_an_array])
+def test_a_process_without_memory_is_told_with_a_way_out(action):
+    found, words = gives(action, size=2_500_000_000)
+    assert found == [0, 1]
+    assert words.startswith("A batch of 2.5 GB does not fit into the memory. Use a smaller --batch")
 
 
 def test_a_death_is_not_raised_in_the_middle_of_a_step():

@@ -52,6 +52,19 @@ def test_no_room_for_a_checkpoint(train, tmp_path):
     assert not list((tmp_path / "run").glob("*.partial"))
 
 
+def test_an_old_checkpoint_that_cannot_be_deleted(train, tmp_path, monkeypatch):
+    def delete(folder, keep):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr("common.training.state.delete_oldest", delete)
+    process = train(SCRIPT, tmp_path / "run")
+    text = "Warning: Older checkpoints could not be deleted: [Errno 16] Device or resource busy."
+    assert text in process.stdout
+    assert "could not be saved" not in process.stdout
+    found = [path.name for path in list_checkpoints(tmp_path / "run")]
+    assert found == ["checkpoint-10", "checkpoint-20"]
+
+
 def test_no_room_for_anything(train, straight, tmp_path):
     # Not for a line of the log either, from step 7 until step 12.
     runner = disturbed(run_forked, NO_ROOM="7:12:100")

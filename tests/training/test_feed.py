@@ -38,6 +38,24 @@ def test_kernels_are_searched_while_batches_are_used(monkeypatch, processes):
     assert not torch.backends.cudnn.benchmark
 
 
+def test_a_stream_warns_once_of_too_little_shared_memory(monkeypatch, processes, capsys):
+    class Patches:
+        def portions(self, begin, end, agree, deletes, stops):
+            yield from ((self, range(step, step + 1)) for step in range(begin, end))
+
+    class Pictures:
+        patches = Patches()
+
+    def load(patches, steps, *, warn, **options):
+        warn(f"{64 - steps.start} MB are free")
+        return []
+
+    monkeypatch.setattr("common.training.feed.load_batches", load)
+    args = Arguments(gradient_accumulation_steps=1, num_workers=2, pictures_on="loader")
+    assert list(feed.feed(args, Pictures(), range(3), processes, CPU, bool)) == []
+    assert capsys.readouterr().out.splitlines() == ["Warning: 64 MB are free"]
+
+
 def test_who_cuts_by_itself(monkeypatch, processes):
     gpu = torch.device("cuda", 0)
     args = Arguments(pictures_on="auto")

@@ -54,6 +54,19 @@ def test_an_older_checkpoint_knew_no_degradation(checkpoint):
     assert check_recipe(args, checkpoint) == []
 
 
+def test_a_degradation_may_lie_elsewhere(checkpoint):
+    before = {"degradation": "/home/me/own.py:f@01234567"}
+    (checkpoint / "args.json").write_text(json.dumps({"args": before}))
+    for name in ("own.py:f@01234567", "../code/own.py:f@01234567"):
+        args = command(degradation=name)
+        args.recipe |= {"degradation"}
+        assert check_recipe(args, checkpoint) == []
+    for name in ("own.py:f@76543210", "own.py:g@01234567", "other.py:f@01234567", "jpeg"):
+        args.degradation = name
+        with pytest.raises(UserError, match=f"--degradation was .* and is {name}"):
+            check_recipe(args, checkpoint)
+
+
 def test_another_recipe_needs_permission(checkpoint):
     changes = {"learning_rate": 1e-5, "scale": [2]}
     with pytest.raises(UserError) as error:

@@ -3,12 +3,15 @@
 import io
 from types import MethodType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import common.training.validation
+from common.data.degradation import Degradation, DegradationError
+from common.errors import UserError
 from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.training.log import RunningMeans
@@ -90,6 +93,36 @@ def make(tmp_path, benchmarks, accelerator, processes):
         return Validator(args, network, benchmarks.all[:scales], processes, trackers, "T91")
 
     return make
+
+
+def test_scores_are_known_again_by_a_degradation_that_lies_elsewhere(make, benchmarks):
+    def identity(name):
+        benchmarks.all[0].degradation = Degradation(name)
+        return make(Tiny(2)).identity
+
+    assert identity("photo") == [[2, 3], "a", "photo"]
+    assert identity("/home/me/own.py:f@01234567") == identity("own.py:f@01234567")
+    assert identity("own.py:f@76543210") != identity("own.py:f@01234567")
+
+
+def test_a_degradation_that_fails_in_the_rehearsal_is_named(make, benchmarks, monkeypatch):
+    def fail(benchmark, index):
+        raise DegradationError("own.py:f@01234567 failed: KeyError: 'x'")
+
+    benchmarks.all[0].pictures.sizes = np.array([(8, 8), (9, 9)])
+    monkeypatch.setattr(type(benchmarks.all[0]), "__getitem__", fail, raising=False)
+    with pytest.raises(UserError) as error:
+        make(Tiny(2)).rehearse()
+    assert f"{error.value}" == "--degradation: own.py:f@01234567 failed: KeyError: 'x'"
+
+
+def test_a_degradation_that_fails_in_a_validation_is_named(make, monkeypatch):
+    def fail(*_, **__):
+        raise DegradationError("own.py:f@01234567 failed: KeyError: 'x'")
+
+    monkeypatch.setattr(common.training.validation, "evaluate", fail)
+    with pytest.raises(UserError, match=r"^--degradation: own\.py:f@01234567 failed: KeyError"):
+        make(Tiny(2)).validate(1)
 
 
 def test_the_best_weights_are_kept_until_the_latest_are(make, benchmarks, tmp_path):

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import cannot_fill, filled_folder
-from common.hub import find_network, read_weights
+from common.hub import find_network
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
+from common.weights import read_weights
 from train_a2n import A2N
 from train_srcnn import SRCNN
 from train_srgan import SRGAN

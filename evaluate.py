@@ -22,11 +22,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.card import CARD, add_to_card
 from common.data.benchmarks import open_benchmark
-from common.data.degradation import NONE, add_degradation_argument
+from common.data.degradation import NONE, add_degradation_argument, degradation_refused
 from common.data.layouts import describe_kinds
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
@@ -39,7 +39,7 @@ from common.evaluation import (
     picture_keys,
     score_pictures,
 )
-from common.files import cannot_make, cannot_write, replace_file
+from common.files import cannot_make, cannot_write, cannot_write_any, replace_file
 from common.hub import find_here
 from common.images.formats import Picture
 from common.images.kinds import FORMATS
@@ -203,8 +203,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
 
 def write_pictures(
     args: argparse.Namespace,
-    network: nn.Module,
-    other: nn.Module | None,
+    network: Bicubic | SuperResolutionModel,
+    other: Bicubic | SuperResolutionModel | None,
     name: str,
     benchmark: BenchmarkDataset,
     strips: dict[int, Image.Image],
@@ -234,7 +234,7 @@ def write_pictures(
     if args.comparison and index == 0 and name == args.benchmarks[0]:
         results = [(label, sr.cpu())]
         if other:
-            second = to_uint8(other(to_float(lr, sr.device)[None])[0]).cpu()
+            second = to_uint8(other.enlarge(to_float(lr, sr.device)[None])[0]).cpu()
             names = [Path(folder).resolve().name for folder in (args.comparison_model, args.model)]
             results = list(zip(names, (second, sr.cpu()), strict=True))
         args.comparison.parent.mkdir(parents=True, exist_ok=True)
@@ -257,9 +257,9 @@ def check_images(args: argparse.Namespace, benchmarks: dict[str, BenchmarkDatase
     """
     for name, benchmark in benchmarks.items() if args.save_images else ():
         keys = picture_keys(benchmark.pictures.names)
-        for path in (f"{name}.png", *(f"{name}/{key}.png" for key in keys)):
-            if reason := cannot_write(args.save_images / path, args.overwrite):
-                raise UserError(f"--save_images: {args.save_images / path} {reason}.")
+        names = [f"{name}.png", *(f"{name}/{key}.png" for key in keys)]
+        if reason := cannot_write_any([args.save_images / n for n in names], args.overwrite):
+            raise UserError(f"--save_images: {reason}.")
 
 
 def score_subject(
@@ -331,8 +331,7 @@ def score_subject(
             on_image = partial(
                 write_pictures, args, network, other, benchmark_name, benchmark, strips
             )
-            enlarge = getattr(network, "enlarge", network)  # bicubic has none, and needs none
-            model = SelfEnsemble(enlarge) if args.self_ensemble else enlarge
+            model = SelfEnsemble(network.enlarge) if args.self_ensemble else network.enlarge
             results = evaluate(model, benchmark, device, metrics, on_image)
             if args.save_images:
                 write_sheet(args.save_images / f"{benchmark_name}.png", strips)
@@ -344,11 +343,12 @@ def score_subject(
         rows.append(score_row(benchmark_name, f"{len(results)}", means, mean_scores(baseline)))
         images = dict(zip(picture_keys(list(results)), results.values(), strict=True))
         report["benchmarks"][benchmark_name] = means | {"images": images}
-        if PartialState().is_main_process:
+        if args.output and PartialState().is_main_process:
             report["lr_checksums"][benchmark_name] = benchmark.lr_checksum()
     return title, rows, report
 
 
+@degradation_refused()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from common.data.cache import decode_pictures
 from common.data.degradation import (
     add_degradation_argument,
+    degradation_refused,
     maker_of_lr,
     open_degradation,
     picture_generator,
@@ -47,7 +48,7 @@ from common.images.resize import crop_to_multiple, imresize
 from common.images.tensors import to_tensor
 from common.images.writing import write_picture
 from common.options import Arguments, Parser, whole
-from common.tables import plural
+from common.tables import enumerate_first, plural
 from common.terminal import say
 
 CARD = """---
@@ -98,6 +99,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="picture to write of 16 patches, HR and LR side by side, at the first of the --scales",
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="replace a --preview that exists already"
+    )
+    parser.add_argument(
         "--push_to_hub", metavar="NAME", help="upload the data set to the Hub, as user/name"
     )
     parser.add_argument("--hub_private", action="store_true", help="make the data set private")
@@ -110,7 +114,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--patch_step needs --patch_size; leave it out, or add that."
     if args.preview and args.preview.suffix.lower() not in FORMATS:
         yield f"--preview {args.preview} must end in one of {' '.join(FORMATS)}"
-    elif args.preview and (reason := cannot_write(args.preview, overwrite=False)):
+    elif args.preview and (reason := cannot_write(args.preview, args.overwrite)):
         yield f"--preview {args.preview} {reason}"
     folder = args.output_dir
     if folder is None:
@@ -178,7 +182,8 @@ def rows(
                 if degrade:
                     height, width = (side // scale * scale for side in hr.shape[:2])
                     key = f"{Path(name).with_suffix('')}/{number}" if size else name
-                    lr = degrade(hr[:height, :width], scale, picture_generator(key))
+                    own = hr[:height, :width].copy()  # a user's function may write to it
+                    lr = degrade(own, scale, picture_generator(key))
                     row[f"lr_x{scale}"] = png(lr)
                 else:
                     small = imresize(crop_to_multiple(to_tensor(hr), scale), 1 / scale)
@@ -204,9 +209,18 @@ def write_parquet(file: Path, table: Iterator[dict[str, Any]], columns: Sequence
 def write_preview(args: argparse.Namespace) -> None:
     """Writes a sheet of 16 patches as a training with the seed 0 would see them."""
     scale, side = args.scales[0], 192
-    pictures, _ = decode_pictures(find_pictures(args.folder, []), [scale])
+    sources = find_pictures(args.folder, [])
+    sources = sources[:: max(1, len(sources) // 16)][:16]
+    pictures, errors = decode_pictures(sources, [scale])
     degrade = open_degradation(args.degradation)
-    size = min(side, int(pictures.sizes.min(axis=1).max())) // scale * scale
+    size = min(side, int(pictures.sizes.min(axis=1).max(initial=0))) // scale * scale
+    if not size:
+        reasons = [f"{name} ({reason[:80]})" for name, reason in errors.items()]
+        reasons += [f"{name} (smaller than {scale} pixels)" for name in pictures.names]
+        raise UserError(
+            f"--preview cannot show {enumerate_first(reasons, 2)} of {args.folder}. Mend or remove "
+            "them, or name another folder."
+        )
     patches = PatchDataset(pictures, [scale], size, 16, 0, degrade)
     sheet = Image.new("RGB", (8 * (side + 4), 4 * (side + 4)), "white")
     lr, hr = patches.__getitems__(range(16))
@@ -222,6 +236,7 @@ def write_preview(args: argparse.Namespace) -> None:
     )
 
 
+@degradation_refused()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.preview:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.data.find import picture_files
+from common.data.layouts import picture_files
 from common.data.patches import BenchmarkDataset
 from common.device import is_out_of_memory, kernel_search, true_float32
 from common.errors import UserError
@@ -36,6 +36,8 @@ class Bicubic(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         return imresize(lr.mul(255).round().to(torch.uint8), self.scale).float() / 255
+
+    enlarge = forward  # the name that networks have for it
 
 
 def load_subject(

@@ -155,11 +155,29 @@ def cannot_write(path: Path, overwrite: bool) -> str:
     Returns:
         Rule that is broken, or "".
     """
+    return _is_taken(path, overwrite) or cannot_make(path.parent)
+
+
+def cannot_write_any(paths: Collection[Path], overwrite: bool) -> str:
+    """Says for many files, in a few folders, what `cannot_write` says for one, after its name.
+
+    Each folder is tried once, since a trial waits for the disk.
+    """
+    for path in paths:
+        if reason := _is_taken(path, overwrite):
+            return f"{path} {reason}"
+    for folder in dict.fromkeys(path.parent for path in paths):
+        if reason := cannot_make(folder):
+            return f"{folder} {reason}"
+    return ""
+
+
+def _is_taken(path: Path, overwrite: bool) -> str:
     if path.is_dir():
         return "is a folder; name a file"
     if os.path.lexists(path) and not overwrite:
         return "exists already; name another, or add --overwrite"
-    return cannot_make(path.parent)
+    return ""
 
 
 def cannot_make(folder: Path) -> str:

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from common.data.cache import decode_pictures
 from common.data.degradation import MADE, NONE, open_degradation, origin_of_lr
-from common.data.find import SAMPLE_BENCHMARK, list_folder, picture_files, sample_pictures
+from common.data.find import SAMPLE_BENCHMARK, list_folder, sample_pictures
+from common.data.layouts import picture_files
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
 from common.hub_api import ask_hub
@@ -24,7 +25,6 @@ from common.tables import enumerate_first, plural
 
 # The benchmark sets on the Hub under the names of the papers, and how many pictures they have.
 BENCHMARKS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
-ALIASES = {"B100": "BSD100"}
 MOST_BYTES = 2**29  # three times Urban100, the largest
 ALIASES = {"B100": "BSD100", "BSDS100": "BSD100"}
 # Sets of which a folder that bears the name, in capitals or not, must have as many pictures.
@@ -51,7 +51,7 @@ def open_benchmark(
         sources, lr = sample_pictures(SAMPLE_BENCHMARK), MADE
     else:
         place = folder / name if folder else hub_benchmark(name)
-        sources, _, _, lr = list_folder(place, [scale] if degradation == NONE else [])
+        sources, _, _, lr = list_folder(place, [scale], reads_lr=degradation == NONE)
         if len(sources) != (count := COUNTS.get(name.lower(), len(sources))):
             raise UserError(
                 f"{place} has {plural(len(sources), 'HR picture')}, and the benchmark {name} has "

@@ -9,7 +9,8 @@ of the seed and a number, or of a name.
 
 import argparse
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,19 @@ LEAST_MARGIN, GRID = 8, 16
 
 class DegradationError(ValueError):
     """Reason why a function of the user's own gave no LR."""
+
+
+@contextmanager
+def degradation_refused() -> Iterator[None]:
+    """Turns a DegradationError into a UserError; a context, or a decorator.
+
+    Raises:
+        UserError: A function of the user's own gave no LR.
+    """
+    try:
+        yield
+    except DegradationError as error:
+        raise UserError(f"--degradation: {error}") from error
 
 
 Function = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -122,7 +136,7 @@ def origin_of_lr(found: str, name: str) -> str:
     if name != NONE and found != MADE:
         raise UserError(
             f"--degradation {name} makes LR from HR, and these pictures have LR of their own, "
-            f"{found}. Leave it out, or name a folder or column that has HR alone."
+            f"{found}. Leave it out, or name HR alone, by its folder or --image_column."
         )
     return found.replace(MADE, f"{MADE} by {maker_of_lr(name)}")
 

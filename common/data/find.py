@@ -12,6 +12,7 @@ from common.data.layouts import (
     LR_NAME,
     describe_kinds,
     hr_folders,
+    is_of_another_split,
     of_one_scale,
     pair_names,
     picture_files,
@@ -69,7 +70,9 @@ def find_pictures(folder: Path, scales: Sequence[int]) -> list[Source]:
     return sources
 
 
-def list_folder(folder: Path, scales: Sequence[int], split: str = "") -> Listing:
+def list_folder(
+    folder: Path, scales: Sequence[int], split: str = "", reads_lr: bool = True
+) -> Listing:
     """Lists the pictures below a folder, in the order of their names.
 
     Where a folder has one of the LAYOUTS, only the pictures of its HR folder count, and those of
@@ -81,6 +84,7 @@ def list_folder(folder: Path, scales: Sequence[int], split: str = "") -> Listing
         scales: Factors of the LR that is wanted. None at all: the caller makes LR from HR, so LR
             other than bicubic is refused.
         split: One of SPLITS, to be taken where the folder has several.
+        reads_lr: Whether LR is read or refused; if not, it is left alone.
 
     Raises:
         UserError: There is no such folder, no picture in it, an HR picture without its LR, or
@@ -112,7 +116,7 @@ def list_folder(folder: Path, scales: Sequence[int], split: str = "") -> Listing
         {"name": printable(path.relative_to(hr_folder)), "hr": _file(path)} for path in paths
     ]
     found: dict[int, str] = {}
-    if lr_folders:
+    if lr_folders and reads_lr:
         pairs = Pairs(hr_folder, paths, lr_folders, len(scales) == 1)
         if not scales:
             pairs.refuse_unread()
@@ -178,7 +182,8 @@ def _choose_hr(folder: Path, split: str) -> tuple[Path, list[Path]]:
     """(folder of HR, folders of LR): the folder itself without LR, where it has no LAYOUT."""
     sets = hr_folders(folder)
     if len(sets) > 1 and split in (splits := splits_of(folder)):
-        sets = {child: lr for child, lr in sets.items() if child == splits[split]}
+        hr = splits[split]
+        sets = {hr: [lr for lr in sets[hr] if not is_of_another_split(lr.name, split)]}
     if len(sets) > 1:
         names = ", ".join(sorted(child.name for child in sets))
         raise UserError(f"{folder} holds several sets of HR pictures ({names}). Name one of them.")

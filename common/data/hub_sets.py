@@ -1,6 +1,6 @@
 """Training pictures from the Hugging Face Hub, or from a folder in the layout of a data set there.
 
-    sources, identity = hub_pictures("yangtao9009/DIV2K", [2])
+    sources, identity, roots, lr = hub_pictures("yangtao9009/DIV2K", [2])
 
 Nothing from there is run as code.
 """
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import huggingface_hub
 from filelock import FileLock
 
-from common.data.find import MADE, Listing, check_unpaired, lr_in_words, picture_files, splits_of
+from common.data.degradation import MADE
+from common.data.find import Listing, check_unpaired, lr_in_words, splits_of
+from common.data.layouts import picture_files
 from common.errors import UserError
 from common.files import checksum, replace_file
 from common.hub_api import ask_hub
@@ -50,7 +52,7 @@ def hub_pictures(
     Args:
         name: `user/name`, or a folder in the layout of such a data set.
         scales: Factors that are wanted. Columns of pictures `lr_x2` and so on, beside HR, hold the
-            LR; a column `lr` holds it for the only scale.
+            LR; a column `lr` holds it for the only scale. None at all: LR is left alone.
         config: Configuration, where the data set has several.
         column: Column of the HR pictures. Default: `hr`, or the only column of pictures.
         split: Name of the split.
@@ -64,6 +66,7 @@ def hub_pictures(
     import datasets
 
     identity = [name, config, column, split, list(data_files)]
+    identity += [] if scales else ["HR alone"]  # another table, whose LR is made
     files: list[str] = []
     try:
         if Path(name).is_dir():
@@ -250,7 +253,7 @@ def _choose_columns(
         )
     columns = {"hr": hr}
     columns |= {key: key for key in (f"lr_x{scale}" for scale in scales) if key in image_columns}
-    if "lr" in image_columns and hr != "lr":
+    if "lr" in image_columns and hr != "lr" and scales:
         if len(scales) > 1:
             raise UserError(
                 f"The column lr of {name} is of one scale, not of {scales}. Name it with --scale."

@@ -8,12 +8,14 @@ from pathlib import Path
 from common.images.kinds import EXTENSIONS, UNREAD, describe_unread
 from common.tables import plural
 
+OF_SPLIT = "[_-](train(ing)?|val(id(ation)?)?|test(ing)?)"
 # The layouts of the field: a folder of HR, and the folders of its LR beside it. `{}` stands for the
 # beginning of the name of the HR folder. Upper and lower case are the same here and below.
 LAYOUTS = (
     # DIV2K, Flickr2K, EDSR, DRealSR: DIV2K_train_HR, DIV2K_train_LR_bicubic/X2; HR_train, LR_train
-    (r"(.*[_ -]|)hr(_sub|_?x\d|_images?|_train|_val(id)?|_test)?", r"{}lr.*"),
-    (r"(.*[_ -]|)gt(mod\d+)?(_sub)?", r"{}(lq|lr).*"),  # BasicSR, traiNNer: GTmod12, LRbicx2
+    (rf"(.*[_ -]|)hr(_sub|_?x\d|_images?|{OF_SPLIT})?", r"{}lr.*"),
+    # BasicSR, traiNNer: GTmod12, LRbicx2
+    (rf"(.*[_ -]|)gt(mod\d+)?(_sub|{OF_SPLIT})?", r"{}(lq|lr).*"),
     (r"(.*[_ -]|)hq", r"{}(lq|lr).*"),  # KAIR
     (r"()target", r"data|inputs?"),  # tutorials of SRGAN: SRF_4/target, SRF_4/data
     (r"()original", r"lr.*"),  # Lornatang; a folder of HR only where there is LR beside it
@@ -79,6 +81,16 @@ def split_names(names: Sequence[str]) -> dict[str, str]:
     return {}
 
 
+def is_of_another_split(name: str, split: str) -> bool:
+    """Whether the name of a folder has a word of another split, and none of this one: LR_val."""
+    found = {
+        other
+        for other, words in SPLITS.items()
+        if re.search(rf"(^|[_ -])({words})($|[_ -])", name, re.I)
+    }
+    return bool(found) and split not in found
+
+
 def of_one_scale(folder: Path) -> list[tuple[Path, re.Match[str]]]:
     matches = [
         (child, re.fullmatch(OF_ONE_SCALE, child.name, re.I)) for child in subfolders(folder)
@@ -106,9 +118,10 @@ def _is_read(name: str) -> bool:
 
 def describe_kinds(folder: Path) -> str:
     """Says which pictures below a folder are not read, or not as a whole; "" if there are none."""
-    read = picture_files(folder)
-    said = [describe_unread(picture_files(folder, tuple(UNREAD)), len(read))]
-    if gifs := sum(path.suffix.lower() == ".gif" for path in read):
+    found = picture_files(folder, (*EXTENSIONS, *UNREAD))
+    read = [ending for path in found if (ending := path.suffix.lower()) not in UNREAD]
+    said = [describe_unread(found, len(read))]
+    if gifs := read.count(".gif"):
         said.append(f"Of {plural(gifs, 'GIF')} the first frame is read.")
     return " ".join(filter(None, said))
 

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.data.cache import Pictures, decode_pictures
-from common.data.degradation import MADE, DegradationError, open_degradation, origin_of_lr
+from common.data.degradation import (
+    MADE,
+    degradation_refused,
+    open_degradation,
+    origin_of_lr,
+)
 from common.data.find import SAMPLE_TRAIN, Listing, has_split, list_folder, sample_pictures
 from common.data.hub_sets import hub_pictures
 from common.data.layouts import describe_kinds
@@ -124,9 +129,10 @@ class _Loader:
 
     def _hub_pictures(self, split: str, files: Sequence[str]) -> Listing:
         args = self.args
+        hr_alone = self.degradation and args.image_column  # whatever LR lies in other columns
         return hub_pictures(
             args.dataset_name,
-            self.scales,
+            [] if hr_alone else self.scales,
             config=args.dataset_config_name,
             column=args.image_column,
             split=split,
@@ -148,10 +154,8 @@ class _Loader:
             pictures, self.scales, args.patch_size, args.batch_size, args.seed, self.degradation
         )
         if self.degradation:
-            try:
+            with degradation_refused():
                 patches[0]  # here, since the mistakes of a function must not wait for a worker
-            except DegradationError as error:
-                raise UserError(f"--degradation: {error}") from error
         if patches.too_small:
             self.say(
                 f"Left out {len(patches.too_small)} of {plural(len(pictures), 'picture')}, which "

@@ -29,7 +29,8 @@ def add_data_arguments(parser: Parser) -> None:
         "--train_data_dir",
         type=Path,
         help="folder of HR pictures, instead of a data set; with subfolders train/ and val/, those "
-        "are to train and to validate on; LR that lies beside it is read",
+        "are to train and to validate on; LR that lies beside it is read (with --degradation, "
+        "refused)",
     )
     data.add_argument(
         "--validation_data_dir",

@@ -1,6 +1,7 @@
 """Data sets larger than the disk: read as a stream, of which one part at a time is decoded.
 
-stream = PictureStream(table, [2], part_size=500, seed=0, identity=["user/name"], folder=folder)
+found = hub_pictures("user/name", [2], streaming=True)
+stream = PictureStream(found, [2], part_size=500, seed=0, folder=folder)
 for part in stream.parts():
     ...  # training patches from part.pictures, while a process decodes the next part
 """

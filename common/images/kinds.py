@@ -22,9 +22,10 @@ FORMATS = {
 DECODED = [*dict.fromkeys(FORMATS.values()), "GIF", "PPM", "JPEG2000"]
 # The endings of pictures that are looked for in folders, and of others, with the way out.
 EXTENSIONS = (*FORMATS, ".apng", ".jpe", ".jfif", ".mpo", ".gif", ".jp2", ".j2k", ".jpf", ".jpx")
+EXTENSIONS += (".j2c", ".jpc", ".pbm", ".pgm", ".ppm", ".pnm")
 RAW = "3fr arw cr2 cr3 crw dng erf iiq kdc mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
-OTHERS = "ai bpg cur dds dib emf eps exr hdr icns ico j2c jng jxl jxr kra pbm pcx pfm pgm pnm"
-OTHERS += " ppm psb psd qoi sgi svg svgz tga wdp wmf xbm xcf xpm"
+OTHERS = "ai bpg cur dds dib emf eps exr hdr icns ico jng jxl jxr kra pcx pfm psb psd"
+OTHERS += " qoi sgi svg svgz tga wdp wmf xbm xcf xpm"
 UNREAD = {f".{ending}": "save it as PNG" for ending in OTHERS.split()}
 UNREAD |= {f".{ending}": "develop it to TIFF" for ending in RAW.split()}
 if "avif" in features.modules and features.check_module("avif"):

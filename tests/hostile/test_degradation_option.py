@@ -11,6 +11,7 @@ from common.training.folder import CHECKSUMS, seal
 from running import LATEST, SCRIPT, SMALL, refusal, run_here
 
 RULE = "is none of none, jpeg, photo, bsrgan, realesrgan, and not FILE.py:FUNCTION"
+OWN_SAMPLE = ("--benchmarks", "sample", "--degradation", "own.py:f")
 GOOD = "def f(hr, scale, generator):\n    return hr[::scale, ::scale].copy()\n"
 
 
@@ -68,6 +69,15 @@ def test_functions(body, message, pictures_dir, tmp_path, monkeypatch):
     found = refusal(*base, "--scale", 2, "--degradation", "own.py:f")
     assert message in found
     assert "--degradation: own.py:f@" in found
+    command = ("prepare_dataset.py", pictures_dir, "--scales", 2, "--degradation", "own.py:f")
+    for options in (
+        ("evaluate.py", "--model", "bicubic", "--scale", 2, *OWN_SAMPLE),
+        (*command, "--output_dir", tmp_path / "set"),
+        (*command, "--preview", tmp_path / "sheet.png"),
+    ):
+        found = refusal(*options)
+        assert found.startswith("--degradation: own.py:f@") or "\n--degradation: own.py" in found
+    assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -63,6 +63,7 @@ KNOWN = {
     "D_valid_HR/8.png D_valid_LR_unknown/X2/8x2.png|2",
     "DIV2K, two tracks": "D_HR/1.png D_LR_bicubic/X2/1x2.png|2 D_LR_unknown/X2/1x2.png|2",
     "HR_train": "HR_train/a.png LR_train/a.png|2 HR_test/b.png LR_test/b.png|2",
+    "HR_train, one name": "HR_train/a.png LR_train/a.png|2 HR_val/a.png LR_val/a.png|2",
     "splits inside": "HR/train/a.png LR/train/a.png|2 HR/valid/b.png LR/valid/b.png|2",
     "folders with digits": "hr/2/a.png lr/2/a.png|2",
     "hidden": "hr/a.png lr/a.png|2 hr/@eaDir/a.png hr/.ipynb_checkpoints/a.png __MACOSX/hr/a.png "
@@ -230,6 +231,44 @@ def test_splits_to_train_and_to_validate(tmp_path):
         assert source["name"] == "b.png"
     make(tmp_path / "two", "train/a.png test/b.png")
     assert not has_split(tmp_path / "two", "validation")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "HR_train LR_train HR_val LR_val",
+        "hr-train lr-train hr-valid lr-valid",
+        "HR_train LR_train_bicubic HR_val LR_val_bicubic",
+        "HR_training LR_training HR_validation LR_validation",
+        "GT_train LQ_train GT_val LQ_val",
+        "train_HR train_LR val_HR val_LR",
+        "D_train_HR D_train_LR_x2 D_valid_HR D_valid_LR_x2",
+    ],
+)
+def test_lr_is_that_of_the_split(names, tmp_path):
+    hr, lr, other_hr, other_lr = names.split()
+    make(tmp_path, f"{hr}/a.png {lr}/a.png|2 {other_hr}/a.png {other_lr}/a.png|2")
+    for split, folder in (("train", lr), ("validation", other_lr)):
+        (source,) = list_folder(tmp_path, [2], split).sources
+        assert source["lr_x2"]["path"] == str(tmp_path / folder / "a.png")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "HR/a.png LR/a.png|2",
+        "GTmod12/a.png LRx2/a.png|2",
+        "HR/a.png LR/b.png|2",
+        "D_HR/a.png D_LR_mild/ax4m.png|4",
+        "a_HR.png a_LR.png|2",
+        "SRF_2/target/a.png SRF_2/data/a.png|2 SRF_4/target/a.png SRF_4/data/a.png|4",
+    ],
+)
+def test_a_degradation_leaves_the_lr_of_a_benchmark_alone(files, tmp_path):
+    make(tmp_path / "set", files)
+    benchmark = open_benchmark("set", 2, tmp_path, "jpeg")
+    assert (len(benchmark), benchmark.lr) == (1, "made from HR by --degradation jpeg")
+    assert benchmark[0][1].shape == (3, 20, 24)
 
 
 # ------------------------------------------------------------------------------------- commands

@@ -192,7 +192,10 @@ def test_no_tensor_and_no_model(commands, tmp_path, capsys):
     assert message.endswith("weights.safetensors holds no tensor. Make it once more.")
     (tmp_path / "model" / "config.json").unlink()
     message = refused(capsys, commands["export"], "--output", tmp_path / "new.onnx")
-    assert "is no model: it has no config.json. A model is the folder that a training" in message
+    assert (
+        "is no model: it has no config.json. config.json tells which network the weights are of."
+        in message
+    )
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "new.onnx").exists()
 

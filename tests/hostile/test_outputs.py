@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from common.files import (
     cannot_fill,
     cannot_make,
     cannot_write,
+    cannot_write_any,
     delete_leftovers,
     filled_folder,
     replace_file,
@@ -125,11 +127,20 @@ def test_the_rule(tmp_path, monkeypatch):
     assert cannot_make(tmp_path / "new" / "folder") == ""
     assert {path.name for path in tmp_path.iterdir()} == {"file", "broken"}  # nothing was made
 
+    many = [tmp_path / f"{number % 2}" / f"{number}.png" for number in range(9)]
+    with mock.patch("common.files.cannot_make", return_value="") as trial:
+        assert cannot_write_any(many, False) == ""
+    assert trial.call_args_list == [mock.call(tmp_path / "0"), mock.call(tmp_path / "1")]
+    reason = cannot_write_any([*many, tmp_path / "file"], False)
+    assert reason == f"{tmp_path / 'file'} exists already; name another, or add --overwrite"
+    assert cannot_write_any([tmp_path], True) == f"{tmp_path} is a folder; name a file"
+
     def refuse(dir):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert cannot_make(tmp_path / "new").startswith("cannot be written: Read-only file system; n")
+    assert cannot_write_any(many, False).startswith(f"{tmp_path / '0'} cannot be written: Read-")
 
 
 @pytest.fixture

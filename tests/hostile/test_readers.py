@@ -1,7 +1,9 @@
 """Every command reads the same, names what it cannot read, and goes on with the others."""
 
 import io
+import os
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from running import SMALL, refusal, run_here
 from train_srcnn import SRCNN
 
 LEFT_OUT = "Left out 4 of 7: 2 .nef (develop it to TIFF), 2 .svg (save it as PNG). "
+NO_JP2 = {key: {"no_jp2": True} for key in ("j2k", "j2c", "jpc")}  # without the boxes of a file
 FRAMES = "Of 1 GIF the first frame is read."
 
 
@@ -42,12 +45,25 @@ def folder(pictures_dir, tmp_path):
 
 
 def test_what_is_left_out_of_a_folder(folder):
-    assert describe_kinds(folder) == LEFT_OUT + FRAMES
+    walks = mock.Mock(wraps=os.walk)
+    with mock.patch("os.walk", walks):
+        assert describe_kinds(folder) == LEFT_OUT + FRAMES
+    assert walks.call_count == 1  # a large folder on a network takes minutes
     assert describe_kinds(folder / "below") == "Left out 1 of 1: 1 .svg (save it as PNG)."
     for path in folder.rglob("*.*"):
         if path.suffix.lower() in (".svg", ".nef", ".gif"):
             path.unlink()
     assert describe_kinds(folder) == ""
+
+
+@pytest.mark.parametrize("ending", ["ppm", "pgm", "pbm", "PNM", "jp2", "j2k", "j2c", "jpc"])
+def test_what_can_be_read_is_found(ending, pictures_dir, tmp_path):
+    with Image.open(pictures_dir / "0.png") as image:
+        kind = {"p": "PPM", "P": "PPM", "j": "JPEG2000"}[ending[0]]
+        mode = {"pgm": "L", "pbm": "1"}.get(ending, "RGB")
+        image.convert(mode).save(tmp_path / f"a.{ending}", kind, **NO_JP2.get(ending, {}))
+    pictures, errors = decode_pictures(find_pictures(tmp_path, [2]), [2])
+    assert (pictures.names, errors, describe_kinds(tmp_path)) == ([f"a.{ending}"], {}, "")
 
 
 def test_training_says_it(folder, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import prepare_dataset
 from common.data.cache import decode_pictures
 from common.data.degradation import Degradation, picture_generator
 from common.data.find import find_pictures
@@ -20,6 +21,7 @@ from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.images.formats import read_rgb
 from common.metrics import make_pyiqa
+from helpers.pictures import write
 from running import (
     LATEST,
     ONE_OR_ALL,
@@ -111,12 +113,24 @@ def test_pairs_keep_their_lr(pairs, tmp_path):
     message = refusal(*base, "--train_data_dir", pairs, "--degradation", "jpeg")
     assert (
         "--degradation jpeg makes LR from HR, and these pictures have LR of their own, read from "
-        "pairs/lr/0.png and so on. Leave it out, or name a folder or column that has HR alone."
+        "pairs/lr/0.png and so on. Leave it out, or name HR alone, by its folder or --image_column."
     ) in message
     run_here(*base, "--train_data_dir", pairs)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "LR read from pairs/lr/0.png and so on; PSNR" in card
     assert "pictures of pairs (LR read from pairs/lr/0.png and so on), with" in card
+
+
+def test_columns_of_lr_are_left_alone_beside_an_image_column(pictures_dir, tmp_path):
+    run_here("prepare_dataset.py", pictures_dir, "--output_dir", tmp_path / "set", "--scales", 2)
+    base = (SCRIPT, *SMALL, "--scale", 2, "--max_train_steps", 1)
+    options = (*base, "--dataset_name", tmp_path / "set", "--output_dir")
+    jpeg = ("--degradation", "jpeg")
+    assert "name HR alone" in refusal(*options, tmp_path / "run", *jpeg)
+    process = run_here(*options, tmp_path / "run", *jpeg, "--image_column", "hr")
+    assert "        LR: made from HR by --degradation jpeg\n" in process.stdout
+    process = run_here(*options, tmp_path / "pairs", "--image_column", "hr")
+    assert "        LR: read from the data set\n" in process.stdout
 
 
 # ------------------------------------------------------------------------------------ own functions
@@ -133,6 +147,19 @@ def test_a_function_of_ones_own(own, train, tmp_path):
     refused = partial(run_here, check=False)
     message = train(SCRIPT, tmp_path / "run", *RECIPE, *options, *LATEST, steps=3, runner=refused)
     assert "--degradation was " in message.returncode  # the same name, another function
+
+
+def test_a_function_may_write_to_hr(pictures_dir, own, tmp_path):
+    own.write_text(OWN_CODE.replace("    return", "    hr //= 2\n    return"))
+    run_here(
+        *("prepare_dataset.py", pictures_dir, "--output_dir", tmp_path / "set", "--scales", 2, 3),
+        *("--degradation", f"{own}:darker", "--patch_size", 48, "--patch_step", 32),
+    )
+    table = datasets.Dataset.from_parquet(str(tmp_path / "set" / "train.parquet"))
+    square = read_rgb(pictures_dir / "0.png")[32:80, 48:96]
+    assert np.array_equal(np.asarray(table[5]["hr"]), square)
+    dark = square[::3, ::3] // 2 * picture_generator("0/5").uniform(0.4, 0.6)
+    assert np.array_equal(np.asarray(table[5]["lr_x3"]), dark.astype(np.uint8))
 
 
 # --------------------------------------------------------------------------------------- evaluation
@@ -175,6 +202,11 @@ def test_lr_beside_hr_does_not_change_a_degraded_benchmark(tiny_benchmark_dir, t
     assert checksums[0] == checksums[1]
     options = ("--benchmark_dir", folder, "--benchmarks", "Tiny")
     assert "LR read from Tiny/" in run_here(*EVALUATE, *options).stdout
+
+
+def test_lr_is_added_up_only_for_a_report(tiny_benchmark_dir, monkeypatch):
+    monkeypatch.setattr(BenchmarkDataset, "lr_checksum", None)
+    run_here(*EVALUATE, "--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
 
 
 def test_results_on_degraded_benchmarks_stay_out_of_the_card(train, tmp_path):
@@ -261,7 +293,34 @@ def test_a_preview(pictures_dir, tmp_path):
     assert f"16 patches of x2, HR and its LR by --degradation bsrgan: {file}" in process.stdout
     assert Image.open(file).size == (8 * 196, 4 * 196)
     assert f"--preview {file} exists already" in refusal(*command, "--preview", file)
+    run_here(*command, "--preview", file, "--overwrite")  # which the message names
     assert "must end in one of" in refusal(*command, "--preview", tmp_path / "sheet.gif")
     assert "--output_dir is missing" in refusal(*command)
     message = refusal(*command, "--preview", tmp_path / "a.png", "--push_to_hub", "user/name")
     assert "--output_dir is missing" in message
+
+
+def test_a_preview_decodes_16_pictures(tmp_path, monkeypatch):
+    decoded = []
+    for number in range(40):
+        write(tmp_path / "many" / f"{number:02}.png")
+
+    def decode(sources, scales):
+        decoded.extend(source["name"] for source in sources)
+        return decode_pictures(sources, scales)
+
+    monkeypatch.setattr(prepare_dataset, "decode_pictures", decode)
+    file = tmp_path / "sheet.png"
+    run_here("prepare_dataset.py", tmp_path / "many", "--preview", file, "--scales", 2)
+    assert decoded == [f"{number:02}.png" for number in range(0, 32, 2)]
+
+
+def test_a_preview_of_nothing_is_refused(tmp_path):
+    command = ("prepare_dataset.py", tmp_path / "all", "--preview", tmp_path / "a.png", "--scales")
+    write(tmp_path / "all" / "small.png", (3, 9))
+    message = refusal(*command, 4)
+    assert "--preview cannot show small.png (" in message
+    assert message.endswith("Mend or remove them, or name another folder.")
+    (tmp_path / "all" / "small.png").write_text("no picture")
+    assert "--preview cannot show small.png (it is no PNG, JPEG, " in refusal(*command, 2)
+    assert not (tmp_path / "a.png").exists()

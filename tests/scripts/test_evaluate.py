@@ -11,6 +11,7 @@ from PIL import Image
 
 from common.images.formats import read_rgb
 from common.inference import SelfEnsemble
+from common.network import SuperResolutionModel
 from running import (
     psnr_of,
     refusal,
@@ -81,14 +82,22 @@ def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
     assert error[1] < error[0]
 
 
-def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path):
+def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path, monkeypatch):
     for folder in ("one", "other"):
         A2N(2, num_blocks=1).save_pretrained(tmp_path / folder)
+    enlarging, enlarge = [], SuperResolutionModel.enlarge
+
+    def recorded(network, lr):
+        enlarging.append(network)
+        return enlarge(network, lr)
+
+    monkeypatch.setattr(SuperResolutionModel, "enlarge", recorded)
     run_here(
         *("evaluate.py", "--model", tmp_path / "one", "--comparison_model", tmp_path / "other"),
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--comparison", tmp_path / "comparison.png", "--save_images", tmp_path),
     )
+    assert len(set(enlarging)) == 2  # (which bounds the memory)
     strip = read_rgb(tmp_path / "comparison.png")
     assert strip.shape[1] == 5 * 240 + 4 * 8
     _, _, other, one, _ = (strip[28::3, x : x + 240 : 3] for x in range(0, 5 * 248, 248))

@@ -107,11 +107,12 @@ def test_a_full_disk(train, straight, tmp_path):
             while True:
                 waste.write(bytes(4096))
         text = ""
-        while "checkpoint-10 could not be saved" not in text:
+        while "The model of step 10 could not be saved" not in text:
             text += process.stdout.readline()
         (disk / "waste").unlink()
         text += process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0
+        assert "checkpoint-10 could not be saved" in text
         assert "Warning: The model of step 10 could not be saved: [Errno 28] No space" in text
         assert "The latest checkpoint is none. Training goes on, to try again at step 20" in text
         assert_same_run(disk / "run", straight)

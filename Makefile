@@ -4,7 +4,7 @@ PYTHON ?= python3
 # bf16 halves the time where the processor multiplies it in hardware.
 PRECISION ?= $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo no)
 
-.PHONY: setup demo test test-slow quality style results
+.PHONY: setup demo test test-slow test-lowest quality style results
 
 setup: .venv/installed
 
@@ -30,6 +30,15 @@ test: .venv/installed-dev quality
 
 test-slow: .venv/installed-dev
 	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadgroup
+
+# The oldest packages that requirements.txt allows, in an environment of its own.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+		--resolution lowest-direct -r requirements.txt pytest==8.3.5
+	.venv-lowest/bin/python -m pytest -m "not slow" tests/images tests/test_networks.py \
+		tests/test_metrics.py
 
 quality: .venv/installed-dev
 	.venv/bin/ruff check .

@@ -134,7 +134,11 @@ def test_what_is_not_enlarged(tmp_path):
 
 @pytest.mark.parametrize("bits", [9, 12])
 def test_bits_between_8_and_16_are_not_clipped_silently(bits, tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", ramp(4, 4, dtype=np.uint16) % 2**bits, bitspersample=bits)
+    pixels = ramp(4, 4, dtype=np.uint16) % 2**bits
+    try:
+        tifffile.imwrite(tmp_path / "a.tif", pixels, bitspersample=bits)
+    except NotImplementedError:
+        pytest.skip("this tifffile cannot write such files")
     with pytest.raises(ValueError, match=f"MINISBLACK of {bits} bits"):
         read_picture(tmp_path / "a.tif")
 

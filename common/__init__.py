@@ -1,7 +1,8 @@
 """Code that the scripts share, a line a room.
 
 start                                 what a script does before its slow imports
-errors files workers tables machine   plain values in, plain values out
+errors files tables machine           plain values in, plain values out
+launcher signals workers              processes and threads: who started whom, and their end
 device                                memory that runs out, float32 that is float32
 terminal                              messages beside bars; names that do no harm
 options                               command lines

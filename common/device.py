@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)  # a compiler's
 
 
-def forget(error: BaseException) -> BaseException:
+def forget(error: BaseException) -> None:
     """Takes an error's traceback away, whose frames hold tensors, and frees what nobody holds.
 
     PyTorch's allocator would use that memory again by itself; libraries beside it could not.
@@ -48,7 +48,6 @@ def forget(error: BaseException) -> BaseException:
         part = part.__cause__ or part.__context__
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return error
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The exception for mistakes that a user can cause and mend."""
 
+from common.launcher import says_first
 from common.terminal import printable
-from common.workers import says_first
 
 
 class UserError(SystemExit):

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import UserError
-from common.workers import ending_at_once
+from common.signals import ending_at_once
 
 # Seconds until a Hub that does not answer is given up; the variable is that of huggingface_hub.
 PATIENCE = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", 3.5))

@@ -17,7 +17,8 @@ import torch.distributed.nn
 from PIL import features
 
 from common.errors import UserError
-from common.workers import count_cores, is_launched
+from common.launcher import is_launched
+from common.workers import count_cores
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
 

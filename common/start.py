@@ -11,7 +11,8 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-from common.workers import PARENT, end_by, is_launched
+from common.launcher import PARENT, is_launched
+from common.signals import end_by
 
 PR_SET_PDEATHSIG = 1  # Linux: the signal to get when the parent ends
 

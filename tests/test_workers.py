@@ -37,8 +37,7 @@ def test_a_large_picture_is_alone():
     with Writers(failures, threads=4, most=30) as writers:
         for pixels in (10, 100, 20, 10, 31):
             writers.submit(Path("a"), pixels, lambda pixels=pixels: write(pixels))
-            waiting = sum(size for _, size, _ in writers._waiting)
-            assert waiting <= 30 or len(writers._waiting) == 1
+            assert writers._room._taken <= 30 or writers._room._taken == pixels
     assert all(alone)
 
 

@@ -11,7 +11,7 @@ from common.data.degradation import DegradationError
 from common.data.patches import PatchDataset
 from common.data.waiting import SLICE, wait_for, workers_that_fit
 from common.errors import UserError
-from common.workers import ignore_signals
+from common.signals import ignore_signals
 
 
 def shares(batch_size: int, steps: range, parts: int, rank: int, processes: int) -> Iterator[range]:

@@ -25,7 +25,7 @@ from common.data.patches import PatchDataset
 from common.data.waiting import SLICE, WorkerError, wait_for
 from common.errors import UserError
 from common.files import checksum
-from common.workers import ignore_signals
+from common.signals import ignore_signals
 
 if TYPE_CHECKING:
     import datasets

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from torch.utils.data import DataLoader
 
-from common.workers import kill_children, signals_held_back
+from common.signals import signals_held_back
+from common.workers import kill_children
 
 SHARED_MEMORY = Path("/dev/shm")  # of Linux, through which the batches come
 SLICE = 1  # seconds of a wait, after which it is seen who has died and who wants to stop
-PATIENCE = (
-    300  # slices until a batch must have come. (Seconds would count a run that Ctrl-Z halts.)
-)
+# Slices until a batch must have come. (Seconds would count a run that Ctrl-Z halts.)
+PATIENCE = 300
 GRACE = 5  # slices that somebody waits who has asked to stop; Docker kills after 10 seconds
 WAY_OUT = "Use --num_workers 0; or give a container more by `docker run --shm-size`."
 

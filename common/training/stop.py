@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import distributed
 
-from common.workers import PARENT, give_back_signals, is_launched, kill_children, take_signals
+from common.launcher import PARENT, is_launched
+from common.signals import give_back_signals, take_signals
+from common.workers import kill_children
 
 
 class StopRequest:
-    """Takes the signals of `common.workers` as wishes to stop, and the launcher's death as SIGTERM.
+    """Takes the signals of `common.signals` as wishes to stop, and the launcher's death as SIGTERM.
 
     `accelerate launch` and torchrun start the training as a process of its own, which would
     otherwise live on if they are killed. A second Ctrl-C ends the program at once.

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from common.card import CARD, model_card
-from common.data.degradation import DegradationError, without_folder
+from common.data.degradation import degradation_refused, without_folder
 from common.data.patches import BenchmarkDataset
 from common.device import kernel_search, true_float32
-from common.errors import UserError
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
@@ -122,23 +121,24 @@ class Validator:
         sizes = self._benchmarks[0].pictures.sizes
         largest = int(sizes.prod(axis=1).argmax())
 
+        with degradation_refused():
+            pictures = [benchmark[largest] for benchmark in self._benchmarks]
+
         def enlarge_and_score() -> None:
-            for benchmark in self._benchmarks:
+            for benchmark, (_, lr, hr) in zip(self._benchmarks, pictures, strict=True):
                 self._evaluated.scale = benchmark.scale
-                _, lr, hr = benchmark[largest]
                 with torch.no_grad(), true_float32(), kernel_search(False):
                     sr = self._evaluated.enlarge(to_float(lr, self._device)[None])[0]
                     score(sr, to_float(hr, self._device), benchmark.scale)
 
         if error := self._processes.error_of(enlarge_and_score):
-            if reason := error.partition(f"{DegradationError.__name__}: ")[2]:
-                self._processes.fail(f"--degradation: {reason}")
             height, width = sizes[largest]
             self._processes.fail(
                 f"Validation fails on {self._benchmarks[0].pictures.names[largest]}, "
                 f"{width}x{height}: {error}. Name smaller pictures by --validation_data_dir."
             )
 
+    @degradation_refused()
     def validate(self, step: int) -> dict[str, float]:
         """Scores the network, and saves it if it is the best yet.
 
@@ -149,12 +149,6 @@ class Validator:
         Raises:
             UserError: A degradation of the user's own has failed on a picture.
         """
-        try:
-            return self._validate(step)
-        except DegradationError as error:
-            raise UserError(f"--degradation: {error}") from error
-
-    def _validate(self, step: int) -> dict[str, float]:
         self._update()
         results = {}
         for benchmark in self._benchmarks:

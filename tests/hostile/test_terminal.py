@@ -23,12 +23,12 @@ from common.data.find import find_pictures
 from common.errors import UserError
 from common.evaluation import find_results
 from common.files import last_name, shorten_command
+from common.launcher import says_first
 from common.options import Parser
 from common.tables import enumerate_first, markdown_table, text_table
 from common.terminal import end_bars, markdown, printable, say, show_warnings_beside_bars
 from common.training.log import Log
 from common.training.trackers import Trackers
-from common.workers import says_first
 from running import SCRIPT, TWO, refusal, run, run_here, run_two
 
 HARMFUL = {

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from common import files
+from common.curves import METRICS
 from common.errors import UserError
 from common.files import (
     CHECKSUMS,
@@ -34,7 +35,6 @@ from common.options import Arguments
 from common.tables import enumerate_first
 from common.terminal import say
 from common.training.length import take_length
-from common.training.log import METRICS
 from common.training.recipe import RECORD, check_recipe, read_record
 from common.training.together import Processes
 

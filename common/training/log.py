@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.curves import METRICS, TIMES
 from common.files import flush_to_disk, read_json_lines, replace_file, unused
 from common.machine import peak_memory
 from common.tables import plural
@@ -23,7 +24,6 @@ from common.training.trackers import Trackers
 
 SHOWN = ("loss", "psnr_y")  # beside the bar
 LINE_SECONDS = 60  # between two lines in place of the bar, where it is no terminal that reads it
-METRICS, TIMES = "metrics.jsonl", "times.jsonl"
 
 
 class JsonLines:

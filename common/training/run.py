@@ -27,7 +27,7 @@ from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
-from common.training.ending import last_words
+from common.training.ending import last_words, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, finite_means, skipped_in_words
@@ -271,6 +271,8 @@ class Run:
             self._validator.best = {}
             self._validator.validate(self.step)
         self._close()
+        if reason := processes.from_main(lambda: write_curves(args.output_dir)):
+            processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
             processes.fail(

@@ -26,6 +26,7 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from common.card import CARD
+from common.curves import CURVES
 from common.errors import UserError
 from common.hub_api import ask_hub, push_folder
 from common.machine import ROOT
@@ -285,7 +286,7 @@ def push_model(folder: str | Path, name: str, private: bool = False) -> str:
     if (folder / STATE).is_file():
         raise UserError(f"{folder} is a checkpoint, which has no card. Give its run's folder.")
     again = push_command(folder, name, private)
-    return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD])
+    return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD, CURVES])
 
 
 def push_command(folder: str | Path, name: str, private: bool) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.options import add_data_arguments
-from common.options import Condition, Group, Parser, whole
+from common.options import Condition, Group, Parser, real, whole
 from common.training.compiling import MODES, check_compile
+from common.training.length import check_minutes
 from common.training.parts import AUTO
 
 
@@ -45,6 +46,12 @@ def add_run_arguments(
         default=max_train_steps,
         recipe_if=lambda args: args.lr_scheduler == "cosine",
         help="optimizer steps; belongs to the recipe where the learning rate falls by a cosine",
+    )
+    run.add_argument(
+        "--max_train_minutes",
+        type=real(above=0),
+        help="minutes of training: the run measures its speed in its warm-up, and then sets "
+        "--max_train_steps to what they allow, at most to what is given, with a whole schedule",
     )
     run.add_argument(
         "--gradient_accumulation_steps",
@@ -139,7 +146,7 @@ def add_run_arguments(
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
-    parser.checks += [_check_run, check_compile]
+    parser.checks += [_check_run, check_compile, check_minutes]
     return run
 
 

@@ -27,12 +27,15 @@ from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
+from common.training.ending import last_words, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
-from common.training.guard import StepGuard, skipped_in_words
-from common.training.log import Log, RunningMeans, not_finite
+from common.training.guard import StepGuard, finite_means, skipped_in_words
+from common.training.length import Stopwatch
+from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
 from common.training.recipe import write_record
+from common.training.schedule import decay_start
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
 from common.training.together import Processes, check_processes, make_accelerator, unwrap
@@ -69,7 +72,7 @@ class Run:
         from accelerate.utils import set_seed
 
         self.args = args
-        self.total_steps = args.max_train_steps if total_steps is None else total_steps
+        self._stopwatch = Stopwatch(args, has_phases=total_steps is not None)
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
         self.accelerator = make_accelerator(args, compile_options)
@@ -80,6 +83,7 @@ class Run:
             self._push = args.output_dir, name, args.hub_private
             self._processes.from_main(lambda: check_token(push_command(*self._push)))
         self._claim = claim_together(args, self._processes)
+        self.total_steps = args.max_train_steps if total_steps is None else total_steps
         self.checkpoint = self._claim.checkpoint
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
@@ -179,7 +183,10 @@ class Run:
         self._model.train()
         steps = range(self.step, self._end)
         try:
-            yield from feed(args, self._pictures, steps, processes, device, self._stop.asked)
+            for batch in feed(args, self._pictures, steps, processes, device, self._stop.asked):
+                yield batch
+                if self.step >= self._end:  # which a run by minutes sets while it trains
+                    break
         except (StreamError, WorkerError) as error:
             self._end_without_batches(error)
 
@@ -204,15 +211,17 @@ class Run:
         self._state.step += 1
         self._validator.update_average()
         self._log.advance()
+        self._measure()
 
         done = self.step == self._end
         logs = self.step % args.logging_steps == 0 or done
         validates = done or self._validator.is_due(self.step)
         stop = self._stop.after_step()
         saves = self.step % args.checkpointing_steps == 0 or done or stop
+        saves = saves or self.step == decay_start(args)
         ends_early = stop if self.step < self.total_steps else None
         if logs or validates or saves:
-            means = self._finite_means()
+            means = finite_means(self._means, self._model, self._guard, self._processes, self.step)
         if logs:
             numbers = {
                 name: value for name, value in values.items() if not isinstance(value, Tensor)
@@ -262,6 +271,8 @@ class Run:
             self._validator.best = {}
             self._validator.validate(self.step)
         self._close()
+        if reason := processes.from_main(lambda: write_curves(args.output_dir)):
+            processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
             processes.fail(
@@ -270,11 +281,7 @@ class Run:
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        benchmarks = " --benchmarks sample" if args.dataset_name == "sample" else ""
-        self.print(
-            f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
-            f"    python evaluate.py --model {args.output_dir}{benchmarks}"
-        )
+        self.print(last_words(args, self._validator.result()))
         if args.push_to_hub and processes.is_main:
             if stop:  # it came while the last step was validated and saved
                 again = push_command(*self._push)
@@ -283,24 +290,23 @@ class Run:
 
     # ------------------------------------------------------------------------------------- when due
 
-    def _finite_means(self) -> dict[str, float]:
-        """Means of the losses since the last log.
-
-        Raises:
-            UserError: A loss or a weight is not finite.
-        """
-        means = self._means.means(self._processes)
-        if bad := not_finite(means, self._model) + self._guard.bad():
-            self._processes.fail(
-                f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
-                "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "
-                "--output_dir: anew, or by --resume_from_checkpoint PATH --allow_recipe_change."
-            )
-        return means
+    def _measure(self) -> None:
+        """Sets the number of steps of a run by minutes, on all processes, when it is known."""
+        args, found = self.args, self._stopwatch.steps_after(self.step, self._log.seconds())
+        if found is None:
+            return
+        steps = self._processes.from_main(lambda: found)
+        args.max_train_steps = self.total_steps = self._end = steps
+        self._log.set_total(steps)
+        if self._processes.is_main:
+            write_record(args, self.accelerator.device, self._processes.count)
+        self.print(self._stopwatch.in_words())
 
     def _validate(self) -> None:
         """Validates; a run that lacks its model then makes it when it is resumed."""
+        before = self._log.seconds()
         self._log.write(self._validator.validate(self.step), self.step)
+        self._stopwatch.add_validation(self._log.seconds() - before)
         self._state.validation_is_due = False
         if not self._validator.unsaved:
             self._checkpoints.add_scores(self._log)

@@ -17,6 +17,7 @@ from common.options import Arguments
 from common.training.folder import Claim, delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
 from common.training.recipe import allow_differences, read_record
+from common.training.schedule import decay_start
 from common.training.together import Processes
 from common.training.validation import Validator
 
@@ -152,11 +153,13 @@ class Checkpoints:
             log.flush()
             fingerprint = self._pictures.patches.fingerprint()
             record = {"args": vars(self._args), "pictures": fingerprint, "seconds": log.seconds()}
+            record["step"] = self._state.step
             # With it, the checkpoint is a model as well.
             (partial / CONFIG).write_text(self._network.configuration())
             seal(partial, record)
             try:
-                delete_oldest(partial.parent, self._args.checkpoints_total_limit)
+                spared = f"checkpoint-{decay_start(self._args)}"  # from which it can become longer
+                delete_oldest(partial.parent, self._args.checkpoints_total_limit, spared)
             except OSError as error:  # the new one is whole
                 self._processes.warn(f"Older checkpoints could not be deleted: {error}.")
 

@@ -1,6 +1,6 @@
 """VDSR: Kim, Lee, Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks".
 
-    accelerate launch train_vdsr.py --scale 2 3 4 --train_data_dir 291
+    python train_vdsr.py --scale 2 3 4 --train_data_dir 291
 
 trains one network for three scales on the 291 images of the paper (CVPR 2016), but for ten to
 validate on, and writes out/vdsr. The paper's Set5 is 37.53, 33.66 and 31.35 dB; 30,000 steps with
@@ -103,7 +103,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     recipe.add_argument(
         "--num_layers", type=whole(least=2, most=1000), default=20, help="number of convolutions"
     )
-    recipe.add_argument("--no_bias", action="store_true", help="convolutions without biases")
+    recipe.add_argument(
+        "--no_bias", action="store_true", help="leave out the biases of the convolutions"
+    )
     recipe.add_argument(
         "--patch_size",
         type=whole(),
@@ -114,12 +116,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--optimizer",
         choices=["adam", "sgd"],
         default="adam",
-        help="sgd: the paper's, with momentum 0.9 and clipped gradients",
+        help="adam: the reliable one; sgd: the paper's, with momentum 0.9 and clipped gradients",
     )
     recipe.add_argument(
         "--learning_rate",
         type=real(above=0),
-        help="learning rate (default: 4e-4 for adam, the paper's 0.1 for sgd)",
+        help="learning rate of the first steps (default: 4e-4 for adam, the paper's 0.1 for sgd)",
     )
     recipe.add_argument(
         "--weight_decay",

@@ -59,13 +59,16 @@ def add_recipe_arguments(
         "cosine: it falls to zero at --max_train_steps",
     )
     recipe.add_argument(
-        "--lr_step_size", type=whole(), default=lr_step_size, help="steps between two falls"
+        "--lr_step_size",
+        type=whole(),
+        default=lr_step_size,
+        help="with --lr_scheduler step: optimizer steps from one fall of the rate to the next",
     )
     recipe.add_argument(
         "--lr_gamma",
         type=real(above=0, most=1),
         default=lr_gamma,
-        help="factor of the learning rate at each fall",
+        help="with --lr_scheduler step: number by which each fall multiplies the rate; 1: it stays",
     )
     recipe.add_argument(
         "--lr_warmup_steps",

@@ -70,7 +70,7 @@ SHEET_LENGTH = 20  # pictures
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
-    subject = parser.group("what to score, at most one of").exclusive()
+    subject = parser.group("model", "What is scored, at most one of these.").exclusive()
     subject.add_argument(
         "--model",
         default=ALL,
@@ -83,7 +83,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="folder of pictures to score, DIR/Set5/baby.png or babyx2.png, as --save_images "
         "writes them",
     )
-    how = parser.group("how to score")
+    how = parser.group("run", "By which pictures and metrics it is scored.")
     how.add_argument(
         "--benchmarks",
         nargs="+",
@@ -117,23 +117,23 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="for A2N: side in pixels of LR over which its attention takes means, as upscale.py "
         "does in tiles (default: the whole picture)",
     )
-    how.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
+    how.add_argument("--rgb", action="store_true", help="also print PSNR and SSIM of RGB")
     how.add_argument(
         "--lpips",
         action="store_true",
-        help="also LPIPS, for networks like SRGAN, whose PSNR says little; lower is better",
+        help="also print LPIPS, for networks like SRGAN, whose PSNR says little; lower is better",
     )
     how.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="also these of the package pyiqa, which you install yourself: niqe, musiq and so on",
+        help="also print these of the package pyiqa, which you install: niqe, musiq and so on",
     )
     add_degradation_argument(how)
-    output = parser.group("what to write")
-    output.add_argument("--per_image", action="store_true", help="also print each picture")
-    output.add_argument("--output", type=Path, help="JSON file for all figures")
+    output = parser.group("output", "What is written besides the table.")
+    output.add_argument("--per_image", action="store_true", help="also print each picture's score")
+    output.add_argument("--output", type=Path, help="JSON file to write all figures to")
     output.add_argument(
         "--add_to_card",
         action="store_true",

@@ -74,8 +74,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="pictures (PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, AVIF, HEIC), folders, searched "
         "with their subfolders, or patterns such as '*.png'",
     )
-    add_model_arguments(parser)
-    output = parser.group("what is written")
+    add_model_arguments(parser.group("model"))
+    output = parser.group("output", "What is written, and where.")
     output.add_argument(
         "--output",
         type=Path,
@@ -86,15 +86,15 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--format",
         choices=["png", "jpg", "bmp", "webp", "tiff"],
-        help="format of the results; jpg and bmp hold no transparency, and only png and tiff 16 "
-        "bits (default: that of each input)",
+        help="format of the results; png, tiff and webp hold transparency, jpg and bmp do not, and "
+        "only png and tiff hold 16 bits (default: that of each input)",
     )
     output.add_argument(
         "--quality",
         type=whole(1, 100),
         metavar="1-100",
         default=95,
-        help="quality of JPEG and WebP",
+        help="quality of JPEG and WebP, as Pillow counts it",
     )
     output.add_argument(
         "--overwrite", action="store_true", help="replace results that exist already"
@@ -104,7 +104,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         action="store_true",
         help="also write a strip of input, bicubic and result, photo_x2.jpg_comparison.png",
     )
-    how = parser.group("how it is computed")
+    how = parser.group("run", "How it is computed.")
     how.add_argument(
         "--tile",
         type=tile_size,
@@ -129,15 +129,18 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--mixed_precision",
         choices=["no", "fp16", "bf16"],
         default="no",
-        help="type of the numbers in the network; no: float32",
+        help="type of the numbers in the network; no: float32; bf16 or fp16: faster on a GPU, and "
+        "bf16 on some CPUs",
     )
     how.add_argument(
-        "--compile", action="store_true", help="compile by torch.compile, for many pictures"
+        "--compile",
+        action="store_true",
+        help="compile by torch.compile, which pays for many pictures",
     )
     how.add_argument(
         "--cpu_threads",
         type=whole(most=10_000),
-        help="threads on a CPU (default: its share of the cores)",
+        help="threads that compute on a CPU (default: OMP_NUM_THREADS, or its share of the cores)",
     )
     how.add_argument(
         "--max_megapixels",

@@ -13,9 +13,12 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,6 +32,7 @@ Condition = Callable[[argparse.Namespace], bool]
 Recipe = Callable[[argparse.Namespace], Mapping[str, Any]]
 
 LARGEST = 10**9  # numbers above it are mistakes, and some would take all memory
+WIDTH = 100  # columns of `--help`, at most
 
 
 class Arguments(argparse.Namespace):
@@ -70,7 +74,7 @@ class Group:
                 meaning. Its default is None.
             **settings: Settings that argparse takes.
         """
-        action = self._group.add_argument(*names, **_with_default(settings))
+        action = self._group.add_argument(*names, **_completed(names, settings))
         if only_with:
             self.only_with[action.dest] = only_with
         if recipe_if or self.title == "recipe":
@@ -107,18 +111,33 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=Path(script).name,
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=partial(
+                argparse.RawDescriptionHelpFormatter,
+                max_help_position=30,
+                width=min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns),
+            ),
             exit_on_error=False,
         )
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # type: ignore[override]
         """Adds an option as argparse does, with its default in the help."""
-        return super().add_argument(*names, **_with_default(settings))
+        return super().add_argument(*names, **_completed(names, settings))
 
-    def group(self, title: str, description: str | None = None) -> Group:
+    def group(self, title: str, description: str = "") -> Group:
         """Adds a heading of `--help`."""
-        self._groups.append(Group(title, self.add_argument_group(title, description)))
+        lines = textwrap.fill(description, WIDTH - 2)
+        self._groups.append(Group(title, self.add_argument_group(title, lines)))
         return self._groups[-1]
+
+    def format_help(self) -> str:
+        """Text of `--help`: a usage line of what cannot be left out, then all options."""
+        needed = [action for action in self._actions if action.required]
+        # (Words without an option come first, or an option of several values would take them.)
+        needed.sort(key=lambda action: bool(action.option_strings))
+        words = [f"python {self.prog}", *map(_usage_of, needed)]
+        has_more = len(self._actions) > len(needed) + 1  # besides --help
+        self.usage = " ".join([*words, "[options]"] if has_more else words)
+        return super().format_help()
 
     def parse_args(self, argv: Sequence[str] | None = None) -> Arguments:  # type: ignore[override]
         """Parses the words of a command line, by default those of this process.
@@ -272,9 +291,20 @@ def add_model_arguments(options: Parser | Group) -> None:
     )
 
 
-def _with_default(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an option whose help ends with its default, unless it has none or says more."""
+def _usage_of(action: argparse.Action) -> str:
+    value = f"{action.metavar or action.dest}"
+    several = f" [{value} ...]" if action.nargs == "+" else ""
+    return " ".join([*action.option_strings[:1], value]) + several
+
+
+def _completed(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an option with a short name for its value, and its default in the help.
+
+    A help that tells the default by itself stays as it is.
+    """
     default, text = settings.get("default"), settings.get("help", "")
+    if names[0].startswith("-") and not {"action", "choices", "metavar"} & settings.keys():
+        settings["metavar"] = {Path: "PATH", None: "NAME"}.get(settings.get("type"), "N")
     nothing = default is None or default is False or default in ([], argparse.SUPPRESS)
     if not nothing and "default:" not in text:
         value = " ".join(map(str, default)) if isinstance(default, list) else default

@@ -8,6 +8,7 @@ from common.data.options import add_data_arguments
 from common.options import Condition, Group, Parser, whole
 from common.training.compiling import MODES, check_compile
 from common.training.parts import AUTO
+from common.training.trackers import TENSORBOARD, check_trackers
 
 
 def add_run_arguments(
@@ -125,9 +126,17 @@ def add_run_arguments(
     )
     run.add_argument(
         "--report_to",
-        choices=["tensorboard", "none"],
-        default="tensorboard",
-        help="program that shows curves and pictures; metrics.jsonl is written in any case",
+        nargs="+",
+        default=[TENSORBOARD],
+        metavar="TRACKER",
+        help="programs that show curves and pictures, one or several of those that Accelerate "
+        "knows: tensorboard, wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive, swanlab; or "
+        "none. metrics.jsonl is written in any case",
+    )
+    run.add_argument(
+        "--tracker_project_name",
+        default="super-resolution",
+        help="project of the run in wandb, trackio, mlflow and others",
     )
     run.add_argument(
         "--push_to_hub", action="store_true", help="upload the model when all steps are done"
@@ -139,7 +148,7 @@ def add_run_arguments(
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
-    parser.checks += [_check_run, check_compile]
+    parser.checks += [_check_run, check_compile, check_trackers]
     return run
 
 

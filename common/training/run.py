@@ -146,10 +146,11 @@ class Run:
         )
         self._stop = StopRequest()
         seconds = self._checkpoints.resume(self._claim, self.total_steps)
+        self._validator.rehearse()
+        self._trackers.start(args, self.step)
+        # (Last of all: a folder that has records cannot be used by the next try.)
         if error := processes.error_of(self._begin_records):
             processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}. Make room.")
-        self._validator.rehearse()
-        self._trackers.start(args.report_to, self.step)
         steps = range(self.step, self.total_steps)
         self.print(banner(args, self._model, pictures, steps, accelerator))
         self._log.begin(self.step, self.total_steps, seconds)

@@ -1,6 +1,7 @@
 """Options of a run that do not change what is trained: where, how fast, how long, what is kept."""
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,12 +149,36 @@ def add_run_arguments(
     run.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
+    run.add_argument(
+        "--push_onnx",
+        action="store_true",
+        help="with --push_to_hub: upload the network as an ONNX file too, which needs no PyTorch",
+    )
+    run.add_argument(
+        "--license",
+        type=_license,
+        help="license of the weights in the card, as the Hub names it: apache-2.0, mit, cc-by-4.0, "
+        "other (default: none is claimed, since the pictures may have terms of their own)",
+    )
+    run.add_argument(
+        "--repository_url",
+        help="address of this code in the card (default: that of the git remote `origin`, if it "
+        "is on a public host)",
+    )
     parser.checks += [_check_run, check_compile, check_trackers]
     return run
 
 
 def _parts(text: str) -> int | str:
     return AUTO if text == AUTO else whole()(text)
+
+
+def _license(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9.+-]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no license as the Hub names them: apache-2.0, mit, cc-by-4.0, other"
+        )
+    return text
 
 
 def _check_parts(args: argparse.Namespace) -> Iterator[str]:
@@ -167,6 +192,6 @@ def _check_parts(args: argparse.Namespace) -> Iterator[str]:
 def _check_run(args: argparse.Namespace) -> Iterator[str]:
     if args.revision and not args.init_from:
         yield "--revision belongs to --init_from. Leave it out, or add that."
-    for name in ("hub_model_id", "hub_private"):
+    for name in ("hub_model_id", "hub_private", "push_onnx"):
         if getattr(args, name) and not args.push_to_hub:
             yield f"--{name} belongs to --push_to_hub. Leave it out, or add that."

@@ -21,23 +21,24 @@ from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.data.waiting import WorkerError
 from common.errors import UserError
-from common.hub import find_network, push_command, push_model
-from common.hub_api import check_token
+from common.hub import find_network
 from common.machine import set_up_cpu
+from common.metrics import Metric
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, skipped_in_words
-from common.training.log import Log, RunningMeans, not_finite
+from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
+from common.training.push import Push
 from common.training.recipe import write_record
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
 from common.training.together import Processes, check_processes, make_accelerator, unwrap
 from common.training.trackers import Trackers
-from common.training.validation import Validator
+from common.training.validation import PSNR, Rank, Validator
 
 
 class Run:
@@ -54,6 +55,8 @@ class Run:
         args: Arguments,
         total_steps: int | None = None,
         compile_options: dict[str, Any] | None = None,
+        metrics: Sequence[Metric] = (),
+        rank: Rank = PSNR,
     ) -> None:
         """Checks what the options ask for, claims the output folder and seeds.
 
@@ -62,23 +65,24 @@ class Run:
             total_steps: Optimizer steps of the whole run. Give it if the run has several phases.
                 Default: `--max_train_steps`.
             compile_options: Options of PyTorch's compiler that the network needs.
+            metrics: Metrics of your own besides PSNR and SSIM: functions of SR and HR, RGB (3, H,
+                W) in [0, 1], and the border to leave out. Their names stand in log and card.
+            rank: Function of the scores of a validation, by name; the weights where its value is
+                the greatest are the best. Default: PSNR.
 
         Raises:
             UserError: The options do not fit the machine, or the folder cannot be used.
         """
         from accelerate.utils import set_seed
 
-        self.args = args
+        self.args, self._metrics, self._rank = args, metrics, rank
         self.total_steps = args.max_train_steps if total_steps is None else total_steps
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
         self.accelerator = make_accelerator(args, compile_options)
         self._processes = Processes(self.accelerator)
         check_processes(args, self.accelerator)
-        if args.push_to_hub:
-            name = args.hub_model_id or args.output_dir.resolve().name
-            self._push = args.output_dir, name, args.hub_private
-            self._processes.from_main(lambda: check_token(push_command(*self._push)))
+        self._push = Push(args, self._processes) if args.push_to_hub else None
         self._claim = claim_together(args, self._processes)
         self.checkpoint = self._claim.checkpoint
         set_seed(args.seed)
@@ -132,7 +136,14 @@ class Run:
         )
         trained_on = pictures.in_card()
         self._validator = Validator(
-            args, self._model, pictures.validation, processes, self._trackers, trained_on
+            args,
+            self._model,
+            pictures.validation,
+            processes,
+            self._trackers,
+            trained_on,
+            self._metrics,
+            self._rank,
         )
         if args.gradient_accumulation_steps == AUTO:
             parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
@@ -146,6 +157,7 @@ class Run:
         )
         self._stop = StopRequest()
         seconds = self._checkpoints.resume(self._claim, self.total_steps)
+        self._validator.card.recipes = self._checkpoints.recipes
         self._validator.rehearse()
         self._trackers.start(args, self.step)
         # (Last of all: a folder that has records cannot be used by the next try.)
@@ -159,7 +171,8 @@ class Run:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
         # A command that trains nothing more must not stand in the record of the training.
         if self._processes.is_main and self.step < self.total_steps:
-            write_record(self.args, self.accelerator.device, self._processes.count)
+            recipes = [recipe._asdict() for recipe in self._checkpoints.recipes]
+            write_record(self.args, self.accelerator.device, self._processes.count, recipes)
         self._log.truncate(self.step, validated=not self._state.validation_is_due)
 
     # ------------------------------------------------------------------------------------- training
@@ -213,7 +226,7 @@ class Run:
         saves = self.step % args.checkpointing_steps == 0 or done or stop
         ends_early = stop if self.step < self.total_steps else None
         if logs or validates or saves:
-            means = self._finite_means()
+            means = self._guard.finite_means(self._means, self._model, self._processes, self.step)
         if logs:
             numbers = {
                 name: value for name, value in values.items() if not isinstance(value, Tensor)
@@ -262,6 +275,7 @@ class Run:
             processes.warn(f"{WEIGHTS} is missing: it is written from the last step.")
             self._validator.best = {}
             self._validator.validate(self.step)
+        self._validator.draw_curve()
         self._close()
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
@@ -276,28 +290,10 @@ class Run:
             f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
             f"    python evaluate.py --model {args.output_dir}{benchmarks}"
         )
-        if args.push_to_hub and processes.is_main:
-            if stop:  # it came while the last step was validated and saved
-                again = push_command(*self._push)
-                raise UserError(f"{stop.name}: the model is not pushed. Push it by\n    {again}")
-            self.print(f"It is on the Hub now: {push_model(*self._push)}")
+        if self._push and processes.is_main:
+            self.print(f"It is on the Hub now: {self._push.push(stop)}")
 
     # ------------------------------------------------------------------------------------- when due
-
-    def _finite_means(self) -> dict[str, float]:
-        """Means of the losses since the last log.
-
-        Raises:
-            UserError: A loss or a weight is not finite.
-        """
-        means = self._means.means(self._processes)
-        if bad := not_finite(means, self._model) + self._guard.bad():
-            self._processes.fail(
-                f"Training diverged before step {self.step}: {', '.join(bad)}. Try a smaller "
-                "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "
-                "--output_dir: anew, or by --resume_from_checkpoint PATH --allow_recipe_change."
-            )
-        return means
 
     def _validate(self) -> None:
         """Validates; a run that lacks its model then makes it when it is resumed."""

@@ -62,10 +62,12 @@ def benchmarks(monkeypatch):
     """Two scales of two pictures, whose scores are what `scores` says; and nothing is computed."""
     found = SimpleNamespace(scores=[])
 
-    def evaluate(model, benchmark, device, on_image=None):
+    def evaluate(model, benchmark, device, metrics, on_image=None):
         is_ours = isinstance(getattr(model, "__self__", None), Tiny)
         psnr = found.scores.pop(0) if is_ours else 20.0
-        return {name: {"psnr_y": psnr, "ssim_y": 0.5} for name in benchmark.pictures.names}
+        scores = {"psnr_y": psnr, "ssim_y": 0.5, "seconds": 1.0}
+        scores |= {metric.__name__: psnr**2 for metric in metrics[2:]}
+        return dict.fromkeys(benchmark.pictures.names, scores)
 
     monkeypatch.setattr(common.training.validation, "evaluate", evaluate)
 
@@ -81,8 +83,12 @@ def benchmarks(monkeypatch):
 
 @pytest.fixture
 def make(tmp_path, benchmarks, accelerator, processes):
-    def make(network, ema_decay=0.0, scales=2) -> Validator:
+    def make(network, ema_decay=0.0, scales=2, **own) -> Validator:
         args = Arguments(
+            degradation="none",
+            init_from=None,
+            license=None,
+            repository_url="https://example.org/code",
             ema_decay=ema_decay,
             output_dir=tmp_path / "run",
             dataset_name=None,
@@ -90,7 +96,7 @@ def make(tmp_path, benchmarks, accelerator, processes):
         )
         args.command = "python train_tiny.py --train_data_dir /home/me/T91"
         trackers = Trackers(accelerator, processes)
-        return Validator(args, network, benchmarks.all[:scales], processes, trackers, "T91")
+        return Validator(args, network, benchmarks.all[:scales], processes, trackers, "T91", **own)
 
     return make
 

@@ -7,7 +7,8 @@ trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on 
 
 import common.start
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -17,12 +18,20 @@ from torch import Tensor, nn
 from common.bands import map_in_bands
 from common.data.load import load_pictures
 from common.hub import load_matching
-from common.losses import charbonnier
+from common.losses import WINDOW, charbonnier, frequency, ms_ssim
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
+from common.training.optimizer import add_optimizer_arguments, clip_gradients, make_optimizer
 from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.recipe import add_recipe_arguments, fixed_recipe, modern
 from common.training.run import Run
+from common.training.schedule import learning_rate_factor
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "charbonnier": charbonnier,
+    "mse": F.mse_loss,
+}
 
 
 class PixelAttention(nn.Module):
@@ -230,6 +239,17 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_scheduler="step",
         lr_step_size=200_000,
         lr_gamma=0.5,
+        recipes={
+            "modern": modern(5e-4),
+            "cpu": fixed_recipe(
+                batch_size=8,
+                patch_size=96,
+                max_train_steps=900,
+                learning_rate=4e-3,
+                lr_scheduler="cosine",
+                lr_warmup_steps=100,
+            ),
+        },
     )
     recipe.add_argument(
         "--scale", type=whole(least=0), choices=[2, 3, 4], default=2, help="factor of enlargement"
@@ -239,22 +259,36 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     )
     recipe.add_argument(
         "--loss",
-        choices=["l1", "charbonnier"],
+        choices=list(LOSSES),
         default="l1",
-        help="mean absolute error, or a smooth one",
+        help="mean absolute error, a smooth one, or squared error",
     )
+    for name, what in (("ms_ssim", "1 - MS-SSIM"), ("fft", "difference of the Fourier transforms")):
+        recipe.add_argument(
+            f"--{name}_weight",
+            type=real(least=0),
+            default=0.0,
+            help=f"weight of the {what}, which is added to --loss",
+        )
     recipe.add_argument(
         "--patch_size",
         type=whole(),
         help="side of an HR patch in pixels, a multiple of the scale (default: 64 times the scale)",
     )
-    recipe.add_argument(
-        "--learning_rate", type=real(above=0), default=5e-4, help="learning rate of Adam"
-    )
+    add_optimizer_arguments(parser, recipe, learning_rates={"adam": 5e-4, "adamw": 5e-4})
     add_run_arguments(parser, output_dir="out/a2n", max_train_steps=1_000_000)
+    parser.checks.append(check_patch_size)
     args = parser.parse_args(argv)
     args.patch_size = args.patch_size or 64 * args.scale
     return args
+
+
+def check_patch_size(args: argparse.Namespace) -> Iterator[str]:
+    if args.ms_ssim_weight and args.patch_size and args.patch_size < WINDOW:
+        yield (
+            f"--patch_size {args.patch_size} is smaller than the window of --ms_ssim_weight, "
+            f"{WINDOW}. Give larger patches, or leave it out."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -266,21 +300,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.init_from:
         run.print(load_matching(model, args.init_from, args.revision).summary)
     pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.learning_rate, fused=True)
+    optimizer = make_optimizer(args, model.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     run.begin(model, pictures, [optimizer], [scheduler])  # or resumes
 
-    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "l1": F.l1_loss,
-        "charbonnier": charbonnier,
-    }
-    loss_function = losses[args.loss]
     for lr, hr in run.batches():  # the batches of the steps that are left
         with accelerator.accumulate(model):
             sr = model(lr)
-            loss = loss_function(sr, hr)
+            loss = LOSSES[args.loss](sr, hr)
+            if args.ms_ssim_weight:
+                loss = loss + args.ms_ssim_weight * ms_ssim(sr, hr)
+            if args.fft_weight:
+                loss = loss + args.fft_weight * frequency(sr, hr)
             accelerator.backward(loss)
+            clip_gradients(args, accelerator, model)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

@@ -22,10 +22,12 @@ from common.images.color import luma, replace_luma
 from common.images.resize import imresize
 from common.losses import euclidean
 from common.network import SuperResolutionModel
-from common.options import Arguments, Parser, real, whole
+from common.options import Arguments, Parser, whole
+from common.training.optimizer import add_optimizer_arguments, clip_gradients, make_optimizer
 from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.recipe import add_recipe_arguments, fixed_recipe, modern
 from common.training.run import Run
+from common.training.schedule import learning_rate_factor
 
 
 def padding_border(kernel_sizes: str) -> int:
@@ -89,6 +91,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_step_size=50_000,
         lr_gamma=0.1,
         lr_warmup_steps=2000,  # weights of 0.001 do not survive steps of 0.005
+        recipes={"modern": modern(5e-3), "cpu": fixed_recipe(max_train_steps=20_000)},
     )
     recipe.add_argument(
         "--scale", type=whole(least=0), choices=range(2, 9), default=3, help="factor of enlargement"
@@ -105,24 +108,16 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="side of an HR patch in pixels, a multiple of the scale (default: 33, or the next "
         "smaller multiple)",
     )
-    recipe.add_argument(
-        "--optimizer",
-        choices=["adam", "sgd"],
-        default="adam",
-        help="sgd: the paper's, with momentum 0.9",
-    )
-    recipe.add_argument(
-        "--learning_rate",
-        type=real(above=0),
-        help="learning rate of the first two layers; a tenth of it for the last (default: 5e-3 for "
-        "adam, the paper's 1e-4 for sgd)",
+    add_optimizer_arguments(
+        parser,
+        recipe,
+        learning_rates={"adam": 5e-3, "adamw": 5e-3, "sgd": 1e-4},
+        of=" of the first two layers; a tenth of it for the last",
     )
     add_run_arguments(parser, output_dir="out/srcnn", max_train_steps=100_000)
     parser.checks.append(check_patch_size)
     args = parser.parse_args(argv)
     args.patch_size = args.patch_size or 33 - 33 % args.scale
-    if args.learning_rate is None:
-        args.learning_rate = {"adam": 5e-3, "sgd": 1e-4}[args.optimizer]
     return args
 
 
@@ -152,11 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {"params": model.layers[:-1].parameters(), "lr": args.learning_rate},
         {"params": model.layers[-1].parameters(), "lr": args.learning_rate / 10},
     ]
-    optimizer: torch.optim.Optimizer
-    if args.optimizer == "adam":
-        optimizer = torch.optim.Adam(layers, fused=True)
-    else:
-        optimizer = torch.optim.SGD(layers, momentum=0.9, fused=True)
+    optimizer = make_optimizer(args, layers)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
     # The paper trains without padding: only the pixels count that see nothing but the patch.
     border = padding_border(args.kernel_sizes)
@@ -169,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sr = model(lr)
             loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
             accelerator.backward(loss)
+            clip_gradients(args, accelerator, model)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

@@ -27,9 +27,11 @@ from common.hub import load_matching
 from common.losses import VGGContent, adversarial, probability_of_hr, total_variation
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
+from common.training.optimizer import add_optimizer_arguments, clip_gradients, make_optimizer
 from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.recipe import add_recipe_arguments, modern
 from common.training.run import Run
+from common.training.schedule import learning_rate_factor
 from common.weights import read_folder
 
 
@@ -166,6 +168,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_scheduler="step",
         lr_step_size=100_000,
         lr_gamma=0.1,
+        recipes={"modern": modern(1e-4)},
     )
     recipe.add_argument(
         "--scale",
@@ -201,11 +204,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         default=96,
         help="side of an HR patch in pixels, a multiple of the scale",
     )
-    recipe.add_argument(
-        "--learning_rate",
-        type=real(above=0),
-        default=1e-4,
-        help="learning rate of both networks, by Adam",
+    add_optimizer_arguments(
+        parser, recipe, learning_rates={"adam": 1e-4, "adamw": 1e-4}, of=" of both networks"
     )
     recipe.add_argument(
         "--adversarial_loss",
@@ -289,11 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.content_weight and args.max_train_steps:
         with accelerator.local_main_process_first():  # one downloads, the others wait
             content = VGGContent(args.content_network, args.content_layer, args.vgg_weights)
-        if args.patch_size < content.min_size:
-            raise UserError(
-                f"--patch_size {args.patch_size} leaves nothing in --content_layer "
-                f"{args.content_layer}, which needs {content.min_size}. Give larger patches."
-            )
+        content.check_patch_size(args.patch_size)
 
     generator = SRGAN(args.scale, args.num_blocks, args.variant)
     generator = generator.to(memory_format=torch.channels_last)
@@ -312,9 +308,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "train the rest first, by --pretrain_steps N."
             )
     pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
-    # Each phase begins with an Adam of its own.
+    # Each phase begins with an optimizer of its own.
     pretrain_optimizer, g_optimizer, d_optimizer = (
-        torch.optim.Adam(network.parameters(), lr=args.learning_rate, fused=True)
+        make_optimizer(args, network.parameters())
         for network in (generator, generator, discriminator)
     )
     g_scheduler, d_scheduler = (
@@ -340,6 +336,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with accelerator.accumulate(generator):
             loss = F.mse_loss(generator(lr), hr)
             accelerator.backward(loss)
+            clip_gradients(args, accelerator, generator)
             pretrain_optimizer.step()
             pretrain_optimizer.zero_grad()
         run.end_step(loss=loss, learning_rate=args.learning_rate)
@@ -364,6 +361,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             d_loss = adversarial(d_hr, True, args.adversarial_loss)
             d_loss = d_loss + adversarial(d_sr, False, args.adversarial_loss)
             accelerator.backward(d_loss)
+            clip_gradients(args, accelerator, discriminator)
             d_optimizer.step()
             d_optimizer.zero_grad()
 
@@ -380,6 +378,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             weighted = [getattr(args, f"{name}_weight") * term for name, term in terms.items()]
             loss = torch.stack(weighted).sum()
             accelerator.backward(loss)
+            clip_gradients(args, accelerator, generator)
             g_optimizer.step()
             g_optimizer.zero_grad()
 

@@ -13,7 +13,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,11 @@ from common.images.resize import imresize
 from common.losses import euclidean
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
+from common.training.optimizer import add_optimizer_arguments, clip_gradients, make_optimizer
 from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments, learning_rate_factor
+from common.training.recipe import add_recipe_arguments, fixed_recipe, modern
 from common.training.run import Run
+from common.training.schedule import learning_rate_factor
 
 
 def bicubic_border(scale: int) -> int:
@@ -91,6 +92,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_step_size=2490,
         lr_gamma=0.1,
         lr_warmup_steps=100,
+        recipes={
+            "modern": modern(1e-3),
+            "cpu": fixed_recipe(batch_size=16, max_train_steps=30_000),
+        },
     )
     recipe.add_argument(
         "--scale",
@@ -110,26 +115,16 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         default=48,
         help="side of an HR patch in pixels, a multiple of every scale",
     )
-    recipe.add_argument(
-        "--optimizer",
-        choices=["adam", "sgd"],
-        default="adam",
-        help="sgd: the paper's, with momentum 0.9 and clipped gradients",
-    )
-    recipe.add_argument(
-        "--learning_rate",
-        type=real(above=0),
-        help="learning rate (default: 4e-4 for adam, the paper's 0.1 for sgd)",
-    )
-    recipe.add_argument(
-        "--weight_decay",
-        type=real(least=0),
-        default=1e-4,
-        help="share of a weight that is added to its gradient",
+    add_optimizer_arguments(
+        parser,
+        recipe,
+        learning_rates={"adam": 4e-4, "adamw": 4e-4, "sgd": 0.1},
+        weight_decay=1e-4,
     )
     recipe.add_argument(
         "--clip_theta",
         type=real(above=0),
+        only_with=("optimizer", "sgd"),
         help="with sgd: the elements of a gradient are clipped to +-theta / learning rate, so that "
         "it adds at most theta to a weight; the paper does not give theta (default: 2e-5)",
     )
@@ -137,8 +132,6 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser.checks.append(check_options)
     args = parser.parse_args(argv)
     args.scale = sorted(set(args.scale))
-    if args.learning_rate is None:
-        args.learning_rate = {"adam": 4e-4, "sgd": 0.1}[args.optimizer]
     if args.optimizer == "sgd" and args.clip_theta is None:
         args.clip_theta = 2e-5
     return args
@@ -151,8 +144,6 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
             f"--patch_size {args.patch_size} leaves nothing between borders of {border} pixels, "
             f"where bicubic x{max(args.scale)} lacks its neighbors; 48 is usual."
         )
-    if args.clip_theta is not None and args.optimizer == "adam":
-        yield "--clip_theta belongs to --optimizer sgd; leave it out, or add that."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -165,16 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.init_from:
         run.print(load_matching(model, args.init_from, args.revision).summary)
     pictures = load_pictures(args, args.scale, say=run.print)  # decoded once, then mapped
-    options: dict[str, Any] = {
-        "lr": args.learning_rate,
-        "weight_decay": args.weight_decay,
-        "fused": True,
-    }
-    optimizer: torch.optim.Optimizer
-    if args.optimizer == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), **options)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), momentum=0.9, **options)
+    optimizer = make_optimizer(args, model.parameters())
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(args))
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     run.begin(model, pictures, [optimizer], [scheduler])  # or resumes
@@ -187,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             inner = slice(bicubic_border(scale), -bicubic_border(scale))
             loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
             accelerator.backward(loss)
+            clip_gradients(args, accelerator, model)
             if args.optimizer == "sgd" and accelerator.sync_gradients:
                 clip_value = args.clip_theta / scheduler.get_last_lr()[0]
                 accelerator.clip_grad_value_(model.parameters(), clip_value)

@@ -12,7 +12,7 @@ from common.tables import enumerate_first, format_score, markdown_table, score_n
 from common.terminal import markdown, printable
 
 CARD = "README.md"
-EXAMPLE, CURVE = "example.png", "curve.svg"  # pictures beside the card
+EXAMPLE = "example.png"  # a strip beside the card
 VALIDATION = "validation pictures"  # name of their data set among the results
 LIBRARY = "super-resolution-on-accelerate"  # which can load the model; PyTorch alone cannot
 PLACE = "path/of/this/folder"  # where a model is, until it has a name on the Hub
@@ -30,7 +30,7 @@ def model_card(
     address: str = PLACE,
     base_model: str | None = None,
     code: str = "",
-    pictures: Sequence[str] = (),
+    has_example: bool = False,
 ) -> str:
     """Makes the README.md of a model folder.
 
@@ -45,7 +45,7 @@ def model_card(
         address: Name by which `load_model` finds the folder.
         base_model: `user/name` of the model whose weights the training began with.
         code: Address of this repository, or "".
-        pictures: Names of the pictures that lie beside the card, of `EXAMPLE` and `CURVE`.
+        has_example: Whether a strip lies beside the card.
     """
     title = f"{name} {' '.join(f'x{scale}' for scale in scales)}"
     metadata = ModelCardData(
@@ -70,7 +70,6 @@ def model_card(
         f"![A crop of a photograph: input, bicubic, {name}, original]({EXAMPLE})\n\n"
         "*Eileen Collins, photographed by NASA, in the public domain. Not trained on.*\n\n"
     )
-    curve = f"\n![PSNR on the validation pictures over the steps]({CURVE})\n"
     return f"""---
 {metadata.to_yaml()}
 ---
@@ -78,7 +77,7 @@ def model_card(
 
 Single-image super-resolution by a factor of {" or ".join(map(str, scales))}.
 
-{example if EXAMPLE in pictures else ""}## Use
+{example if has_example else ""}## Use
 
 In a clone of {where} that has `train_{architecture}.py`:
 
@@ -90,7 +89,7 @@ from common.hub import load_model
 model = load_model("{address}")
 sr = {call}  # RGB in [0, 1], (N, 3, h, w) -> (N, 3, {scales[0]} * h, {scales[0]} * w), not clamped
 ```
-{curve if CURVE in pictures else ""}{training}"""
+{training}"""
 
 
 def give_address(folder: Path, name: str, onnx: Mapping[int, str]) -> None:
@@ -109,7 +108,7 @@ def give_address(folder: Path, name: str, onnx: Mapping[int, str]) -> None:
     text = re.sub(f"{ALONE}.*?(?=^## |\\Z)", "", text, flags=re.DOTALL | re.MULTILINE)
     if onnx:
         before, use, after = text.partition("## Use\n")
-        end = re.search(r"^(?:!\[|## )", after, re.MULTILINE)
+        end = re.search(r"^## ", after, re.MULTILINE)
         place = end.start() if end else len(after)
         text = before + use + after[:place].rstrip() + "\n\n" + _alone(name, onnx) + after[place:]
     replace_file(folder / CARD, text.encode("utf-8", errors="surrogateescape"))

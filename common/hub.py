@@ -25,7 +25,8 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from common.card import CARD, CURVE, EXAMPLE, give_address
+from common.card import CARD, EXAMPLE, give_address
+from common.curves import CURVES
 from common.errors import UserError
 from common.hub_api import ask_hub, full_name, push_folder
 from common.machine import ROOT
@@ -292,7 +293,7 @@ def push_model(folder: str | Path, name: str, private: bool = False, onnx: bool 
     exported = export_beside(folder, model.scales) if onnx else {}
     with suppress(OSError):  # a card that is missing, or cannot be written, goes as it is
         give_address(folder, full_name(name), exported)
-    files = [CONFIG, WEIGHTS, CARD, EXAMPLE, CURVE, *exported.values()]
+    files = [CONFIG, WEIGHTS, CARD, EXAMPLE, CURVES, *exported.values()]
     return push_folder(folder, name, "model", private, again, files)
 
 

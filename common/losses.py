@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 
+WINDOW = 11  # of SSIM
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, from full size to a 16th
+
 
 def charbonnier(sr: Tensor, hr: Tensor, eps: float = 1e-3) -> Tensor:
     """Mean of sqrt((sr - hr)^2 + eps^2) over all elements, a smooth L1.
@@ -42,6 +45,61 @@ def euclidean(sr: Tensor, hr: Tensor) -> Tensor:
         A scalar.
     """
     return (sr - hr).square().sum() / (2 * len(sr))
+
+
+def frequency(sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean absolute difference of the real and imaginary parts of the Fourier transforms.
+
+    Cho et al. 2021, MIMO-UNet, eq. 4, but for the orthonormal transform, by which the loss does not
+    grow with the size of the patches: their factor 0.1 is 0.1 * sqrt(H * W) here.
+
+    Args:
+        sr: Shape (N, C, H, W), any range.
+        hr: Same shape and range.
+
+    Returns:
+        A scalar.
+    """
+    spectrum = torch.fft.rfft2((sr - hr).float(), norm="ortho")
+    return torch.view_as_real(spectrum).abs().mean()
+
+
+def ms_ssim(sr: Tensor, hr: Tensor) -> Tensor:
+    """1 - MS-SSIM: the products of contrasts and structures over halved sizes, mean over images.
+
+    Wang, Simoncelli, Bovik 2003, eq. 7, with their five weights. Patches of less than 176 pixels
+    have fewer sizes that the window of 11x11 fits into, whose weights are then made to sum to 1.
+
+    Args:
+        sr: Range [0, 1], shape (N, C, H, W), no side below 11.
+        hr: Same shape and range.
+
+    Returns:
+        A scalar, 0 for equal images.
+    """
+    sr, hr = sr.float(), hr.float()
+    sizes = sum(min(hr.shape[-2:]) >> halvings >= WINDOW for halvings in range(len(SCALE_WEIGHTS)))
+    weights = SCALE_WEIGHTS[:sizes]
+    offsets = torch.arange(WINDOW, device=hr.device) - WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * 1.5**2))
+    kernel = (window / window.sum()).expand(5 * hr.shape[1], 1, 1, WINDOW)
+    product = torch.ones(len(hr), device=hr.device)
+    for size, weight in enumerate(weights):
+        if size:
+            sr, hr = F.avg_pool2d(sr, 2), F.avg_pool2d(hr, 2)
+        maps = torch.cat([sr, hr, sr * sr, hr * hr, sr * hr], dim=1)
+        for direction in (kernel, kernel.transpose(2, 3)):
+            maps = F.conv2d(maps, direction, groups=len(kernel))
+        mean_sr, mean_hr, sr_sr, hr_hr, sr_hr = maps.chunk(5, dim=1)
+        variances = sr_sr - mean_sr**2 + hr_hr - mean_hr**2
+        similarity = (2 * (sr_hr - mean_sr * mean_hr) + 0.03**2) / (variances + 0.03**2)
+        if size == sizes - 1:  # luminance counts at the smallest size alone
+            squares = mean_sr**2 + mean_hr**2
+            similarity = similarity * (2 * mean_sr * mean_hr + 0.01**2) / (squares + 0.01**2)
+        # At 0 the power has no finite gradient.
+        mean = similarity.mean(dim=(1, 2, 3)).clamp(min=1e-6)
+        product = product * mean ** (weight / sum(weights))
+    return 1 - product.mean()
 
 
 def total_variation(sr: Tensor) -> Tensor:
@@ -141,12 +199,25 @@ class VGGContent(nn.Module):
             ) from None
         except (AttributeError, RuntimeError, TypeError) as error:
             raise UserError(f"{weights} does not hold the weights of {network}: {error}") from None
+        self.layer = layer
         self.features = features[: names.index(layer) + 1]
         self.min_size = 2 ** sum(isinstance(module, nn.MaxPool2d) for module in self.features)
         self.feature_scale = feature_scale
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
         self.eval().requires_grad_(False)
+
+    def check_patch_size(self, patch_size: int) -> None:
+        """Checks that the layer sees something of a patch.
+
+        Raises:
+            UserError: The patch is too small.
+        """
+        if patch_size < self.min_size:
+            raise UserError(
+                f"--patch_size {patch_size} leaves nothing in --content_layer {self.layer}, which "
+                f"needs {self.min_size}. Give larger patches."
+            )
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, H, W) twice -> a scalar."""

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import inf, isfinite
 from pathlib import Path
@@ -25,6 +25,8 @@ from common.terminal import printable, show_warnings_beside_bars
 # A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
 Check = Callable[[argparse.Namespace], Iterable[str]]
 Condition = Callable[[argparse.Namespace], bool]
+# Defaults by option, for a command line whose other options are these.
+Recipe = Callable[[argparse.Namespace], Mapping[str, Any]]
 
 LARGEST = 10**9  # numbers above it are mistakes, and some would take all memory
 
@@ -34,13 +36,13 @@ class Arguments(argparse.Namespace):
 
     Attributes:
         command: Command line, `python train_a2n.py --scale 2`.
-        recipe: Names of the options that decide about the weights.
+        fixed: Names of the options that decide about the weights.
     """
 
-    __slots__ = ("command", "recipe")
+    __slots__ = ("command", "fixed")
 
     command: str
-    recipe: frozenset[str]
+    fixed: frozenset[str]
 
 
 class Group:
@@ -49,9 +51,14 @@ class Group:
     def __init__(self, title: str, group: argparse._ActionsContainer) -> None:
         self.title, self._group = title, group
         self.recipe: dict[str, Condition] = {}  # by option: when it belongs to the recipe
+        self.only_with: dict[str, Sequence[str]] = {}  # by option: what it has no meaning without
 
     def add_argument(
-        self, *names: str, recipe_if: Condition | None = None, **settings: Any
+        self,
+        *names: str,
+        recipe_if: Condition | None = None,
+        only_with: Sequence[str] = (),
+        **settings: Any,
     ) -> argparse.Action:
         """Adds an option as argparse does, with its default in the help.
 
@@ -59,9 +66,13 @@ class Group:
             *names: Names of the option.
             recipe_if: Condition under which the option belongs to the recipe. Default: always in
                 the group `recipe`, never in others.
+            only_with: Another option, and those of its values with which alone the option has a
+                meaning. Its default is None.
             **settings: Settings that argparse takes.
         """
         action = self._group.add_argument(*names, **_with_default(settings))
+        if only_with:
+            self.only_with[action.dest] = only_with
         if recipe_if or self.title == "recipe":
             self.recipe[action.dest] = recipe_if or (lambda args: True)
         return action
@@ -69,7 +80,7 @@ class Group:
     def exclusive(self, required: bool = False) -> "Group":
         """Group within this one. A command line can have only one of its options."""
         inner = Group(self.title, self._group.add_mutually_exclusive_group(required=required))
-        inner.recipe = self.recipe
+        inner.recipe, inner.only_with = self.recipe, self.only_with
         return inner
 
 
@@ -78,6 +89,9 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         checks: Checks of several options together, for a command line whose options are valid each.
+        completions: Functions that fill in defaults which depend on other options, before the
+            checks.
+        recipes: Defaults that `--recipe NAME` sets, by the name. Any option overrides them.
     """
 
     def __init__(self, script: str, description: str | None) -> None:
@@ -87,6 +101,8 @@ class Parser(argparse.ArgumentParser):
             description: Docstring of the script.
         """
         self.checks: list[Check] = []
+        self.completions: list[Callable[[argparse.Namespace], None]] = []
+        self.recipes: dict[str, Recipe] = {}
         self._groups: list[Group] = []
         super().__init__(
             prog=Path(script).name,
@@ -120,7 +136,12 @@ class Parser(argparse.ArgumentParser):
         words = list(map(str, sys.argv[1:] if argv is None else argv))
         args, mistakes, wrong = self._parse(words)
         if args:
-            found = [mistake for check in self.checks for mistake in check(args)]
+            if recipe := self.recipes.get(getattr(args, "recipe", "")):
+                args, mistakes, wrong = self._parse_by(recipe(args), words)
+            found = list(self._without_meaning(args))
+            for complete in self.completions:
+                complete(args)
+            found += [mistake for check in self.checks for mistake in check(args)]
             # What a check says of an option that was left out would be about its default.
             mistakes += [text for text in found if not wrong & set(re.findall(r"--\w+", text))]
         if mistakes or args is None:
@@ -130,7 +151,7 @@ class Parser(argparse.ArgumentParser):
             text = f"{self.prog}: error: {text}\n(`{self.prog} --help` lists the options.)\n"
             self.exit(2, printable(text, keep="\n"))
         args.command = shlex.join(["python", self.prog, *words])
-        args.recipe = frozenset(
+        args.fixed = frozenset(
             name
             for group in self._groups
             for name, condition in group.recipe.items()
@@ -141,6 +162,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print at once."""
         raise argparse.ArgumentError(None, message)
+
+    def _parse_by(
+        self, recipe: Mapping[str, Any], words: list[str]
+    ) -> tuple[Arguments, list[str], set[str]]:
+        """Parses words that are known to be readable, by the defaults of a recipe."""
+        before = {name: self.get_default(name) for name in recipe}
+        self.set_defaults(**recipe)
+        args, mistakes, wrong = self._parse(words)
+        self.set_defaults(**before)
+        assert args
+        for name in recipe.keys() & self._only_with.keys():
+            # What the recipe gives to a schedule, say, goes where the command names another one.
+            if getattr(args, name) is recipe[name] and not self._has_meaning(args, name):
+                setattr(args, name, None)
+        return args, mistakes, wrong
+
+    @property
+    def _only_with(self) -> dict[str, Sequence[str]]:
+        return {name: rule for group in self._groups for name, rule in group.only_with.items()}
+
+    def _has_meaning(self, args: argparse.Namespace, name: str) -> bool:
+        other, *values = self._only_with[name]
+        return getattr(args, other) in values
+
+    def _without_meaning(self, args: argparse.Namespace) -> Iterator[str]:
+        for name, (other, *values) in self._only_with.items():
+            if getattr(args, name) is not None and not self._has_meaning(args, name):
+                yield (
+                    f"--{name} belongs to --{other} {' or '.join(values)}. Leave it out, or add "
+                    "that."
+                )
 
     def _parse(self, words: list[str]) -> tuple[Arguments | None, list[str], set[str]]:
         """(options, None if they could not be read; mistakes; options that were left out)."""

@@ -274,7 +274,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
     assert f"It is on the Hub now: {hub.url}/user/tiny" in process.stdout
     pushed = hub.folder / "models" / "user" / "tiny"
     assert {path.name for path in pushed.iterdir()} == {
-        *("README.md", "config.json", "model.safetensors", "example.png", "curve.svg")
+        *("README.md", "config.json", "model.safetensors", "example.png", "curves.svg")
     }
     for path in pushed.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()

@@ -101,7 +101,7 @@ def test_tiles_are_as_the_whole(name, black_and_white, monkeypatch):
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "a2n"])
 def test_tiles_are_as_the_whole_but_for_rounding(name, pixels):
     network = make(name)
-    for picture, share in ((pixels, 1e-5), (pixels.astype(np.uint16) * 257, 1e-3)):
+    for picture, share in ((pixels, 1e-4), (pixels.astype(np.uint16) * 257, 1e-2)):
         whole = Enlarger(network, CPU, tile=0)(picture)
         assert_nearly_equal(Enlarger(network, CPU, tile=64)(picture), whole, share)
 
@@ -126,7 +126,7 @@ def test_a2n_in_tiles(pixels):
     network = make("a2n")
     picture = np.tile(pixels, (2, 2, 1))
     whole = Enlarger(network, CPU, tile=0, attention_window=64)(picture)
-    assert_nearly_equal(Enlarger(network, CPU, tile=64)(picture), whole, share=1e-5)
+    assert_nearly_equal(Enlarger(network, CPU, tile=64)(picture), whole, share=1e-4)
     globally = Enlarger(network, CPU, tile=0)(picture)
     assert np.mean(globally != whole) > 1e-3
 
@@ -218,9 +218,16 @@ def test_smaller_tiles_when_the_memory_is_too_small(error, pixels, monkeypatch):
     assert sum(done) == 200 * 170
     enlarger(pixels)
     assert len(said) == 2
-    monkeypatch.setattr(SRGAN, "forward", lambda self, lr: (_ for _ in ()).throw(error))
-    with pytest.raises(type(error)):
-        enlarger(pixels)
+    tries = []
+
+    def without_memory(self, lr):
+        tries.append(lr.shape)
+        raise type(error)(f"{error} at {len(tries)}")
+
+    monkeypatch.setattr(SRGAN, "forward", without_memory)
+    with pytest.raises(type(error), match=r" at 1$"):  # the first error, not the last
+        Enlarger(network, CPU, say=said.append)(pixels)
+    assert len(tries) == 3
 
 
 def test_what_was_done_when_the_memory_was_too_small_is_done_again(black_and_white, monkeypatch):

@@ -75,8 +75,8 @@ def test_checks_of_several_options_come_together_when_each_is_valid(parser, caps
 
 def test_the_recipe_is_the_group_of_that_name_and_what_joins_it_under_a_condition(parser):
     args = parser.parse_args([])
-    assert args.recipe == {"batch_size", "scale", "decay"}
-    assert parser.parse_args(["--decay", "0.9"]).recipe == args.recipe | {"steps"}
+    assert args.fixed == {"batch_size", "scale", "decay"}
+    assert parser.parse_args(["--decay", "0.9"]).fixed == args.fixed | {"steps"}
     assert set(vars(args)) == {"batch_size", "scale", "decay", "steps", "name"}
 
 

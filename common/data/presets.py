@@ -42,6 +42,9 @@ class Photo(NamedTuple):
     pixels of LR, so that it means the same at every scale.
     """
 
+    # Pictures that nobody saved with loss, by MATLAB's bicubic alone: without them a network soon
+    # forgets to sharpen what is good.
+    clean: float = 0.15
     # Lenses, small movements and noise reduction: half of the photographs are as good as sharp.
     blur: float = 0.5
     sigma: Range = (0.1, 0.6)
@@ -76,6 +79,8 @@ def draw_jpeg(generator: np.random.Generator, scale: int) -> list[Stage]:
 
 def draw_photo(generator: np.random.Generator, scale: int) -> list[Stage]:
     table, stages = PHOTO, list[Stage]()
+    if _happens(generator, table.clean):
+        return [Resize(1 / scale, "matlab bicubic")]
     if _happens(generator, table.blur):
         sigma_x, sigma_y = (scale * generator.uniform(*table.sigma) for _ in range(2))
         size = 2 * round(3 * table.sigma[1] * scale) + 1
@@ -228,10 +233,8 @@ class RealESRGAN(NamedTuple):
         "plateau": 0.03,
     }
     kernel_sizes: Sequence[int] = range(7, 22, 2)
-    beta: Mapping[str, Range] = {
-        "generalized": (0.5, 4),
-        "plateau": (1, 2),
-    }  # half below 1, half above
+    # Half below 1, half above.
+    beta: Mapping[str, Range] = {"generalized": (0.5, 4), "plateau": (1, 2)}
     sinc: float = 0.1
     cutoff: Range = (pi / 3, pi)
     cutoff_of_large: Range = (pi / 5, pi)  # kernels of 13 and more
@@ -273,9 +276,7 @@ def draw_realesrgan(generator: np.random.Generator, scale: int) -> list[Stage]:
         size = int(_one_of(generator, table.kernel_sizes))
         last.append(Sinc(size, generator.uniform(*table.cutoff)))
     jpeg = JPEG(_whole(generator, table.quality))
-    return (
-        [*stages, *last, jpeg] if _happens(generator, table.jpeg_last) else [*stages, jpeg, *last]
-    )
+    return stages + ([*last, jpeg] if _happens(generator, table.jpeg_last) else [jpeg, *last])
 
 
 def _degradation_of_order(generator: np.random.Generator, order: Order, side: float) -> list[Stage]:

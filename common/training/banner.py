@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+# Options of a line of the banner, and what stands before their values.
+RECIPE = {"recipe": "", "optimizer": "", "learning_rate": "rate ", "lr_scheduler": "schedule "}
+
+
 def device_in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -54,14 +58,19 @@ def banner(
     lr, lr_to_validate = pictures.lr, pictures.validation[0].lr
     if lr_to_validate != lr:
         lr += f"; to validate on, {lr_to_validate}"
+    recipe = [f"{word}{vars(args)[key]}" for key, word in RECIPE.items() if key in args]
+    length = f"{steps.start:,} to {steps.stop:,}"
+    if minutes := args.max_train_minutes:
+        length += f", or what {minutes:g} minutes allow"
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
+        "Recipe": ", ".join(recipe),
         "Pictures": f"{pictures.patches.in_banner()}, {len(pictures.validation[0])} to validate on",
         "LR": lr,
         "Patches": f"LR {' or '.join(f'{side}x{side}' for side in sides)}, "
         f"HR {args.patch_size}x{args.patch_size}",
         "Batch": batch,
-        "Steps": f"{steps.start:,} to {steps.stop:,}",
+        "Steps": length,
         "Device": device,
         "Output": f"{args.output_dir}",
     }

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from common import files
+from common.curves import METRICS
 from common.errors import UserError
 from common.files import (
     CHECKSUMS,
@@ -33,7 +34,7 @@ from common.network import CONFIG, WEIGHTS
 from common.options import Arguments
 from common.tables import enumerate_first
 from common.terminal import say
-from common.training.log import METRICS
+from common.training.length import take_length
 from common.training.recipe import RECORD, check_recipe, read_record
 from common.training.together import Processes
 
@@ -78,6 +79,8 @@ def claim_together(args: Arguments, processes: Processes) -> Claim:
         checkpoint, notes = choose_checkpoint(args.output_dir, args.resume_from_checkpoint)
         for note in notes:
             processes.warn(note)
+        if checkpoint:
+            take_length(args, checkpoint)
         return checkpoint, check_recipe(args, checkpoint) if checkpoint else []
 
     checkpoint, differences = processes.from_main(claim)
@@ -87,6 +90,8 @@ def claim_together(args: Arguments, processes: Processes) -> Claim:
             f"{folder} is on the disk of the first machine only. Name an --output_dir that all "
             "machines see."
         )
+    if checkpoint:
+        take_length(args, checkpoint)
     return Claim(checkpoint, differences, locks[0] if locks else None)
 
 
@@ -319,9 +324,10 @@ def seal(partial: Path, record: dict[str, Any]) -> None:
     _sync_folder(partial.parent)
 
 
-def delete_oldest(folder: Path, keep: int) -> None:
-    """Deletes all checkpoints but the newest ones."""
-    for checkpoint in list_checkpoints(folder)[:-keep]:
+def delete_oldest(folder: Path, keep: int, spared: str = "") -> None:
+    """Deletes all checkpoints but the newest ones, and one of the name `spared`."""
+    checkpoints = [path for path in list_checkpoints(folder) if path.name != spared]
+    for checkpoint in checkpoints[:-keep]:
         partial = checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.partial"))
         shutil.rmtree(partial, ignore_errors=True)  # the next start removes what is left
 

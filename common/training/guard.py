@@ -1,13 +1,14 @@
 """Steps that would ruin the weights: seen on the device, before the step, without a wait."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from common.tables import plural
-from common.training.log import RunningMeans, not_finite
+from common.training.log import RunningMeans
 from common.training.together import Processes
 
 if TYPE_CHECKING:
@@ -95,3 +96,32 @@ def skipped_in_words(share: float, steps: int) -> str:
         f"fp16 skipped {share:.0%} of the last {plural(steps, 'step')}, whose gradients were too "
         "large for it. If that goes on, use --mixed_precision bf16, or a smaller --learning_rate."
     )
+
+
+def finite_means(
+    means: RunningMeans,
+    model: torch.nn.Module,
+    guard: StepGuard,
+    processes: Processes,
+    step: int,
+) -> dict[str, float]:
+    """Means of the losses since the last log. Waits for the device.
+
+    Raises:
+        UserError: A loss or a weight is not finite.
+    """
+    found = means.means(processes)
+    if bad := not_finite(found, model) + guard.bad():
+        processes.fail(
+            f"Training diverged before step {step}: {', '.join(bad)}. Try a smaller "
+            "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "
+            "--output_dir: anew, or by --resume_from_checkpoint PATH --allow_recipe_change."
+        )
+    return found
+
+
+def not_finite(means: Mapping[str, float], model: torch.nn.Module) -> list[str]:
+    """Losses and weights that are infinite or no numbers, in words. Waits for the device."""
+    bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
+    finite = torch.stack([weights.isfinite().all() for weights in model.parameters()])
+    return bad if finite.all() else [*bad, "there are weights that are not finite"]

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.curves import METRICS, TIMES
 from common.files import flush_to_disk, read_json_lines, replace_file, unused
 from common.machine import peak_memory
 from common.tables import plural
@@ -24,7 +24,6 @@ from common.training.trackers import Trackers
 
 SHOWN = ("loss", "psnr_y")  # beside the bar
 LINE_SECONDS = 60  # between two lines in place of the bar, where it is no terminal that reads it
-METRICS, TIMES = "metrics.jsonl", "times.jsonl"
 
 
 class JsonLines:
@@ -207,6 +206,10 @@ class Log:
             "{rate_fmt}{postfix}]",
         )
 
+    def set_total(self, total_steps: int) -> None:
+        """Changes the number of steps of the whole run."""
+        self._total_steps = self._bar.total = total_steps
+
     def seconds(self) -> float:
         """Seconds of training so far, over all starts of the run, validation included."""
         return round(time.monotonic() - self._start, 3)
@@ -267,10 +270,3 @@ class Log:
                 self._processes.warn(
                     f"{file.path.name} cannot be written ({error}). Its lines are kept for later."
                 )
-
-
-def not_finite(means: Mapping[str, float], model: torch.nn.Module) -> list[str]:
-    """Losses and weights that are infinite or no numbers, in words. Waits for the device."""
-    bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
-    finite = torch.stack([weights.isfinite().all() for weights in model.parameters()])
-    return bad if finite.all() else [*bad, "there are weights that are not finite"]

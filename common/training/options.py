@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.data.options import add_data_arguments
-from common.options import Condition, Group, Parser, whole
+from common.options import Condition, Group, Parser, real, whole
 from common.training.compiling import MODES, check_compile
+from common.training.length import check_minutes
 from common.training.parts import AUTO
 from common.training.trackers import TENSORBOARD, check_trackers
 
@@ -47,6 +48,12 @@ def add_run_arguments(
         default=max_train_steps,
         recipe_if=lambda args: args.lr_scheduler == "cosine",
         help="optimizer steps; belongs to the recipe where the learning rate falls by a cosine",
+    )
+    run.add_argument(
+        "--max_train_minutes",
+        type=real(above=0),
+        help="minutes of training: the run measures its speed in its warm-up, and then sets "
+        "--max_train_steps to what they allow, at most to what is given, with a whole schedule",
     )
     run.add_argument(
         "--gradient_accumulation_steps",
@@ -165,7 +172,7 @@ def add_run_arguments(
         help="address of this code in the card (default: that of the git remote `origin`, if it "
         "is on a public host)",
     )
-    parser.checks += [_check_run, check_compile, check_trackers]
+    parser.checks += [_check_run, check_compile, check_minutes, check_trackers]
     return run
 
 

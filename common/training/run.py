@@ -27,13 +27,16 @@ from common.metrics import Metric
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
+from common.training.ending import done_but_unsaved, last_words, stopped_and_saved, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
-from common.training.guard import StepGuard, skipped_in_words
+from common.training.guard import StepGuard, finite_means, skipped_in_words
+from common.training.length import Stopwatch
 from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
 from common.training.push import Push
 from common.training.recipe import write_record
+from common.training.schedule import decay_start
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
 from common.training.together import Processes, check_processes, make_accelerator, unwrap
@@ -75,8 +78,8 @@ class Run:
         """
         from accelerate.utils import set_seed
 
-        self.args, self._metrics, self._rank = args, metrics, rank
-        self.total_steps = args.max_train_steps if total_steps is None else total_steps
+        self.args, self._choice = args, (metrics, rank)
+        self._stopwatch = Stopwatch(args, has_phases=total_steps is not None)
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
         self.accelerator = make_accelerator(args, compile_options)
@@ -84,6 +87,7 @@ class Run:
         check_processes(args, self.accelerator)
         self._push = Push(args, self._processes) if args.push_to_hub else None
         self._claim = claim_together(args, self._processes)
+        self.total_steps = args.max_train_steps if total_steps is None else total_steps
         self.checkpoint = self._claim.checkpoint
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
@@ -134,16 +138,9 @@ class Run:
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
         )
-        trained_on = pictures.in_card()
+        told = pictures.in_card(), *self._choice
         self._validator = Validator(
-            args,
-            self._model,
-            pictures.validation,
-            processes,
-            self._trackers,
-            trained_on,
-            self._metrics,
-            self._rank,
+            args, self._model, pictures.validation, processes, self._trackers, *told
         )
         if args.gradient_accumulation_steps == AUTO:
             parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
@@ -170,10 +167,14 @@ class Run:
     def _begin_records(self) -> None:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
         # A command that trains nothing more must not stand in the record of the training.
-        if self._processes.is_main and self.step < self.total_steps:
-            recipes = [recipe._asdict() for recipe in self._checkpoints.recipes]
-            write_record(self.args, self.accelerator.device, self._processes.count, recipes)
+        if self.step < self.total_steps:
+            self._write_record()
         self._log.truncate(self.step, validated=not self._state.validation_is_due)
+
+    def _write_record(self) -> None:
+        if self._processes.is_main:
+            facts = self.accelerator.device, self._processes.count, self._checkpoints.recipes
+            write_record(self.args, *facts)
 
     # ------------------------------------------------------------------------------------- training
 
@@ -193,7 +194,10 @@ class Run:
         self._model.train()
         steps = range(self.step, self._end)
         try:
-            yield from feed(args, self._pictures, steps, processes, device, self._stop.asked)
+            for batch in feed(args, self._pictures, steps, processes, device, self._stop.asked):
+                yield batch
+                if self.step >= self._end:  # which a run by minutes sets while it trains
+                    break
         except (StreamError, WorkerError) as error:
             self._end_without_batches(error)
 
@@ -218,15 +222,17 @@ class Run:
         self._state.step += 1
         self._validator.update_average()
         self._log.advance()
+        self._measure()
 
         done = self.step == self._end
         logs = self.step % args.logging_steps == 0 or done
         validates = done or self._validator.is_due(self.step)
         stop = self._stop.after_step()
         saves = self.step % args.checkpointing_steps == 0 or done or stop
+        saves = saves or self.step == decay_start(args)
         ends_early = stop if self.step < self.total_steps else None
         if logs or validates or saves:
-            means = self._guard.finite_means(self._means, self._model, self._processes, self.step)
+            means = finite_means(self._means, self._model, self._guard, self._processes, self.step)
         if logs:
             numbers = {
                 name: value for name, value in values.items() if not isinstance(value, Tensor)
@@ -275,29 +281,35 @@ class Run:
             processes.warn(f"{WEIGHTS} is missing: it is written from the last step.")
             self._validator.best = {}
             self._validator.validate(self.step)
-        self._validator.draw_curve()
         self._close()
+        if reason := processes.from_main(lambda: write_curves(args.output_dir)):
+            processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
-            failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
-            processes.fail(
-                f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
-                f" Make room there. {way_on(args.output_dir)}"
-            )
+            processes.fail(done_but_unsaved(args.output_dir, unsaved))
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        benchmarks = " --benchmarks sample" if args.dataset_name == "sample" else ""
-        self.print(
-            f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
-            f"    python evaluate.py --model {args.output_dir}{benchmarks}"
-        )
+        self.print(last_words(args, self._validator.result()))
         if self._push and processes.is_main:
             self.print(f"It is on the Hub now: {self._push.push(stop)}")
 
     # ------------------------------------------------------------------------------------- when due
 
+    def _measure(self) -> None:
+        """Sets the number of steps of a run by minutes, on all processes, when it is known."""
+        args, found = self.args, self._stopwatch.steps_after(self.step, self._log.seconds())
+        if found is None:
+            return
+        steps = self._processes.from_main(lambda: found)
+        args.max_train_steps = self.total_steps = self._end = steps
+        self._log.set_total(steps)
+        self._write_record()
+        self.print(self._stopwatch.in_words())
+
     def _validate(self) -> None:
         """Validates; a run that lacks its model then makes it when it is resumed."""
+        before = self._log.seconds()
         self._log.write(self._validator.validate(self.step), self.step)
+        self._stopwatch.add_validation(self._log.seconds() - before)
         self._state.validation_is_due = False
         if not self._validator.unsaved:
             self._checkpoints.add_scores(self._log)
@@ -310,10 +322,7 @@ class Run:
                 f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
                 f"{way_on(self.args.output_dir)}"
             )
-        self.print(
-            f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "
-            "Go on by the same command with --resume_from_checkpoint latest."
-        )
+        self.print(stopped_and_saved(stop, self.step, self.total_steps))
         raise SystemExit(128 + stop)
 
     def _end_without_batches(self, error: Exception) -> NoReturn:

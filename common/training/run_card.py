@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.card import CARD, CURVE, EXAMPLE, model_card
-from common.curve import curve
+from common.card import CARD, EXAMPLE, model_card
 from common.data.degradation import degradation_refused, open_degradation, picture_generator
 from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 from common.device import kernel_search, true_float32
-from common.files import last_name, read_json_lines, replace_file, shorten_command
+from common.files import last_name, replace_file, shorten_command
 from common.images.resize import crop_to_multiple, imresize
 from common.images.strip import make_strip, stack_strips
 from common.images.tensors import to_float, to_tensor
@@ -25,15 +24,14 @@ from common.metrics import protocol, to_uint8
 from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.terminal import markdown, printable
-from common.training.log import METRICS
 
 PHOTOGRAPH = (160, 40, 352, 184)  # left, top, right, bottom: a face, and the flag behind it
 DIV2K = "DIV2K's are for [academic research only](https://data.vision.ee.ethz.ch/cvl/DIV2K/)"
 TERMS = {"sample": "the photographs of the scikit-image package come with theirs in its LICENSE"}
 
 
-class Recipe(NamedTuple):
-    """Recipe of a run until it was changed.
+class EarlierRecipe(NamedTuple):
+    """EarlierRecipe of a run until it was changed.
 
     Attributes:
         until: Step at which it changed.
@@ -65,7 +63,7 @@ class RunCard:
             UserError: A degradation of the user's own fails on the photograph of the card.
         """
         self._args, self._trained_on, self._lr = args, trained_on, lr
-        self.recipes: list[Recipe] = []
+        self.recipes: list[EarlierRecipe] = []
         self._pairs = {scale: _example_pair(args.degradation, scale) for scale in scales}
         weights = args.init_from or ""
         is_on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and not Path(weights).exists()
@@ -104,25 +102,9 @@ class RunCard:
             license=args.license,
             base_model=self._base_model,
             code=self._code,
-            pictures=[name for name in (EXAMPLE, CURVE) if (folder / name).exists()],
+            has_example=True,
         )
         replace_file(folder / CARD, text.encode())
-
-    def draw_curve(self, baseline: float, latest: Mapping[str, float]) -> None:
-        """Draws PSNR on the validation pictures over the steps of the run, as far as it is.
-
-        Args:
-            baseline: PSNR of bicubic.
-            latest: Scores and `step` of the last validation, which the log may not have yet.
-
-        Raises:
-            OSError: The file cannot be written, or the log cannot be read.
-        """
-        log = self._args.output_dir / METRICS
-        rows = [*read_json_lines(log).lines.values()] if log.is_file() else []
-        points = {row["step"]: row["psnr_y"] for row in (*rows, latest) if "psnr_y" in row}
-        picture = curve(sorted(points.items()), baseline, "PSNR-Y on the validation pictures, dB")
-        replace_file(self._args.output_dir / CURVE, picture.encode())
 
     def _example(self, network: SuperResolutionModel) -> bytes:
         """A strip of the photograph at each scale, as PNG."""
@@ -193,6 +175,6 @@ def _example_pair(name: str, scale: int) -> tuple[Tensor, Tensor]:
     return imresize(hr, 1 / scale), hr
 
 
-def recipes_of(record: Mapping[str, Any]) -> list[Recipe]:
+def recipes_of(record: Mapping[str, Any]) -> list[EarlierRecipe]:
     """Earlier recipes of a run by the record of a checkpoint."""
-    return [Recipe(**recipe) for recipe in record.get("recipes", [])]
+    return [EarlierRecipe(**recipe) for recipe in record.get("recipes", [])]

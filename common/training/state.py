@@ -24,7 +24,8 @@ from common.training.code import (
 from common.training.folder import Claim, delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
 from common.training.recipe import allow_differences, read_record
-from common.training.run_card import Recipe, recipes_of
+from common.training.run_card import EarlierRecipe, recipes_of
+from common.training.schedule import decay_start
 from common.training.together import Processes
 from common.training.validation import Validator
 
@@ -125,7 +126,7 @@ class Checkpoints:
         self._optimizers, self._schedulers = optimizers, schedulers
         self._network = network
         self.unsaved: dict[str, str] = {}
-        self.recipes: list[Recipe] = []
+        self.recipes: list[EarlierRecipe] = []
 
     def save(self, log: Log, *, again: int | None = None) -> None:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on.
@@ -164,6 +165,7 @@ class Checkpoints:
                 "args": vars(self._args),
                 "pictures": self._pictures.patches.fingerprint(),
                 "seconds": log.seconds(),
+                "step": self._state.step,
                 "command": self._args.command,
                 "script": script_of(self._network),
                 "optimizers": optimizer_names(self._optimizers),
@@ -173,7 +175,8 @@ class Checkpoints:
             (partial / CONFIG).write_text(self._network.configuration())
             seal(partial, record)
             try:
-                delete_oldest(partial.parent, self._args.checkpoints_total_limit)
+                spared = f"checkpoint-{decay_start(self._args)}"  # from which it can become longer
+                delete_oldest(partial.parent, self._args.checkpoints_total_limit, spared)
             except OSError as error:  # the new one is whole
                 self._processes.warn(f"Older checkpoints could not be deleted: {error}.")
 
@@ -215,7 +218,7 @@ class Checkpoints:
         if differences:
             changes = "; ".join(differences)
             processes.print(f"The recipe changes at step {self._state.step}: {changes}.")
-            before = Recipe(self._state.step, record.get("command", ""), differences)
+            before = EarlierRecipe(self._state.step, record.get("command", ""), differences)
             self.recipes.append(before)
         return seconds
 

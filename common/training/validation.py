@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -248,8 +247,6 @@ class Validator:
         if not self._processes.is_main:
             return
         self._evaluated.save(folder)
-        if folder == self._args.output_dir and self.scores:
-            self.card.draw_curve(self.bicubic["psnr_y"], self.scores)
         by_scale = {
             benchmark.scale: {
                 metric.__name__: self.scores[f"{metric.__name__}{self._end(benchmark)}"]
@@ -258,12 +255,6 @@ class Validator:
             for benchmark in (self._benchmarks if self.scores else ())
         }
         self.card.write(folder, self._evaluated, result, by_scale)
-
-    def draw_curve(self) -> None:
-        """Draws the curve of the run. Where there is no room, the older one stays."""
-        if self._processes.is_main and self.scores:
-            with suppress(OSError):
-                self.card.draw_curve(self.bicubic["psnr_y"], self.scores)
 
     def _end(self, benchmark: BenchmarkDataset) -> str:
         """End of the names of the scores at one scale, where there are several."""

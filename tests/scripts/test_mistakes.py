@@ -24,8 +24,8 @@ def test_mistakes_of_the_recipe(script, tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_with_a_cosine_the_steps_belong_to_the_recipe(script):
     parse_args = importlib.import_module(script.removesuffix(".py")).parse_args
-    assert "max_train_steps" in parse_args(["--lr_scheduler", "cosine"]).recipe
-    assert "max_train_steps" not in parse_args(["--lr_scheduler", "step"]).recipe
+    assert "max_train_steps" in parse_args(["--lr_scheduler", "cosine"]).fixed
+    assert "max_train_steps" not in parse_args(["--lr_scheduler", "step"]).fixed
 
 
 def test_mistakes_of_the_run(pictures_dir, tmp_path):

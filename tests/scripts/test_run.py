@@ -35,7 +35,6 @@ def test_output_folder(straight):
         "checkpoint-10",
         "checkpoint-20",
         "config.json",
-        "curve.svg",
         "example.png",
         "metrics.jsonl",
         "model.safetensors",

@@ -42,6 +42,6 @@ def test_no_update_asks_the_device_for_a_number(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a tensor travels between the devices")
 
-    monkeypatch.setattr(torch.Tensor, "to", refuse)  # which PyTorch's own calls for each tensor
-    monkeypatch.setattr(torch.Tensor, "item", refuse)
+    for name in ("to", "item", "cpu", "tolist", "__float__"):  # PyTorch's own calls the first
+        monkeypatch.setattr(torch.Tensor, name, refuse)
     average.update()

@@ -1,3 +1,4 @@
+from argparse import Namespace
 from types import SimpleNamespace
 
 import torch
@@ -8,7 +9,12 @@ from train_srcnn import SRCNN
 
 def test_banner(accelerator, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    args = SimpleNamespace(
+    args = Namespace(
+        recipe="modern",
+        optimizer="adamw",
+        learning_rate=5e-4,
+        lr_scheduler="wsd",
+        max_train_minutes=1.5,
         patch_size=24,
         batch_size=8,
         gradient_accumulation_steps=2,
@@ -24,11 +30,12 @@ def test_banner(accelerator, monkeypatch):
     text = banner(args, SRCNN(2), pictures, range(1000, 20_000), accelerator)
     assert text.splitlines() == [
         "   Network: SRCNN x2 x3, 8,129 parameters",
+        "    Recipe: modern, adamw, rate 0.0005, schedule wsd",
         "  Pictures: 7 to train on (0.1 megapixels), 1 to validate on",
         "        LR: read from DIV2K/lr/a.png and so on",
         "   Patches: LR 12x12 or 8x8, HR 24x24",
         "     Batch: 8 patches in 2 parts over 2 processes",
-        "     Steps: 1,000 to 20,000",
+        "     Steps: 1,000 to 20,000, or what 1.5 minutes allow",
         "    Device: CPU, 1 thread, bf16, compiled by reduce-overhead",
         "    Output: out/srcnn",
     ]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import common.training.log
-from common.training.log import JsonLines, Log, RunningMeans, not_finite
+from common.training.guard import not_finite
+from common.training.log import JsonLines, Log, RunningMeans
 from common.training.trackers import Trackers
 
 

@@ -1,13 +1,23 @@
 """The recipe: the schedule of the learning rate, and what may not change when a run resumes."""
 
+import importlib
 import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+import train_a2n
+import train_srcnn
+import train_srgan
+import train_vdsr
 from common.errors import UserError
 from common.options import Arguments
-from common.training.recipe import check_recipe, learning_rate_factor
+from common.training.length import Stopwatch, take_length
+from common.training.optimizer import make_optimizer
+from common.training.recipe import check_recipe
+from common.training.schedule import learning_rate_factor
+from running import SCRIPTS
 
 
 def factors(steps: int, **settings) -> list[float]:
@@ -26,6 +36,28 @@ def test_learning_rate_by_a_cosine():
     assert found == pytest.approx([0.5, 1, 1, 0.5 + 2**-1.5, 0.5, 0.5 - 2**-1.5, 0, 0])
 
 
+def test_learning_rate_by_milestones_is_that_of_pytorch():
+    milestones, gamma = [3, 4, 9], 0.3
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma)
+    theirs = []
+    for _ in range(12):
+        theirs += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    ours = factors(12, lr_scheduler="multistep", lr_milestones=milestones, lr_gamma=gamma)
+    assert ours == pytest.approx(theirs, rel=1e-12)
+    assert ours[2:4] == [1, 0.3]
+
+
+def test_learning_rate_that_stays_and_decays():
+    wsd = {"lr_scheduler": "wsd", "lr_warmup_steps": 2, "lr_decay_steps": 4}
+    found = factors(11, **wsd, max_train_steps=10)
+    assert found == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+    # Until the shorter run begins to decay, and for the step after, a longer one has the same.
+    assert factors(11, **wsd, max_train_steps=20)[:7] == found[:7]
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """A checkpoint of an older command, which did not know `--new`."""
@@ -37,7 +69,7 @@ def checkpoint(tmp_path):
 def command(**changes) -> Arguments:
     options = {"learning_rate": 1e-4, "scale": [2, 3], "num_workers": 4, "new": True}
     args = Arguments(**options | {"allow_recipe_change": False} | changes)
-    args.recipe = frozenset(("learning_rate", "scale", "new"))
+    args.fixed = frozenset(("learning_rate", "scale", "new"))
     return args
 
 
@@ -47,7 +79,7 @@ def test_the_same_recipe(checkpoint):
 
 def test_an_older_checkpoint_knew_no_degradation(checkpoint):
     args = command(degradation="jpeg")
-    args.recipe |= {"degradation"}
+    args.fixed |= {"degradation"}
     with pytest.raises(UserError, match="--degradation was none and is jpeg"):
         check_recipe(args, checkpoint)
     args.degradation = "none"
@@ -59,7 +91,7 @@ def test_a_degradation_may_lie_elsewhere(checkpoint):
     (checkpoint / "args.json").write_text(json.dumps({"args": before}))
     for name in ("own.py:f@01234567", "../code/own.py:f@01234567"):
         args = command(degradation=name)
-        args.recipe |= {"degradation"}
+        args.fixed |= {"degradation"}
         assert check_recipe(args, checkpoint) == []
     for name in ("own.py:f@76543210", "own.py:g@01234567", "other.py:f@01234567", "jpeg"):
         args.degradation = name
@@ -80,3 +112,195 @@ def test_another_recipe_needs_permission(checkpoint):
         "--learning_rate was 0.0001 and is 1e-05",
         "--scale was [2, 3] and is [2]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "decay", "refusal"),
+    [
+        (16, 40, 4, ""),  # where the decay began
+        (16, 40, 10, ""),
+        (10, 14, 4, ""),  # it begins now
+        (10, 13, 4, "--max_train_steps 13 and --lr_decay_steps 4 the rate would have begun"),
+        (17, 40, 4, "its rate has been falling since step 16. To train longer, go on from the"),
+        (20, 20, 4, ""),
+    ],
+)
+def test_a_decay_can_be_put_off_until_it_begins(step, steps, decay, refusal, tmp_path):
+    before = {"lr_scheduler": "wsd", "max_train_steps": 20, "lr_decay_steps": 4}
+    record = {"args": before | {"learning_rate": 1e-4}, "step": step}
+    checkpoint = tmp_path / "checkpoint-x"
+    for folder in (checkpoint, tmp_path / "checkpoint-16"):
+        folder.mkdir()
+    (checkpoint / "args.json").write_text(json.dumps(record))
+    args = command(lr_scheduler="wsd", max_train_steps=steps, lr_decay_steps=decay)
+    if not refusal:
+        assert check_recipe(args, checkpoint) == []
+        return
+    with pytest.raises(UserError) as error:
+        check_recipe(args, checkpoint)
+    assert refusal in str(error.value)
+    if step > 16:
+        assert f"--resume_from_checkpoint {tmp_path / 'checkpoint-16'} and another" in str(
+            error.value
+        )
+    else:
+        assert "give --max_train_steps 14. Give" in str(error.value)
+
+
+def test_a_finished_cosine_says_why_it_cannot_become_longer(tmp_path):
+    options = {"learning_rate": 1e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 0}
+    record = {"args": options | {"max_train_steps": 20, "scale": [2, 3]}, "step": 20}
+    (tmp_path / "args.json").write_text(json.dumps(record))
+    args = command(**options, max_train_steps=40)
+    args.fixed |= {"max_train_steps"}
+    with pytest.raises(UserError) as error:
+        check_recipe(args, tmp_path)
+    assert (
+        "--max_train_steps was 20 and is 40. By --lr_scheduler cosine the rate falls to zero at "
+        "--max_train_steps, so another number of steps is another schedule; here the rate would "
+        "jump from 0 to 5e-05. Runs by --lr_scheduler wsd can become longer. Give the same options"
+    ) in str(error.value)
+
+
+def test_an_older_checkpoint_knew_one_optimizer(checkpoint):
+    new = {"optimizer": "adam", "betas": [0.9, 0.999], "weight_decay": 0.0, "clip_grad_norm": None}
+    args = command(**new)
+    args.fixed |= new.keys()
+    assert check_recipe(args, checkpoint) == []
+    args.optimizer, args.betas, args.clip_grad_norm = "adamw", [0.9, 0.99], 1.0
+    with pytest.raises(UserError, match="--optimizer was adam and is adamw, --betas was"):
+        check_recipe(args, checkpoint)
+
+
+# ---------------------------------------------------------------------------------- named recipes
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_modern_recipe_fits_every_length(script):
+    parse_args = importlib.import_module(script.removesuffix(".py")).parse_args
+    paper, modern = parse_args([]), parse_args(["--recipe", "modern", "--max_train_steps", "1000"])
+    assert (paper.recipe, paper.optimizer, paper.lr_milestones) == ("paper", "adam", None)
+    assert modern.recipe == "modern"
+    assert (modern.optimizer, modern.betas, modern.weight_decay) == ("adamw", [0.9, 0.99], 0)
+    assert modern.lr_milestones == [500, 800, 900, 950, 980]
+    assert (modern.lr_warmup_steps, modern.ema_decay, modern.lr_gamma) == (40, 0.999, 0.5)
+    assert modern.max_train_steps == 1000
+    assert "recipe" not in modern.fixed
+    assert {"optimizer", "betas", "lr_milestones", "clip_grad_norm"} <= modern.fixed
+
+
+def test_any_option_overrides_a_recipe():
+    words = "--recipe modern --learning_rate 1e-3 --lr_scheduler cosine --ema_decay 0".split()
+    args = train_a2n.parse_args(words)
+    assert (args.learning_rate, args.lr_scheduler, args.ema_decay) == (1e-3, "cosine", 0)
+    assert (args.lr_milestones, args.optimizer) == (None, "adamw")
+    args = train_vdsr.parse_args(["--recipe", "modern", "--optimizer", "sgd"])
+    assert (args.optimizer, args.betas, args.clip_theta) == ("sgd", None, 2e-5)
+    args = train_a2n.parse_args(["--recipe", "cpu", "--scale", "3"])
+    assert (args.batch_size, args.patch_size, args.max_train_steps) == (8, 96, 900)
+    assert (args.learning_rate, args.betas) == (4e-3, [0.9, 0.999])
+    assert train_a2n.parse_args([]).batch_size == 32  # a recipe leaves no traces
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--lr_scheduler multistep", "For --max_train_steps 1000, --lr_milestones 500 800 900 950"),
+        ("--lr_milestones 10", "--lr_milestones belongs to --lr_scheduler multistep. Leave it out"),
+        ("--lr_scheduler multistep --lr_milestones 9 7 7", "9 7 7 do not ascend. Give them as 7 9"),
+        ("--lr_scheduler multistep --lr_milestones 9 2000", "2000 lies beyond --max_train_steps 1"),
+        ("--lr_scheduler multistep --lr_milestones -5", "--lr_milestones -5 is not at least 1"),
+        ("--lr_scheduler wsd", "A fifth of the run is usual: --lr_decay_steps 200."),
+        ("--lr_decay_steps 5", "--lr_decay_steps belongs to --lr_scheduler wsd."),
+        (
+            "--lr_scheduler wsd --lr_decay_steps 999 --lr_warmup_steps 2",
+            "are more than --max_train",
+        ),
+        ("--weight_decay 3000", "--weight_decay 3000 times --learning_rate 0.0005 is not below 1"),
+        ("--weight_decay -1", "--weight_decay -1 is not at least 0"),
+        ("--betas 0.9 1", "--betas 1 is not at least 0 and below 1"),
+        ("--clip_grad_norm 0", "--clip_grad_norm 0 is not above 0"),
+        ("--ms_ssim_weight 1 --patch_size 10", "--patch_size 10 is smaller than the window of --m"),
+        ("--recipe best", "--recipe: invalid choice: 'best' (choose from"),
+        ("--max_train_minutes 1", "Give --lr_warmup_steps, at least 20."),
+        ("--max_train_minutes 1 --recipe modern", "cannot know where --lr_milestones should lie"),
+    ],
+)
+def test_mistakes_of_the_recipe_are_told_in_words(options, message, capsys):
+    with pytest.raises(SystemExit):
+        train_a2n.parse_args([*"--max_train_steps 1000".split(), *options.split()])
+    assert message in capsys.readouterr().err
+
+
+def test_betas_have_no_meaning_for_sgd(capsys):
+    with pytest.raises(SystemExit):
+        train_vdsr.parse_args("--optimizer sgd --betas 0.9 0.99".split())
+    assert "--betas belongs to --optimizer adam or adamw." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_optimizer_is_that_of_pytorch(name):
+    options = SimpleNamespace(
+        optimizer=name, learning_rate=0.1, weight_decay=0.5, betas=[0.8, 0.9], clip_grad_norm=None
+    )
+    ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    made = {
+        "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.5, betas=(0.8, 0.9)),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.5, betas=(0.8, 0.9)),
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.5, momentum=0.9),
+    }[name]([theirs])
+    for weights, optimizer in ((ours, make_optimizer(options, [ours])), (theirs, made)):
+        for _ in range(3):
+            weights.grad = weights.detach() ** 2
+            optimizer.step()
+    assert torch.allclose(ours, theirs, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------ minutes
+
+
+def test_minutes_become_steps_before_the_warm_up_ends():
+    args = train_srcnn.parse_args(
+        "--max_train_minutes 10 --lr_warmup_steps 101 --validation_steps 50".split()
+    )
+    watch = Stopwatch(args, has_phases=False)
+    for step in range(1, 100):
+        assert watch.steps_after(step, 7.0 + step) is None  # a second a step
+        if step == 60:
+            watch.add_validation(0.0)
+    # 593 seconds are left, a second each but for the eleventh of ten seconds.
+    assert watch.steps_after(100, 107.0) == 100 + 493
+    watch = Stopwatch(args, has_phases=False)
+    seconds = 7.0
+    for step in range(1, 101):
+        seconds += 1
+        if step == 60:
+            watch.add_validation(10.0)
+            seconds += 10
+        found = watch.steps_after(step, seconds)
+    assert found == 100 + int((600 - 117 - 10) / 1.2)
+    assert watch.steps_after(101, seconds) is None
+    args.max_train_minutes = 0.1  # less than the warm-up takes
+    watch = Stopwatch(args, has_phases=False)
+    assert [watch.steps_after(step, step) for step in (40, 100)] == [None, 101]
+    args.max_train_minutes = 1e9
+    watch = Stopwatch(args, has_phases=False)
+    assert [watch.steps_after(step, step) for step in (40, 100)] == [None, 100_000]
+
+
+def test_minutes_are_for_one_phase():
+    args = train_srgan.parse_args("--max_train_minutes 10 --lr_warmup_steps 20".split())
+    with pytest.raises(UserError, match="cannot share the time among the phases"):
+        Stopwatch(args, has_phases=True)
+
+
+def test_a_measured_length_stays(tmp_path):
+    args = train_srcnn.parse_args("--max_train_minutes 5".split())
+    before = {"max_train_minutes": 5, "max_train_steps": 777}
+    for step, expected in ((1998, 100_000), (1999, 777)):
+        (tmp_path / "args.json").write_text(json.dumps({"args": before, "step": step}))
+        take_length(args, tmp_path)
+        assert args.max_train_steps == expected
+    args.max_train_minutes = 6
+    with pytest.raises(UserError, match="Give --max_train_steps instead; it was 777"):
+        take_length(args, tmp_path)

@@ -1,0 +1,106 @@
+"""How many steps a run has: `--max_train_steps`, or as many as `--max_train_minutes` allow."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.errors import UserError
+from common.options import Arguments
+from common.training.recipe import read_record
+
+LEAST_WARMUP = 20  # steps in which a speed can be measured
+
+
+def check_minutes(args: argparse.Namespace) -> Iterator[str]:
+    if args.max_train_minutes and args.lr_warmup_steps < LEAST_WARMUP:
+        yield (
+            "--max_train_minutes measures the speed of the run in its warm-up, where the rate does "
+            f"not depend on the number of steps. Give --lr_warmup_steps, at least {LEAST_WARMUP}."
+        )
+    if args.max_train_minutes and args.lr_scheduler == "multistep":
+        yield (
+            "--max_train_minutes cannot know where --lr_milestones should lie. Give "
+            "--lr_scheduler cosine or wsd, or --max_train_steps."
+        )
+
+
+def take_length(args: Arguments, checkpoint: Path) -> None:
+    """Takes the number of steps that a run has measured before its checkpoint.
+
+    Raises:
+        UserError: The run was not begun by these minutes, and is past its warm-up.
+    """
+    if not args.max_train_minutes:
+        return
+    record = read_record(checkpoint)
+    if record.get("step", args.lr_warmup_steps) < args.lr_warmup_steps - 1:
+        return
+    if record["args"].get("max_train_minutes") != args.max_train_minutes:
+        raise UserError(
+            f"{checkpoint} is past the warm-up, in which --max_train_minutes "
+            f"{args.max_train_minutes:g} would measure the speed. Give --max_train_steps instead; "
+            f"it was {record['args']['max_train_steps']}."
+        )
+    args.max_train_steps = record["args"]["max_train_steps"]
+
+
+class Stopwatch:
+    """Measures the speed in the second half of the warm-up, without validations.
+
+    The number of steps is set one step before the warm-up ends, so that no rate depends on the time
+    and `--max_train_steps` with that number trains to the same weights.
+    """
+
+    def __init__(self, args: Arguments, has_phases: bool) -> None:
+        """
+        Args:
+            args: Options of the run.
+            has_phases: Whether the run has more phases than the one of `--max_train_steps`.
+
+        Raises:
+            UserError: There are minutes for several phases.
+        """
+        if has_phases and args.max_train_minutes:
+            raise UserError(
+                "--max_train_minutes cannot share the time among the phases of this network. Give "
+                "their steps."
+            )
+        self._args = args
+        self._end = args.lr_warmup_steps - 1 if args.max_train_minutes else None
+        self._start: tuple[int, float] | None = None
+        self._aside = 0.0  # seconds of validations since the start
+        self._validation = 0.0  # seconds of one of them
+
+    def add_validation(self, seconds: float) -> None:
+        """Notes how long a validation took."""
+        self._validation = seconds
+        self._aside += seconds
+
+    def steps_after(self, step: int, seconds: float) -> int | None:
+        """Number of steps that the minutes allow, after the step where it is found; None elsewhere.
+
+        Args:
+            step: Optimizer steps done.
+            seconds: Seconds of training so far, over all starts of the run.
+        """
+        args = self._args
+        if self._end is None or step > self._end:
+            return None
+        if self._start is None or step <= self._end // 2:
+            self._start, self._aside = (step, seconds), 0.0
+        if step < self._end:
+            return None
+        first, then = self._start
+        each = (seconds - then - self._aside) / max(step - first, 1)
+        each += self._validation / args.validation_steps
+        left = 60 * args.max_train_minutes - seconds - self._validation  # one comes at the end
+        least = args.lr_warmup_steps + (args.lr_decay_steps or 0)
+        return min(max(step + int(left / max(each, 1e-9)), least), args.max_train_steps)
+
+    def in_words(self) -> str:
+        """What was found, for the user."""
+        steps = self._args.max_train_steps
+        return (
+            f"{self._args.max_train_minutes:g} minutes are {steps:,} steps at this speed, which "
+            f"the run keeps from here on. --max_train_steps {steps} trains to the same weights."
+        )

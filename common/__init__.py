@@ -10,7 +10,7 @@ images/                               pixels: resizing, color, files, strips
 losses metrics                        tensors in, scalars out; metrics is the protocol
 network card                          a network and its model card
 curves                                the logs of runs as a picture
-weights pretrained                    files of a model; the models of this repository
+weights pretrained onnx_files         files of a model; the models of this repository
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
 evaluation inference                  a network over a benchmark, over your pictures

@@ -25,12 +25,13 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from common.card import CARD
+from common.card import CARD, EXAMPLE, give_address
 from common.curves import CURVES
 from common.errors import UserError
-from common.hub_api import ask_hub, push_folder
+from common.hub_api import ask_hub, full_name, push_folder
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
+from common.onnx_files import check_packages, export_beside
 from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
 from common.tables import enumerate_first
 from common.weights import STATE, config_of, read_config, read_folder, read_weights
@@ -266,14 +267,17 @@ def load_matching(model: nn.Module, name: str | Path, revision: str | None = Non
     )
 
 
-def push_model(folder: str | Path, name: str, private: bool = False) -> str:
+def push_model(folder: str | Path, name: str, private: bool = False, onnx: bool = False) -> str:
     """Uploads a model folder to the Hub: its weights, configuration and card.
+
+    The name is written into the card.
 
     Args:
         folder: Folder that a training script wrote.
         name: `user/name`, or a name alone for the user of the token. A repository that is not there
             is made.
         private: Whether a repository that is made is for its owner only.
+        onnx: Whether to make and upload ONNX files too, and to tell in the card how to use them.
 
     Returns:
         Address of the model.
@@ -281,18 +285,22 @@ def push_model(folder: str | Path, name: str, private: bool = False) -> str:
     Raises:
         UserError: The model could not be uploaded; the folder stays as it is.
     """
-    load_model(folder)  # a model that cannot be loaded is of no use there
+    model = load_model(folder)  # one that cannot be loaded is of no use there
     folder = find_model(folder)
     if (folder / STATE).is_file():
         raise UserError(f"{folder} is a checkpoint, which has no card. Give its run's folder.")
-    again = push_command(folder, name, private)
-    return push_folder(folder, name, "model", private, again, [CONFIG, WEIGHTS, CARD, CURVES])
+    again = push_command(folder, name, private, onnx)
+    exported = export_beside(folder, model.scales) if onnx else {}
+    with suppress(OSError):  # a card that is missing, or cannot be written, goes as it is
+        give_address(folder, full_name(name), exported)
+    files = [CONFIG, WEIGHTS, CARD, EXAMPLE, CURVES, *exported.values()]
+    return push_folder(folder, name, "model", private, again, files)
 
 
-def push_command(folder: str | Path, name: str, private: bool) -> str:
+def push_command(folder: str | Path, name: str, private: bool, onnx: bool = False) -> str:
     """Command line that does what `push_model` does."""
     words = ["python", "-m", "common.hub", f"{folder}", name, *(["--private"] * private)]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--onnx"] * onnx)])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -301,8 +309,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", help="folder that a training script wrote")
     parser.add_argument("name", help="name on the Hub: user/name, or the name alone")
     parser.add_argument("--private", action="store_true", help="make it for its owner only")
+    parser.add_argument("--onnx", action="store_true", help="make and upload an ONNX file too")
     args = parser.parse_args(argv)
-    print(push_model(args.folder, args.name, args.private))
+    if args.onnx:
+        check_packages("--onnx")
+    print(push_model(args.folder, args.name, args.private, args.onnx))
 
 
 if __name__ == "__main__":

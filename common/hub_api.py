@@ -146,6 +146,19 @@ def push_folder(
         ) from None
 
 
+def full_name(name: str) -> str:
+    """`user/name` of a repository; a name alone is that of the user of the token.
+
+    Where the Hub does not tell who that is, the name alone.
+    """
+    if "/" in name:
+        return name
+    try:
+        return f"{_answer_within(PATIENCE, huggingface_hub.HfApi().whoami)['name']}/{name}"
+    except Exception:  # errors of many kinds, which the push itself will tell
+        return name
+
+
 def check_token(later: str) -> None:
     """Checks that the Hub accepts the token, before long work whose result is to be pushed.
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from common.errors import UserError
 from common.launcher import is_launched
 from common.workers import count_cores
 
+PUBLIC = r"github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co"
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
 
 
@@ -83,6 +85,16 @@ def uncommitted_changes() -> str:
     for name in _new_files():
         changes += _git(*diff, "--no-index", "--", os.devnull, name)
     return changes
+
+
+def repository_address() -> str:
+    """Web address of this repository by its git remote `origin`; "" if there is none, or elsewhere.
+
+    A remote that is not of a public host may be nobody's business, and one may hold a password.
+    """
+    remote = _git("remote", "get-url", "origin").strip()
+    match = re.search(rf"(?:^|[/@])({PUBLIC})[:/](.+?)(?:\.git)?/?$", remote)
+    return f"https://{match[1]}/{match[2]}" if match else ""
 
 
 def hardware(device: torch.device, processes: int = 1) -> dict[str, str | int]:

@@ -1,15 +1,23 @@
 import json
+import os
 import shlex
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import common.machine
+from common.card import add_to_card, model_card
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
+from common.machine import repository_address
 from common.metrics import protocol
-from running import metrics, refusal, run, run_here, train_from_hub
+from running import assert_nearly_equal, metrics, refusal, run, run_here, train_from_hub
 from train_a2n import A2N
 from train_srcnn import SRCNN
 
@@ -55,6 +63,71 @@ def test_compiled_network_is_saved_under_plain_names(folder, tmp_path):
     torch.compile(load_model(folder)).save_pretrained(tmp_path / "compiled")
     tensors = load_file(tmp_path / "compiled" / "model.safetensors")
     assert list(tensors) == list(load_file(folder / "model.safetensors"))
+
+
+def card_of(folder) -> ModelCard:
+    return ModelCard.load(folder / "README.md")
+
+
+def test_the_scales_of_a_benchmark_stay_apart(tmp_path):
+    """The Hub tells results apart by the configuration of their data set, not by its name."""
+    scores = {scale: {"psnr_y": 30.0 - scale, "ssim_y": 0.9} for scale in (2, 4)}
+    card = model_card("VDSR", "vdsr", [2, 4], scores=scores, license="cc-by-4.0")
+    (tmp_path / "README.md").write_text(card)
+    for scale in (2, 4, 2):
+        add_to_card(tmp_path, scale, {"Set5": scores[scale]}, "Y")
+    found = card_of(tmp_path)
+    assert found.data.license == "cc-by-4.0"
+    names = ["validation pictures x2", "validation pictures x4", "Set5 x4", "Set5 x2"]
+    results = found.data.eval_results
+    assert [r.dataset_name for r in results if r.metric_name == "psnr_y"] == names
+    assert [r.metric_value for r in results if r.metric_name == "psnr_y"] == [28, 26, 26, 28]
+    assert {r.dataset_config for r in results} == {"x2", "x4"}
+    assert "| Set5 x2 | 28.00 | 0.9000 |\n| Set5 x4 | 26.00 | 0.9000 |\n" in found.text
+
+
+def test_the_card_has_ten_lines_that_need_no_clone_of_this_code(hub, folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    for _ in range(2):  # the second time in place of the first
+        run_here("common.hub", f"{folder}", "user/sharp", "--onnx", HF_TOKEN="hf_test")
+    card = card_of(hub.folder / "models" / "user" / "sharp").text
+    assert card.count("## Without this repository") == 1
+    code = card.split("## Without this repository")[1].split("```python\n")[1].split("```")[0]
+    assert len(code.split("\n\n")[1].splitlines()) == 5
+    lines = [line for line in code.splitlines() if line]
+    assert len(lines) <= 10
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 15, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    code = code.replace("photo.jpg", "photo.png")  # without loss
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    with torch.no_grad():
+        lr = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+        sr = load_model(folder)(lr)[0].permute(1, 2, 0).clip(0, 1) * 255
+    with Image.open(tmp_path / "photo-sr.png") as image:
+        assert_nearly_equal(np.asarray(image), sr.round().numpy())
+    # Without the file, nothing is said of it.
+    run_here("common.hub", f"{folder}", "user/sharp", HF_TOKEN="hf_test")
+    assert "Without this repository" not in card_of(folder).text
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("git@github.com:someone/sr.git", "https://github.com/someone/sr"),
+        ("https://name:secret@github.com/someone/sr.git", "https://github.com/someone/sr"),
+        ("ssh://git@gitlab.com/a/b/sr", "https://gitlab.com/a/b/sr"),
+        ("git@git.firm.example:team/secret.git", ""),
+        ("/srv/git/github.com.git", ""),
+        ("", ""),
+    ],
+)
+def test_the_address_of_the_code_is_that_of_a_public_host(remote, address, monkeypatch):
+    monkeypatch.setattr(common.machine, "_git", lambda *words: f"{remote}\n")
+    assert repository_address() == address
 
 
 def test_results_on_benchmarks_go_into_the_card(tiny_benchmark_dir, tmp_path):
@@ -201,18 +274,21 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
     assert f"It is on the Hub now: {hub.url}/user/tiny" in process.stdout
     pushed = hub.folder / "models" / "user" / "tiny"
     assert {path.name for path in pushed.iterdir()} == {
-        *("README.md", "config.json", "model.safetensors")
+        *("README.md", "config.json", "model.safetensors", "example.png", "curves.svg")
     }
     for path in pushed.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
     card = (pushed / "README.md").read_text()
     psnr = next(row["psnr_y"] for row in metrics(folder) if "psnr_y" in row)
     for text in (
-        *("library_name: pytorch", "pipeline_tag: image-to-image", "license: apache-2.0"),
+        *("library_name: super-resolution-on-accelerate", "pipeline_tag: image-to-image"),
+        *("--model user/tiny", 'load_model("user/tiny")', "No license is claimed for the weights."),
+        "for [academic research only](https://data.vision.ee.ethz.ch/cvl/DIV2K/)",
         *("- yangtao9009/DIV2K", "model-index:", "type: psnr", f"value: {round(psnr, 4)}\n"),
         *("Protocol: output rounded to 8 bits", "load_model(", "--max_train_images 4"),
     ):
         assert text in card
+    assert not {"license", "base_model"} & card_of(pushed).data.to_dict().keys()
 
     options = ("--model", "user/tiny", "--benchmarks", "Set5")
     assert "SRCNN x2 (user/tiny)" in run_here("evaluate.py", *options).stdout
@@ -222,6 +298,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
     assert not hub.requests
     process = train_from_hub(tmp_path / "next", "--init_from", "user/tiny", "--revision", "main")
     assert "6 of 6 tensors copied from" in process.stdout
+    assert card_of(tmp_path / "next").data.base_model == "user/tiny"
     message = refusal("evaluate.py", *options, "--revision", "v9")
     assert "There is no model user/tiny at revision v9 on" in message
 

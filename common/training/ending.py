@@ -1,5 +1,7 @@
 """What a run says and leaves at its end."""
 
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.card import CARD
@@ -7,6 +9,7 @@ from common.curves import CURVES, draw_curves, read_curves
 from common.errors import UserError
 from common.files import replace_file
 from common.options import Arguments
+from common.training.folder import way_on
 from common.training.schedule import decay_start, longer_by_wsd
 
 
@@ -20,6 +23,23 @@ def last_words(args: Arguments, result: str) -> str:
     if (kept := args.output_dir / f"checkpoint-{decay_start(args)}").is_dir():
         text += f"\nThe rate fell since {kept.name}. {longer_by_wsd(f'{kept}')}."
     return text
+
+
+def done_but_unsaved(output_dir: Path, unsaved: Mapping[str, str]) -> str:
+    """Says what the last step could not save, by its name, and why."""
+    failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
+    return (
+        f"All steps are done, but this could not be saved in {output_dir}: {failures}. Make room "
+        f"there. {way_on(output_dir)}"
+    )
+
+
+def stopped_and_saved(stop: signal.Signals, step: int, total_steps: int) -> str:
+    """Says how a run goes on that somebody asked to stop."""
+    return (
+        f"{stop.name}: stopped at step {step} of {total_steps}, which is saved. Go on by the same "
+        "command with --resume_from_checkpoint latest."
+    )
 
 
 def write_curves(folder: Path) -> str:

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.tables import plural
 from common.training.log import RunningMeans
@@ -69,6 +69,23 @@ class StepGuard:
         """What was found since the run began, in words. Waits for the device."""
         count = int(self._bad)
         return [f"the gradients of {plural(count, 'step')} are not finite"] if count else []
+
+    def finite_means(
+        self, means: RunningMeans, network: nn.Module, processes: Processes, step: int
+    ) -> dict[str, float]:
+        """Means of the losses since the last log. Waits for the device.
+
+        Raises:
+            UserError: A loss, a gradient or a weight is not finite.
+        """
+        values = means.means(processes)
+        if bad := not_finite(values, network) + self.bad():
+            processes.fail(
+                f"Training diverged before step {step}: {', '.join(bad)}. Try a smaller "
+                "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "
+                "--output_dir: anew, or by --resume_from_checkpoint PATH --allow_recipe_change."
+            )
+        return values
 
 
 def skipped_in_words(share: float, steps: int) -> str:

@@ -1,6 +1,7 @@
 """Options of a run that do not change what is trained: where, how fast, how long, what is kept."""
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from common.options import Condition, Group, Parser, real, whole
 from common.training.compiling import MODES, check_compile
 from common.training.length import check_minutes
 from common.training.parts import AUTO
+from common.training.trackers import TENSORBOARD, check_trackers
 
 
 def add_run_arguments(
@@ -144,10 +146,17 @@ def add_run_arguments(
     )
     output.add_argument(
         "--report_to",
-        choices=["tensorboard", "none"],
-        default="tensorboard",
-        help="tensorboard: curves and validation pictures, for `tensorboard --logdir`; none: "
-        "metrics.jsonl alone, which is written in any case",
+        nargs="+",
+        default=[TENSORBOARD],
+        metavar="TRACKER",
+        help="programs that show curves and pictures, one or several of those that Accelerate "
+        "knows: tensorboard, wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive, swanlab; or "
+        "none. metrics.jsonl is written in any case",
+    )
+    output.add_argument(
+        "--tracker_project_name",
+        default="super-resolution",
+        help="project of the run in wandb, trackio, mlflow and others",
     )
     output.add_argument(
         "--push_to_hub", action="store_true", help="upload the model when all steps are done"
@@ -159,12 +168,36 @@ def add_run_arguments(
     output.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
-    parser.checks += [_check_run, check_compile, check_minutes]
+    output.add_argument(
+        "--push_onnx",
+        action="store_true",
+        help="with --push_to_hub: upload the network as an ONNX file too, which needs no PyTorch",
+    )
+    output.add_argument(
+        "--license",
+        type=_license,
+        help="license of the weights in the card, as the Hub names it: apache-2.0, mit, cc-by-4.0, "
+        "other (default: none is claimed, since the pictures may have terms of their own)",
+    )
+    output.add_argument(
+        "--repository_url",
+        help="address of this code in the card (default: that of the git remote `origin`, if it "
+        "is on a public host)",
+    )
+    parser.checks += [_check_run, check_compile, check_minutes, check_trackers]
     return run
 
 
 def _parts(text: str) -> int | str:
     return AUTO if text == AUTO else whole()(text)
+
+
+def _license(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9.+-]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no license as the Hub names them: apache-2.0, mit, cc-by-4.0, other"
+        )
+    return text
 
 
 def _check_parts(args: argparse.Namespace) -> Iterator[str]:
@@ -178,6 +211,6 @@ def _check_parts(args: argparse.Namespace) -> Iterator[str]:
 def _check_run(args: argparse.Namespace) -> Iterator[str]:
     if args.revision and not args.init_from:
         yield "--revision belongs to --init_from. Leave it out, or add that."
-    for name in ("hub_model_id", "hub_private"):
+    for name in ("hub_model_id", "hub_private", "push_onnx"):
         if getattr(args, name) and not args.push_to_hub:
             yield f"--{name} belongs to --push_to_hub. Leave it out, or add that."

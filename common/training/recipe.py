@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from math import lcm
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -160,14 +160,24 @@ def fixed_recipe(**defaults: Any) -> Recipe:
     return recipe
 
 
-def write_record(args: Arguments, device: torch.device, processes: int) -> None:
+def write_record(
+    args: Arguments, device: torch.device, processes: int, recipes: Sequence[NamedTuple] = ()
+) -> None:
     """Writes `args.json`: command, options, versions, hardware; and code that no commit has.
+
+    Args:
+        args: Options of the run.
+        device: Device that computes.
+        processes: Number of processes.
+        recipes: Earlier recipes of a run that changed its own.
 
     Raises:
         OSError: The files cannot be written.
     """
-    record = {"command": args.command, "args": vars(args), **versions()}
+    record: dict[str, Any] = {"command": args.command, "args": vars(args), **versions()}
     record["hardware"] = hardware(device, processes)
+    if recipes:
+        record["recipes"] = [recipe._asdict() for recipe in recipes]
     content = json.dumps(record, indent=2, default=str) + "\n"
     for name in (RECORD, CHANGES):
         if (path := args.output_dir / name).is_dir():  # which no file can replace

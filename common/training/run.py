@@ -21,26 +21,27 @@ from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.data.waiting import WorkerError
 from common.errors import UserError
-from common.hub import find_network, push_command, push_model
-from common.hub_api import check_token
+from common.hub import find_network
 from common.machine import set_up_cpu
+from common.metrics import Metric
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
-from common.training.ending import last_words, write_curves
+from common.training.ending import done_but_unsaved, last_words, stopped_and_saved, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, finite_means, skipped_in_words
 from common.training.length import Stopwatch
 from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
+from common.training.push import Push
 from common.training.recipe import write_record
 from common.training.schedule import decay_start
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
 from common.training.together import Processes, check_processes, make_accelerator, unwrap
 from common.training.trackers import Trackers
-from common.training.validation import Validator
+from common.training.validation import PSNR, Rank, Validator
 
 
 class Run:
@@ -57,6 +58,8 @@ class Run:
         args: Arguments,
         total_steps: int | None = None,
         compile_options: dict[str, Any] | None = None,
+        metrics: Sequence[Metric] = (),
+        rank: Rank = PSNR,
     ) -> None:
         """Checks what the options ask for, claims the output folder and seeds.
 
@@ -65,23 +68,24 @@ class Run:
             total_steps: Optimizer steps of the whole run. Give it if the run has several phases.
                 Default: `--max_train_steps`.
             compile_options: Options of PyTorch's compiler that the network needs.
+            metrics: Metrics of your own besides PSNR and SSIM: functions of SR and HR, RGB (3, H,
+                W) in [0, 1], and the border to leave out. Their names stand in log and card.
+            rank: Function of the scores of a validation, by name; the weights where its value is
+                the greatest are the best. Default: PSNR.
 
         Raises:
             UserError: The options do not fit the machine, or the folder cannot be used.
         """
         from accelerate.utils import set_seed
 
-        self.args = args
+        self.args, self._choice = args, (metrics, rank)
         self._stopwatch = Stopwatch(args, has_phases=total_steps is not None)
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
         self.accelerator = make_accelerator(args, compile_options)
         self._processes = Processes(self.accelerator)
         check_processes(args, self.accelerator)
-        if args.push_to_hub:
-            name = args.hub_model_id or args.output_dir.resolve().name
-            self._push = args.output_dir, name, args.hub_private
-            self._processes.from_main(lambda: check_token(push_command(*self._push)))
+        self._push = Push(args, self._processes) if args.push_to_hub else None
         self._claim = claim_together(args, self._processes)
         self.total_steps = args.max_train_steps if total_steps is None else total_steps
         self.checkpoint = self._claim.checkpoint
@@ -134,9 +138,9 @@ class Run:
         self._log = Log(
             args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
         )
-        trained_on = pictures.in_card()
+        told = pictures.in_card(), *self._choice
         self._validator = Validator(
-            args, self._model, pictures.validation, processes, self._trackers, trained_on
+            args, self._model, pictures.validation, processes, self._trackers, *told
         )
         if args.gradient_accumulation_steps == AUTO:
             parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
@@ -150,10 +154,12 @@ class Run:
         )
         self._stop = StopRequest()
         seconds = self._checkpoints.resume(self._claim, self.total_steps)
+        self._validator.card.recipes = self._checkpoints.recipes
+        self._validator.rehearse()
+        self._trackers.start(args, self.step)
+        # (Last of all: a folder that has records cannot be used by the next try.)
         if error := processes.error_of(self._begin_records):
             processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}. Make room.")
-        self._validator.rehearse()
-        self._trackers.start(args.report_to, self.step)
         steps = range(self.step, self.total_steps)
         self.print(banner(args, self._model, pictures, steps, accelerator))
         self._log.begin(self.step, self.total_steps, seconds)
@@ -161,9 +167,14 @@ class Run:
     def _begin_records(self) -> None:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
         # A command that trains nothing more must not stand in the record of the training.
-        if self._processes.is_main and self.step < self.total_steps:
-            write_record(self.args, self.accelerator.device, self._processes.count)
+        if self.step < self.total_steps:
+            self._write_record()
         self._log.truncate(self.step, validated=not self._state.validation_is_due)
+
+    def _write_record(self) -> None:
+        if self._processes.is_main:
+            facts = self.accelerator.device, self._processes.count, self._checkpoints.recipes
+            write_record(self.args, *facts)
 
     # ------------------------------------------------------------------------------------- training
 
@@ -274,19 +285,12 @@ class Run:
         if reason := processes.from_main(lambda: write_curves(args.output_dir)):
             processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
-            failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
-            processes.fail(
-                f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
-                f" Make room there. {way_on(args.output_dir)}"
-            )
+            processes.fail(done_but_unsaved(args.output_dir, unsaved))
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
         self.print(last_words(args, self._validator.result()))
-        if args.push_to_hub and processes.is_main:
-            if stop:  # it came while the last step was validated and saved
-                again = push_command(*self._push)
-                raise UserError(f"{stop.name}: the model is not pushed. Push it by\n    {again}")
-            self.print(f"It is on the Hub now: {push_model(*self._push)}")
+        if self._push and processes.is_main:
+            self.print(f"It is on the Hub now: {self._push.push(stop)}")
 
     # ------------------------------------------------------------------------------------- when due
 
@@ -298,8 +302,7 @@ class Run:
         steps = self._processes.from_main(lambda: found)
         args.max_train_steps = self.total_steps = self._end = steps
         self._log.set_total(steps)
-        if self._processes.is_main:
-            write_record(args, self.accelerator.device, self._processes.count)
+        self._write_record()
         self.print(self._stopwatch.in_words())
 
     def _validate(self) -> None:
@@ -319,10 +322,7 @@ class Run:
                 f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
                 f"{way_on(self.args.output_dir)}"
             )
-        self.print(
-            f"{stop.name}: stopped at step {self.step} of {self.total_steps}, which is saved. "
-            "Go on by the same command with --resume_from_checkpoint latest."
-        )
+        self.print(stopped_and_saved(stop, self.step, self.total_steps))
         raise SystemExit(128 + stop)
 
     def _end_without_batches(self, error: Exception) -> NoReturn:

@@ -14,9 +14,17 @@ from common.data.load import TrainingPictures
 from common.files import replace_file
 from common.network import CONFIG, SuperResolutionModel
 from common.options import Arguments
+from common.training.code import (
+    another_optimizer,
+    lacks_settings,
+    optimizer_names,
+    script_changed,
+    script_of,
+)
 from common.training.folder import Claim, delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
 from common.training.recipe import allow_differences, read_record
+from common.training.run_card import EarlierRecipe, recipes_of
 from common.training.schedule import decay_start
 from common.training.together import Processes
 from common.training.validation import Validator
@@ -99,6 +107,7 @@ class Checkpoints:
 
     Attributes:
         unsaved: Reason why the checkpoint could not be written when last tried, if it was not.
+        recipes: Earlier recipes of the run, if it changed its own.
     """
 
     def __init__(
@@ -117,6 +126,7 @@ class Checkpoints:
         self._optimizers, self._schedulers = optimizers, schedulers
         self._network = network
         self.unsaved: dict[str, str] = {}
+        self.recipes: list[EarlierRecipe] = []
 
     def save(self, log: Log, *, again: int | None = None) -> None:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on.
@@ -151,9 +161,16 @@ class Checkpoints:
         """Makes a checkpoint of the folder that all processes have written to."""
         if self._processes.is_main:
             log.flush()
-            fingerprint = self._pictures.patches.fingerprint()
-            record = {"args": vars(self._args), "pictures": fingerprint, "seconds": log.seconds()}
-            record["step"] = self._state.step
+            record = {
+                "args": vars(self._args),
+                "pictures": self._pictures.patches.fingerprint(),
+                "seconds": log.seconds(),
+                "step": self._state.step,
+                "command": self._args.command,
+                "script": script_of(self._network),
+                "optimizers": optimizer_names(self._optimizers),
+                "recipes": [recipe._asdict() for recipe in self.recipes],
+            }
             # With it, the checkpoint is a model as well.
             (partial / CONFIG).write_text(self._network.configuration())
             seal(partial, record)
@@ -196,9 +213,13 @@ class Checkpoints:
                 "Give a larger --max_train_steps, or go on elsewhere from an earlier one."
             )
         processes.print(f"Resuming from {checkpoint}.")
+        record = read_record(checkpoint)
+        self.recipes = recipes_of(record)
         if differences:
             changes = "; ".join(differences)
             processes.print(f"The recipe changes at step {self._state.step}: {changes}.")
+            before = EarlierRecipe(self._state.step, record.get("command", ""), differences)
+            self.recipes.append(before)
         return seconds
 
     def _load(self, checkpoint: Path, differences: Sequence[str]) -> tuple[list[str], float]:
@@ -214,11 +235,14 @@ class Checkpoints:
         Raises:
             UserError: The checkpoint is of other pictures or of another network.
         """
-        accelerator, processes = self._accelerator, self._processes
+        args, accelerator, processes = self._args, self._accelerator, self._processes
         record = read_record(checkpoint)
         difference = self._pictures.patches.difference_from(record["pictures"])
         others = [difference] if difference else []
-        all_differences = [*differences, *allow_differences(others, self._args, checkpoint)]
+        all_differences = [*differences, *allow_differences(others, args, checkpoint)]
+        if error := another_optimizer(record, self._optimizers):
+            processes.fail(f"{checkpoint} {error}")
+        changed = script_changed(record, self._network, args.allow_recipe_change)
         fresh = [
             [{key: value for key, value in group.items() if key != "params"} for group in groups]
             for groups in (optimizer.param_groups for optimizer in self._optimizers)
@@ -240,9 +264,13 @@ class Checkpoints:
             self._state.take_scores(added)
             self._state.validation_is_due = False
             seconds = added["seconds"]
+        if error := lacks_settings(self._optimizers, fresh):
+            processes.fail(f"{checkpoint} {error}")
+        if changed:
+            processes.warn(f"Since {checkpoint.name} {changed}")
         accelerator.scaler = scaler
         accelerator.step = 0  # number of the micro-batch: a batch may have other parts now
-        if all_differences:
+        if all_differences or (changed and args.allow_recipe_change):
             self._set_rates(fresh)
         return all_differences, seconds
 

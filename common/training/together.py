@@ -139,7 +139,6 @@ def make_accelerator(
 
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
-        log_with=None if args.report_to == "none" else args.report_to,
         project_dir=args.output_dir,
         dynamo_plugin=TorchDynamoPlugin("inductor", options=compiler_options(args, compile_options))
         if args.compile

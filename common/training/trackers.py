@@ -1,61 +1,170 @@
-"""TensorBoard: curves and validation pictures of a run. It may end alone; training goes on."""
+"""Trackers: programs that show the curves and pictures of a run. One that fails ends alone."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+import argparse
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from common.errors import UserError
+from common.files import replace_file
 from common.training.together import Processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+NONE, TENSORBOARD = "none", "tensorboard"
 SHOWN = 3  # validation pictures
+RUNS = "trackers.json"  # in the output folder: by what each tracker knows the run again
+
+
+def check_trackers(args: argparse.Namespace) -> Iterator[str]:
+    """Says which trackers of `--report_to` there are not. Accelerate leaves them out in silence."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+
+    known, supported = sorted(LOGGER_TYPE_TO_CLASS), {f"{name}" for name in LoggerType}
+    installed = {f"{name}" for name in get_available_trackers()}
+    if NONE in args.report_to and len(args.report_to) > 1:
+        yield f"--report_to {' '.join(args.report_to)}: none stands alone. Leave it out."
+    for name in dict.fromkeys(args.report_to):
+        if name != NONE and name not in known:
+            yield f"--report_to {name} is none of {', '.join([*known, NONE])}."
+        elif name in supported - installed and name != NONE:
+            yield (
+                f"--report_to {name}: the package {name} is not installed. Install it by `pip "
+                f"install {name}`, or leave it out; metrics.jsonl is written in any case."
+            )
 
 
 class Trackers:
-    """Trackers of a run, by Accelerate."""
+    """Trackers of a run, by Accelerate. They are there on the main process only."""
 
     def __init__(self, accelerator: "Accelerator", processes: Processes) -> None:
         self._accelerator, self._processes = accelerator, processes
 
-    def start(self, name: str, step: int) -> None:
-        """Starts a tracker and hides what an interrupted run logged after its checkpoint.
+    def start(self, args: argparse.Namespace, step: int) -> None:
+        """Starts the trackers of `--report_to`. A resumed run goes on with its curve in each.
+
+        TensorBoard hides what the run logged after its checkpoint before it was interrupted. The
+        other trackers keep it, and it is logged again: it is the same.
 
         Args:
-            name: Name of the tracker, "tensorboard" or "none".
+            args: Options of the run.
             step: Optimizer steps done.
+
+        Raises:
+            UserError: A tracker does not start, and nothing is trained yet. A run that is resumed,
+                perhaps by nobody's hand, goes on without it.
         """
-        if name != "none":
-            options = {name: {"purge_step": step + 1}}
-            self._attempt(lambda: self._accelerator.init_trackers(name, init_kwargs=options), step)
+        self._processes.from_main(lambda: self._start_all(args, step))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        self._attempt(lambda: self._accelerator.log(values, step=step), step)
+        for tracker in list(self._accelerator.trackers):
+            self._attempt(tracker, partial(tracker.log, dict(values), step=step), step)
 
     def show(self, name: str, picture: Image.Image, step: int) -> None:
-        """Shows a picture under a name. The process that has it calls it alone."""
-        for tracker in self._accelerator.trackers:
-            images = {name: np.asarray(picture)[None]}
-            self._attempt(lambda: tracker.log_images(images, step, dataformats="NHWC"), step)  # noqa: B023
+        """Shows a picture under a name, in trackers for which Accelerate has `log_images`."""
+        array = np.asarray(picture)
+        for tracker in filter(_takes_images, list(self._accelerator.trackers)):
+            images: Any = {"aim": picture, "clearml": array}.get(tracker.name, array[None])
+            form = {"dataformats": "NHWC"} if tracker.name == TENSORBOARD else {}
+            self._attempt(tracker, partial(tracker.log_images, {name: images}, step, **form), step)
 
     def shows(self, index: int) -> bool:
         """Whether the validation picture of this number is shown, by this process."""
-        return self._processes.is_main and index < SHOWN and bool(self._accelerator.trackers)
+        return index < SHOWN and any(map(_takes_images, self._accelerator.trackers))
 
     def finish(self, step: int) -> None:
-        for tracker in self._accelerator.trackers:
-            self._attempt(tracker.finish, step)
+        for tracker in list(self._accelerator.trackers):
+            self._attempt(tracker, tracker.finish, step)
         self._accelerator.trackers = []
 
-    def _attempt(self, action: Callable[[], object], step: int) -> None:
-        """Runs `action`; where its file cannot be written, goes on without trackers."""
+    def _start_all(self, args: argparse.Namespace, step: int) -> None:
+        runs = _read_runs(args.output_dir)
+        before = dict(runs)
+        for name in dict.fromkeys(args.report_to):
+            if name == NONE:
+                continue
+            try:
+                self._start(name, args, step, runs)
+            except Exception as error:  # errors of many kinds: no server, no login, no room
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                if step or name == TENSORBOARD:  # which is no other program, and has no login
+                    self._processes.warn(f"{_goes_on(name, step)} ({reason})")
+                    continue
+                self.finish(step)
+                raise UserError(
+                    f"--report_to {name} does not start ({reason}). Log in to it, start its "
+                    "server, or leave it out; metrics.jsonl is written in any case."
+                ) from None
+        if runs != before:
+            with suppress(OSError):  # a run that is resumed is then a new one there
+                replace_file(args.output_dir / RUNS, json.dumps(runs).encode())
+
+    def _start(self, name: str, args: argparse.Namespace, step: int, runs: dict[str, str]) -> None:
+        """Starts a tracker, and notes by what it knows the run again."""
+        project, title = args.tracker_project_name, args.output_dir.resolve().name
+        settings: dict[str, Any] | None = None if name in runs else _plain(vars(args))
+        options: dict[str, Any] = {}
+        if name == TENSORBOARD:
+            project, settings, options = name, None, {"purge_step": step + 1}
+        elif name == "wandb":
+            run = runs.setdefault(name, secrets.token_hex(4))
+            options = {"name": title, "id": run, "resume": "allow"}
+        elif name == "trackio":
+            run = runs.setdefault(name, f"{title}-{secrets.token_hex(4)}")
+            options = {"name": run, "resume": "allow"}
+        elif name == "mlflow":
+            options = {"run_id": runs[name]} if name in runs else {"run_name": title}
+        others, self._accelerator.trackers = self._accelerator.trackers, []
+        self._accelerator.log_with = [name]
+        try:
+            self._accelerator.init_trackers(project, settings, {name: options})
+            others = others + self._accelerator.trackers
+        finally:
+            self._accelerator.trackers = others
+        if name == "mlflow":  # which gives its runs names of its own
+            runs[name] = others[-1].tracker.info.run_id
+
+    def _attempt(self, tracker: Any, action: Callable[[], object], step: int) -> None:
+        """Runs `action`; where it fails, this tracker ends, and training goes on."""
         try:
             action()
-        except OSError as error:
-            self._accelerator.trackers = []
-            self._processes.warn(
-                f"TensorBoard's log cannot be written ({error}) and ends at step {step}. "
-                "metrics.jsonl tells the same."
-            )
+        except Exception as error:  # errors of many kinds: no room, no connection
+            self._accelerator.trackers = [
+                other for other in self._accelerator.trackers if other is not tracker
+            ]
+            reason = " ".join(f"{error}".split())[:300]
+            self._processes.warn(f"{_goes_on(tracker.name, step)} ({reason})")
+
+
+def _goes_on(name: str, step: int) -> str:
+    return f"{name} fails and ends at step {step}; training goes on, metrics.jsonl tells the same"
+
+
+def _takes_images(tracker: Any) -> bool:
+    return hasattr(tracker, "log_images")
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as values that every tracker takes."""
+    plain = bool | int | float | str | None
+    return {
+        key: value if isinstance(value, plain) else f"{value}" for key, value in options.items()
+    }
+
+
+def _read_runs(folder: Path) -> dict[str, str]:
+    """What `trackers.json` says; nothing if it is missing or damaged."""
+    try:
+        runs = json.loads((folder / RUNS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return runs if isinstance(runs, dict) else {}

@@ -1,33 +1,34 @@
 """Validation in float32 of the weights that count, and the model that is saved of them."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common.card import CARD, model_card
 from common.data.degradation import degradation_refused, without_folder
 from common.data.patches import BenchmarkDataset
 from common.device import kernel_search, true_float32
 from common.evaluation import Bicubic, evaluate, mean_scores
-from common.files import last_name, replace_file, shorten_command
 from common.images.strip import make_strip
 from common.images.tensors import to_float
-from common.metrics import protocol, score
+from common.metrics import Metric, psnr_y, score, ssim_y
 from common.network import WEIGHTS, SuperResolutionModel
 from common.options import Arguments
-from common.tables import format_score, plural
-from common.terminal import markdown, printable
+from common.tables import format_score, plural, score_name
 from common.training.average import WeightAverage
+from common.training.run_card import RunCard
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
 # The first validation, where --validation_steps is larger: it shows that all works, and leaves a
 # model. By default it comes together with the first line of the log.
 FIRST_VALIDATION = 100
+Rank = Callable[[Mapping[str, float]], float]
+PSNR: Rank = itemgetter("psnr_y")
 
 
 def float32_copy(network: SuperResolutionModel) -> SuperResolutionModel:
@@ -56,6 +57,7 @@ class Validator:
         has_validated: Whether this run has validated before, if on other pictures.
         keeps_best: Whether the best weights are saved, or those of the last validation.
         unsaved: Reason for each model folder that could not be written when last tried.
+        card: Card of the run.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Validator:
         processes: Processes,
         trackers: Trackers,
         trained_on: str,
+        metrics: Sequence[Metric] = (),
+        rank: Rank = PSNR,
     ) -> None:
         """
         Args:
@@ -75,9 +79,17 @@ class Validator:
             processes: Processes of the run, which share the pictures.
             trackers: Trackers that show the first pictures.
             trained_on: Training pictures in words, for the card.
+            metrics: Metrics besides PSNR and SSIM.
+            rank: Function of the scores, whose greatest value the best weights have.
+
+        Raises:
+            UserError: A degradation of the user's own fails on the photograph of the card.
         """
         self._args, self._network, self._benchmarks = args, network, benchmarks
-        self._processes, self._trackers, self._trained_on = processes, trackers, trained_on
+        self._processes, self._trackers = processes, trackers
+        self._metrics, self._rank = (psnr_y, ssim_y, *metrics), rank
+        scales = [benchmark.scale for benchmark in benchmarks]
+        self.card = RunCard(args, scales, trained_on, benchmarks[0].lr)
         self._device = next(network.parameters()).device
         self._evaluated = float32_copy(network)
         self.average: WeightAverage | None = None
@@ -94,11 +106,17 @@ class Validator:
 
     @property
     def identity(self) -> list[object]:
-        """Scales, pictures and degradation, by which a checkpoint knows whose scores it has."""
+        """Scales, pictures, degradation, own metrics: of what a checkpoint has scores."""
         scales = [benchmark.scale for benchmark in self._benchmarks]
         degradation = self._benchmarks[0].degradation
         pictures = self._benchmarks[0].pictures.checksum()
-        return [scales, pictures, *([without_folder(degradation.name)] if degradation else [])]
+        own = [metric.__name__ for metric in self._metrics[2:]]
+        return [
+            scales,
+            pictures,
+            *([without_folder(degradation.name)] if degradation else []),
+            *own,
+        ]
 
     def is_due(self, step: int) -> bool:
         """Whether the options ask for a validation after this step."""
@@ -125,11 +143,14 @@ class Validator:
             pictures = [benchmark[largest] for benchmark in self._benchmarks]
 
         def enlarge_and_score() -> None:
+            scores = {}
             for benchmark, (_, lr, hr) in zip(self._benchmarks, pictures, strict=True):
                 self._evaluated.scale = benchmark.scale
                 with torch.no_grad(), true_float32(), kernel_search(False):
                     sr = self._evaluated.enlarge(to_float(lr, self._device)[None])[0]
-                    score(sr, to_float(hr, self._device), benchmark.scale)
+                    hr = to_float(hr, self._device)
+                    scores[benchmark.scale] = {"": score(sr, hr, benchmark.scale, self._metrics)}
+            self._rank(_means_of_scales(scores))
 
         if error := self._processes.error_of(enlarge_and_score):
             height, width = sizes[largest]
@@ -143,8 +164,8 @@ class Validator:
         """Scores the network, and saves it if it is the best yet.
 
         Returns:
-            `psnr_y` and `ssim_y`, means over the pictures; where there are several scales, also
-            `psnr_y_x2` and so on.
+            `psnr_y`, `ssim_y` and own metrics, means over the pictures; where there are several
+            scales, also `psnr_y_x2` and so on.
 
         Raises:
             UserError: A degradation of the user's own has failed on a picture.
@@ -155,21 +176,28 @@ class Validator:
             scale = self._evaluated.scale = benchmark.scale
             on_image = partial(self._show, step, benchmark)
             enlarge = self._evaluated.enlarge
-            results[scale] = evaluate(enlarge, benchmark, self._device, on_image=on_image)
+            results[scale] = evaluate(
+                enlarge, benchmark, self._device, self._metrics, on_image=on_image
+            )
         if not self.bicubic:
             self.bicubic = _means_of_scales(
                 {
-                    benchmark.scale: evaluate(Bicubic(benchmark.scale), benchmark, self._device)
+                    benchmark.scale: evaluate(
+                        Bicubic(benchmark.scale), benchmark, self._device, self._metrics
+                    )
                     for benchmark in self._benchmarks
                 }
             )
         values = _means_of_scales(results)
         self.scores, self.has_validated = values | {"step": step}, True
-        if not self.keeps_best or not self.best or values["psnr_y"] > self.best["psnr_y"]:
+        if not self.keeps_best or not self.best or self._is_better(values):
             before, self.best = self.best, self.scores
             if not self._save(self._args.output_dir, self.result(), step):
                 self.best = before
         return values
+
+    def _is_better(self, values: Mapping[str, float]) -> bool:
+        return self._rank(values) > self._rank(self.best)
 
     def save_copy(self, name: str, step: int) -> None:
         """Saves the network of this step in a folder of its own within the output folder."""
@@ -219,57 +247,46 @@ class Validator:
         if not self._processes.is_main:
             return
         self._evaluated.save(folder)
-        dataset = self._args.dataset_name
-        on_hub = dataset and dataset != "sample" and not Path(dataset).is_dir()
-        card = model_card(
-            type(self._evaluated).__name__,
-            self._evaluated.architecture(),
-            self._evaluated.scales,
-            training=_training_section(
-                self._args, result, self._trained_on, self._benchmarks[0].lr
-            ),
-            scores={key: value for key, value in self.scores.items() if key != "step"},
-            dataset=dataset if on_hub else None,
-        )
-        replace_file(folder / CARD, card.encode())
+        by_scale = {
+            benchmark.scale: {
+                metric.__name__: self.scores[f"{metric.__name__}{self._end(benchmark)}"]
+                for metric in self._metrics
+            }
+            for benchmark in (self._benchmarks if self.scores else ())
+        }
+        self.card.write(folder, self._evaluated, result, by_scale)
+
+    def _end(self, benchmark: BenchmarkDataset) -> str:
+        """End of the names of the scores at one scale, where there are several."""
+        return f"_x{benchmark.scale}" if len(self._benchmarks) > 1 else ""
 
     def _in_words(self, kind: str, scores: Mapping[str, float]) -> str:
         results = []
+        keys = [metric.__name__ for metric in self._metrics]
         for benchmark in self._benchmarks:
-            end, name = "", ""
-            if len(self._benchmarks) > 1:
-                end, name = f"_x{benchmark.scale}", f"x{benchmark.scale}: "
+            end = self._end(benchmark)
             ours, bicubic = (
-                {key: format_score(key, values[f"{key}{end}"]) for key in ("psnr_y", "ssim_y")}
+                [format_score(key, values[f"{key}{end}"]) + _unit(key) for key in keys]
                 for values in (scores, self.bicubic)
             )
-            results.append(
-                f"{name}PSNR-Y {ours['psnr_y']} dB, SSIM-Y {ours['ssim_y']} "
-                f"(bicubic: {bicubic['psnr_y']} dB, {bicubic['ssim_y']})"
-            )
+            named = [f"{score_name(key)} {value}" for key, value in zip(keys, ours, strict=True)]
+            name = f"x{benchmark.scale}: " if end else ""
+            results.append(f"{name}{', '.join(named)} (bicubic: {', '.join(bicubic)})")
         pictures = plural(len(self._benchmarks[0]), "picture")
         return f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
 
 
-def _training_section(args: Arguments, result: str, trained_on: str, lr: str) -> str:
-    """Markdown for the card. Strangers read it, so paths of this machine are cut to their end."""
-    recipe = []
-    for key, value in vars(args).items():
-        words = [last_name(f"{word}") for word in (value if isinstance(value, list) else [value])]
-        if value is not None and words:
-            recipe.append(f"- `{key}`: {markdown(' '.join(words))}\n")
-    return (
-        f"\n## Results\n\n{result}\n\nProtocol: {protocol(lr)}.\n\n"
-        f"## Training\n\n    {printable(shorten_command(args.command))}\n\n"
-        f"on {markdown(trained_on)}, with\n\n{''.join(recipe)}"
-    )
+def _unit(key: str) -> str:
+    return " dB" if key.startswith("psnr") else ""
 
 
 def _means_of_scales(results: dict[int, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """PSNR and SSIM over the pictures of each scale; where there are several, also of each."""
+    """Scores over the pictures of each scale; where there are several, also of each."""
     scores = {scale: mean_scores(pictures) for scale, pictures in results.items()}
     values = {}
-    for key in ("psnr_y", "ssim_y"):
+    for key in next(iter(scores.values())):
+        if key == "seconds":
+            continue
         values[key] = statistics.fmean(means[key] for means in scores.values())
         if len(scores) > 1:
             values |= {f"{key}_x{scale}": means[key] for scale, means in scores.items()}

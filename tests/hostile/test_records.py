@@ -248,7 +248,7 @@ def test_a_run_is_resumed_in_spite_of_all_its_records(train, tmp_path):
     for text in (
         "Warning: metrics.jsonl had 1 damaged line, which metrics.jsonl.damaged has now.",
         "Warning: times.jsonl was no file. It is times.jsonl.damaged now; a new one begins.",
-        "Warning: TensorBoard's log cannot be written (",
+        "Warning: tensorboard fails and ends at step 10; training goes on",
     ):
         assert text in process.stdout
     assert_same_run(folder, straight)
@@ -284,7 +284,7 @@ def test_a_time_that_is_damaged(tmp_path):
 # ------------------------------------------------------------------------------------------ cards
 
 
-CARD_TEXT = model_card("SRCNN", "srcnn", [2], scores={"psnr_y": 30.0})
+CARD_TEXT = model_card("SRCNN", "srcnn", [2], scores={2: {"psnr_y": 30.0}}, license="mit")
 SOUND = {
     "empty": b"",
     "BOM": b"\xef\xbb\xbf" + CARD_TEXT.encode(),
@@ -294,7 +294,9 @@ SOUND = {
     "no heading": CARD_TEXT.replace("## Use\n", "").encode(),
     "a heading twice": f"{CARD_TEXT}## Use\n".encode(),
     "a score without a name": CARD_TEXT.replace("name: psnr_y", "").encode(),
-    "a name that is a number": CARD_TEXT.replace("name: validation pictures", "name: 5").encode(),
+    "a name that is a number": CARD_TEXT.replace(
+        "name: validation pictures x2", "name: 5"
+    ).encode(),
     "a score in words": CARD_TEXT.replace("value: 30.0", "value: high").encode(),
 }
 DAMAGED_CARDS = {

@@ -7,6 +7,8 @@ import shutil
 import torch
 from safetensors.torch import load_file
 
+import common.training.code
+from common.files import write_checksums
 from common.training.folder import (
     choose_checkpoint,
     seal,
@@ -107,6 +109,37 @@ def test_another_recipe_needs_permission(copy, train, pictures_dir, tmp_path):
     assert rates == [1e-6 / 8, 1e-6 / 8]
     optimizer = torch.load(copy / "checkpoint-22" / "optimizer.bin")
     assert [group["initial_lr"] for group in optimizer["param_groups"]] == [1e-6, 1e-7]
+    for folder in (copy, copy / "checkpoint-22"):
+        (before,) = json.loads((folder / "args.json").read_text())["recipes"]
+        assert before["until"] == 20
+        assert before["command"].startswith(f"python {SCRIPT} --batch_size 4")
+        assert "--batch_size was 4 and is 8" in before["changes"]
+
+
+def test_another_optimizer_is_refused_in_words(copy, pictures_dir):
+    base = (SCRIPT, *SMALL, *RECIPE, "--train_data_dir", pictures_dir, "--output_dir", copy)
+    options = (*LATEST, "--optimizer", "sgd", "--allow_recipe_change", "--max_train_steps", 22)
+    message = refusal(*base, *options)
+    assert "checkpoint-20 was trained by Adam, and this command trains by SGD. A run" in message
+    assert "start a new run in another --output_dir, with --init_from." in message
+    # An older checkpoint does not name its optimizer.
+    record = json.loads((copy / "checkpoint-20" / "args.json").read_text())
+    del record["optimizers"]
+    (copy / "checkpoint-20" / "args.json").write_text(json.dumps(record))
+    write_checksums(copy / "checkpoint-20")
+    message = refusal(*base, *options)
+    assert "checkpoint-20 has no dampening and no momentum and no nesterov, which SGD n" in message
+
+
+def test_a_script_that_has_changed_is_said(copy, train, monkeypatch):
+    monkeypatch.setattr(common.training.code, "script_of", lambda network: {SCRIPT: "0" * 8})
+    process = train(SCRIPT, copy, *RECIPE, *LATEST, steps=21)
+    said = f"Warning: Since checkpoint-20 {SCRIPT} has changed. From here on its network and its "
+    assert said in process.stdout
+    assert "optimizer are those of the checkpoint, unless you add --allow_recipe" in process.stdout
+    monkeypatch.undo()
+    process = train(SCRIPT, copy, *RECIPE, *LATEST, steps=22)
+    assert "has changed" not in process.stdout
 
 
 def test_fewer_steps_than_there_are(copy, pictures_dir):

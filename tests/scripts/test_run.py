@@ -35,6 +35,7 @@ def test_output_folder(straight):
         "checkpoint-10",
         "checkpoint-20",
         "config.json",
+        "example.png",
         "metrics.jsonl",
         "model.safetensors",
         "README.md",
@@ -46,7 +47,7 @@ def test_output_folder(straight):
     assert record["args"]["ema_decay"] == 0.9
     assert record["torch"] == torch.__version__.split("+")[0]
     card = (straight / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: pytorch\nlicense: apache-2.0\n")
+    assert card.startswith("---\nlibrary_name: super-resolution-on-accelerate\nmetrics:\n")
     assert f"python {SCRIPT} --batch_size 4" in card
     assert "load_model(" in card
     assert str(straight.parent) not in card  # nobody needs to know where it was

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from accelerate.state import PartialState
 
@@ -12,17 +13,26 @@ from common.training.together import Processes
 class Tracker:
     """Notes what it is told; its disk is full while `full` is set."""
 
-    def __init__(self) -> None:
-        self.images: list[tuple[str, int]] = []
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.logged: list[tuple[dict, int]] = []
         self.full = self.finished = False
+        self.tracker = SimpleNamespace(info=SimpleNamespace(run_id="abc"))  # of MLflow's
 
-    def log_images(self, images: dict, step: int, **_: object) -> None:
+    def log(self, values: dict, step: int) -> None:
         if self.full:
             raise OSError("no room")
-        self.images += [(name, step) for name in images]
+        self.logged.append((values, step))
 
     def finish(self) -> None:
         self.finished = True
+
+
+class TrackerOfImages(Tracker):
+    """One for which Accelerate has `log_images`."""
+
+    def log_images(self, images: dict, step: int, **_: object) -> None:
+        self.log({name: np.shape(image) for name, image in images.items()}, step)
 
 
 class Accelerator(SimpleNamespace):
@@ -32,16 +42,18 @@ class Accelerator(SimpleNamespace):
         settings = {"process_index": 0, "num_processes": 1, "is_main_process": True}
         settings |= {"is_local_main_process": True, "mixed_precision": "no", "trackers": []}
         super().__init__(**settings | facts)
-        self.logged: list[tuple[dict, int]] = []
+        self.started: dict[str, dict] = {}
+        self.configured: dict[str, dict | None] = {}
+        self.unreachable: set[str] = set()
 
-    def init_trackers(self, name: str, init_kwargs: dict) -> None:
-        self.started = init_kwargs
-        self.trackers = [Tracker()]
-
-    def log(self, values: dict, step: int) -> None:
-        if self.trackers and self.trackers[0].full:
-            raise OSError("no room")
-        self.logged.append((values, step))
+    def init_trackers(self, project: str, config: dict | None, init_kwargs: dict) -> None:
+        ((name, options),) = init_kwargs.items()
+        if name in self.unreachable:
+            raise ConnectionError("no server")
+        self.started[name] = {"project": project, **options}
+        self.configured[name] = config
+        kind = TrackerOfImages if name in ("tensorboard", "wandb") else Tracker
+        self.trackers.append(kind(name))
 
 
 @pytest.fixture(autouse=True)

@@ -1,47 +1,112 @@
+"""Trackers of a run: which ones start, what they are told, how they end and go on."""
+
+import json
+from pathlib import Path
+
+import pytest
 from PIL import Image
 
+from common.errors import UserError
+from common.options import Arguments
 from common.training.trackers import Trackers
+from running import refusal
 
 
-def test_what_an_interrupted_run_logged_is_hidden(accelerator, processes):
-    Trackers(accelerator, processes).start("tensorboard", 20)
-    assert accelerator.started == {"tensorboard": {"purge_step": 21}}
+@pytest.fixture
+def start(accelerator, processes, tmp_path):
+    def start(*names: str, step: int = 0) -> Trackers:
+        accelerator.trackers = []
+        trackers = Trackers(accelerator, processes)
+        args = Arguments(report_to=list(names), tracker_project_name="ours")
+        args.output_dir, args.data_files, args.seed = tmp_path, [Path("a")], 3
+        trackers.start(args, step)
+        return trackers
+
+    return start
 
 
-def test_the_first_pictures_are_shown(accelerator, processes):
-    trackers = Trackers(accelerator, processes)
+def test_what_an_interrupted_run_logged_is_hidden_in_tensorboard(accelerator, start):
+    start("tensorboard", step=20)
+    assert accelerator.started == {"tensorboard": {"project": "tensorboard", "purge_step": 21}}
+
+
+def test_a_resumed_run_goes_on_with_its_curve(accelerator, start, tmp_path):
+    start("wandb", "trackio", "mlflow", "wandb")
+    first = accelerator.started
+    assert [tracker.name for tracker in accelerator.trackers] == ["wandb", "trackio", "mlflow"]
+    assert accelerator.configured["wandb"]["seed"] == 3
+    assert accelerator.configured["wandb"]["data_files"] == f"{[Path('a')]}"
+    runs = json.loads((tmp_path / "trackers.json").read_text())
+    name = tmp_path.name
+    known = {"name": name, "id": runs["wandb"], "resume": "allow"}
+    assert first["wandb"] == {"project": "ours", **known}
+    assert first["mlflow"] == {"project": "ours", "run_name": name}
+
+    accelerator.started, accelerator.configured = {}, {}
+    start("wandb", "trackio", "mlflow", step=10)
+    assert accelerator.started["wandb"] == first["wandb"]
+    assert accelerator.started["trackio"] == first["trackio"]
+    assert accelerator.started["mlflow"] == {"project": "ours", "run_id": "abc"}
+    assert accelerator.configured == dict.fromkeys(["wandb", "trackio", "mlflow"])
+
+
+def test_the_first_pictures_are_shown_where_pictures_can_be(accelerator, start):
+    trackers = start("mlflow")
     assert not trackers.shows(0)
-    trackers.start("tensorboard", 0)
+    trackers = start("mlflow", "wandb", "tensorboard")
     assert [index for index in range(9) if trackers.shows(index)] == [0, 1, 2]
-    trackers.show("a.png x2", Image.new("RGB", (4, 4)), 10)
-    (tracker,) = accelerator.trackers
-    assert tracker.images == [("a.png x2", 10)]
+    trackers.show("a.png x2", Image.new("RGB", (5, 4)), 10)
+    shown = [({"a.png x2": (1, 4, 5, 3)}, 10)]
+    assert [tracker.logged for tracker in accelerator.trackers] == [[], shown, shown]
 
 
-def test_a_tracker_without_room_ends_alone(accelerator, processes, capsys):
-    trackers = Trackers(accelerator, processes)
-    trackers.start("tensorboard", 0)
-    (tracker,) = accelerator.trackers
+def test_a_tracker_that_fails_ends_alone(accelerator, start, capsys):
+    trackers = start("wandb", "tensorboard")
+    wandb, tensorboard = accelerator.trackers
     trackers.log({"loss": 1.0}, 5)
-    tracker.full = True
+    wandb.full = True
     trackers.log({"loss": 2.0}, 6)
+    wandb.full = False
     trackers.log({"loss": 3.0}, 7)
-    assert accelerator.logged == [({"loss": 1.0}, 5), ({"loss": 3.0}, 7)]  # by no tracker
-    assert accelerator.trackers == []
+    assert wandb.logged == [({"loss": 1.0}, 5)]
+    assert [step for _, step in tensorboard.logged] == [5, 6, 7]
     output = capsys.readouterr().out
-    assert output.count("TensorBoard's log cannot be written (no room) and ends at step 6.") == 1
+    assert output == (
+        "Warning: wandb fails and ends at step 6; training goes on, metrics.jsonl tells the same "
+        "(no room)\n"
+    )
 
 
-def test_none_is_none(accelerator, processes):
-    trackers = Trackers(accelerator, processes)
-    trackers.start("none", 0)
+def test_a_tracker_that_cannot_be_reached_is_said_before_the_training(accelerator, start, capsys):
+    accelerator.unreachable = {"mlflow"}
+    with pytest.raises(UserError, match=r"--report_to mlflow does not start \(ConnectionError: no"):
+        start("wandb", "mlflow")
+    assert accelerator.trackers == []
+    # Nobody may sit at the terminal when a run is resumed.
+    start("wandb", "mlflow", step=10)
+    assert [tracker.name for tracker in accelerator.trackers] == ["wandb"]
+    assert "Warning: mlflow fails and ends at step 10; training goes on" in capsys.readouterr().out
+
+
+def test_trackers_that_there_are_not_are_named_with_the_other_mistakes():
+    options = ("--report_to", "tensorboard", "clearml", "board", "none", "--batch_size", 0)
+    message = refusal("train_srcnn.py", *options)
+    assert "--batch_size 0 is not at least 1" in message
+    assert (
+        "--report_to clearml: the package clearml is not installed. Install it by `pip" in message
+    )
+    assert "--report_to board is none of aim, clearml, comet_ml, dvclive, mlflow, " in message
+    assert "none stands alone" in message
+
+
+def test_none_is_none(accelerator, start):
+    trackers = start("none")
     assert accelerator.trackers == []
     trackers.finish(5)
 
 
-def test_trackers_finish(accelerator, processes):
-    trackers = Trackers(accelerator, processes)
-    trackers.start("tensorboard", 0)
+def test_trackers_finish(accelerator, start):
+    trackers = start("tensorboard")
     (tracker,) = accelerator.trackers
     trackers.finish(5)
     assert tracker.finished

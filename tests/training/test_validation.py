@@ -6,6 +6,8 @@ from types import MethodType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from common.errors import UserError
 from common.network import SuperResolutionModel
 from common.options import Arguments
 from common.training.log import RunningMeans
+from common.training.run_card import EarlierRecipe
 from common.training.state import RunState
 from common.training.trackers import Trackers
 from common.training.validation import Validator, float32_copy
@@ -62,10 +65,12 @@ def benchmarks(monkeypatch):
     """Two scales of two pictures, whose scores are what `scores` says; and nothing is computed."""
     found = SimpleNamespace(scores=[])
 
-    def evaluate(model, benchmark, device, on_image=None):
+    def evaluate(model, benchmark, device, metrics, on_image=None):
         is_ours = isinstance(getattr(model, "__self__", None), Tiny)
         psnr = found.scores.pop(0) if is_ours else 20.0
-        return {name: {"psnr_y": psnr, "ssim_y": 0.5} for name in benchmark.pictures.names}
+        scores = {"psnr_y": psnr, "ssim_y": 0.5, "seconds": 1.0}
+        scores |= {metric.__name__: psnr**2 for metric in metrics[2:]}
+        return dict.fromkeys(benchmark.pictures.names, scores)
 
     monkeypatch.setattr(common.training.validation, "evaluate", evaluate)
 
@@ -81,8 +86,12 @@ def benchmarks(monkeypatch):
 
 @pytest.fixture
 def make(tmp_path, benchmarks, accelerator, processes):
-    def make(network, ema_decay=0.0, scales=2) -> Validator:
+    def make(network, ema_decay=0.0, scales=2, **own) -> Validator:
         args = Arguments(
+            degradation="none",
+            init_from=None,
+            license=None,
+            repository_url="https://example.org/code",
             ema_decay=ema_decay,
             output_dir=tmp_path / "run",
             dataset_name=None,
@@ -90,7 +99,7 @@ def make(tmp_path, benchmarks, accelerator, processes):
         )
         args.command = "python train_tiny.py --train_data_dir /home/me/T91"
         trackers = Trackers(accelerator, processes)
-        return Validator(args, network, benchmarks.all[:scales], processes, trackers, "T91")
+        return Validator(args, network, benchmarks.all[:scales], processes, trackers, "T91", **own)
 
     return make
 
@@ -144,6 +153,64 @@ def test_the_best_weights_are_kept_until_the_latest_are(make, benchmarks, tmp_pa
     card = (tmp_path / "run" / "README.md").read_text()
     assert "    python train_tiny.py --train_data_dir T91\n" in card
     assert "/home" not in card
+
+
+def mae(sr, hr, crop_border):
+    return (sr - hr).abs().mean().item()
+
+
+def test_an_own_metric_is_logged_and_chooses_the_best(make, benchmarks, tmp_path):
+    network = Tiny(2)
+    validator = make(network, scales=1, metrics=[mae], rank=lambda scores: -scores["mae"])
+    assert validator.identity == [[2], "a", "mae"]  # others are no scores to go on from
+    saved = []
+    for step, psnr in ((1, 30.0), (2, 25.0), (3, 31.0)):  # the stand-in's metric is the square
+        network.layer.bias.data.fill_(step)
+        benchmarks.scores = [psnr]
+        assert validator.validate(step) == {"psnr_y": psnr, "ssim_y": 0.5, "mae": psnr**2}
+        saved.append(load_file(tmp_path / "run" / "model.safetensors")["layer.bias"][0].item())
+    assert saved == [1, 2, 2]
+    assert validator.result() == (
+        "Best validation, at step 2, on 2 pictures: PSNR-Y 25.00 dB, SSIM-Y 0.5000, MAE 625.0000 "
+        "(bicubic: 20.00 dB, 0.5000, 400.0000)."
+    )
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert ("mae", 625.0) in [(r.metric_name, r.metric_value) for r in card.data.eval_results]
+
+
+def test_a_rank_by_a_metric_that_is_not_there_fails_in_the_rehearsal(make, benchmarks):
+    pixels = torch.zeros(3, 24, 24, dtype=torch.uint8)
+    benchmarks.all[0].pictures.sizes = np.array([(8, 8), (24, 24)])
+    type(benchmarks.all[0]).__getitem__ = lambda benchmark, index: (
+        "b",
+        pixels[:, ::2, ::2],
+        pixels,
+    )
+    validator = make(Tiny(2), scales=1, rank=lambda scores: scores["lpips"])
+    with pytest.raises(UserError, match=r"Validation fails on b, 24x24: KeyError: 'lpips'"):
+        validator.rehearse()
+
+
+def test_the_card_tells_license_terms_code_and_earlier_recipes(make, benchmarks, tmp_path):
+    validator = make(Tiny(2), scales=1)
+    change = "--degradation was none and is /home/me/own.py:f@01234567"
+    command = "python train_tiny.py --train_data_dir /home/me/T91"
+    validator.card.recipes = [EarlierRecipe(6000, command, [change, "--batch_size was 4 and is 8"])]
+    benchmarks.scores = [30.0]
+    validator.validate(7000)
+    card = (tmp_path / "run" / "README.md").read_text()
+    for text in (
+        "![A crop of a photograph: input, bicubic, Tiny, original](example.png)",
+        "In a clone of [the repository](https://example.org/code) that has `train_",
+        "Until step 6,000 the recipe was another one. Then --degradation was none and is own.py:f@",
+        "; --batch_size was 4 and is 8.\n\n    python train_tiny.py --train_data_dir T91\n",
+        "## License\n\nNo license is claimed for the weights. The training pictures may have terms",
+        "    python upscale.py photo.jpg --model path/of/this/folder\n",
+    ):
+        assert text in card
+    assert "/home" not in card
+    with Image.open(tmp_path / "run" / "example.png") as image:
+        assert image.width > 4 * 3 * 96  # LR, bicubic, SR and HR
 
 
 def test_means_over_several_scales(make, benchmarks):

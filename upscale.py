@@ -38,7 +38,7 @@ from common.data.inputs import (
     targets_of,
 )
 from common.errors import UserError
-from common.files import cannot_make, cannot_write, delete_leftovers
+from common.files import cannot_make, cannot_write, delete_leftovers, last_name
 from common.gallery import Gallery, fill
 from common.hub import load_model
 from common.images.formats import (
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(128 + signal.SIGINT) from None
 
     failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
-    shown = show(args, gallery, f"{type(network).__name__}, {name}")
+    shown = show(args, gallery, f"{type(network).__name__}, {last_name(name)}")
     state.destroy_process_group()  # while all are still there
     if state.is_main_process:
         there = len(jobs) - len(files)

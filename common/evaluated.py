@@ -12,7 +12,7 @@ from torch import Tensor
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import Bicubic, picture_keys
-from common.files import cannot_write_any
+from common.files import cannot_write_any, last_name
 from common.gallery import Gallery, fill
 from common.images.formats import Picture
 from common.images.strip import Versions, make_strip
@@ -20,7 +20,7 @@ from common.images.tensors import to_float
 from common.images.writing import write_picture
 from common.metrics import to_uint8
 from common.network import SuperResolutionModel
-from common.page.page import Page, as_table
+from common.page.page import Page, as_code, as_table
 from common.tables import format_score, score_name
 
 Subject = Bicubic | SuperResolutionModel
@@ -115,10 +115,10 @@ class EvaluatedPictures:
         if self._args.save_images:
             written.append(f"The pictures are in {self._args.save_images}.")
         if self._args.page:
-            self._page.title, self._page.introduction = title, f"Protocol: {protocol}."
-            self._page.add_section(
-                "Scores", as_table([list(rows[0]), *(list(row.values()) for row in rows)])
-            )
+            name = last_name(f"{self._args.model}")
+            self._page.title = f"{self._label} x{self._network.scale}, {name}"
+            table = as_table([list(rows[0]), *(list(row.values()) for row in rows)])
+            self._page.add_section("Scores", f"{table}{as_code(f'{title}. Protocol: {protocol}.')}")
             if PartialState().is_main_process:
                 self._page.write(self._args.page)
             written.append(f"{self._args.page} is a page to open in a browser.")

@@ -160,7 +160,7 @@ def as_table(rows: Sequence[Sequence[object]], marked: Sequence[int] = ()) -> st
         rows: Cells, text or numbers. The first row holds the headings.
         marked: Numbers of rows in bold, 0 for the first below the headings.
     """
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0])
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0] if any(rows[0]))
     lines = [
         f"<tr{' class=marked' if number in marked else ''}>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in row)

@@ -25,7 +25,7 @@ import torch
 from common.card import CARD
 from common.data.load import load_pictures
 from common.errors import UserError
-from common.files import cannot_write, read_json_lines, shorten_command
+from common.files import cannot_write, last_name, read_json_lines, shorten_command
 from common.hub import load_model
 from common.images.strip import Versions
 from common.images.tensors import to_float
@@ -91,10 +91,10 @@ def facts(
         scales = " ".join(f"x{scale}" for scale in network.scales)
         rows.append(("Network", f"{type(network).__name__} {scales}, {parameters:,} parameters"))
     rows += [
-        ("Pictures", f"{args.get('train_data_dir') or args.get('dataset_name')}"),
+        ("Pictures", last_name(f"{args.get('train_data_dir') or args.get('dataset_name')}")),
         ("Steps", f"{step:,} of {args.get('max_train_steps', 0):,}"),
         ("Batch", f"{args.get('batch_size')} patches of {args.get('patch_size')} pixels of HR"),
-        ("Precision", f"{args.get('mixed_precision')}"),
+        ("Precision", f"{args.get('mixed_precision') or 'no'}".replace("no", "float32")),
         ("Hardware", f"{hardware.get('gpu') or hardware.get('cpu') or 'not recorded'}"),
         ("Commit", f"{record.get('commit')}, PyTorch {record.get('torch')}"),
     ]
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if reason := cannot_write(output, args.overwrite or ours):
         raise UserError(f"--output {output} {reason}.")
     set_up_cpu()
-    page = Page(f"{args.folder.resolve().name}")
+    page = Page(f"Run {args.folder.resolve().name}")
     missing = add_pictures(page, args.folder, record, args.pictures)
     has_model = (args.folder / WEIGHTS).is_file() and (args.folder / CONFIG).is_file()
     network = load_model(args.folder) if has_model else None

@@ -157,7 +157,7 @@ def as_table(rows: Sequence[Sequence[object]], marked: Sequence[int] = ()) -> st
     """Table in HTML.
 
     Args:
-        rows: Cells, text or numbers. The first row holds the headings.
+        rows: Cells, text or numbers. The first row holds the headings; empty ones are left out.
         marked: Numbers of rows in bold, 0 for the first below the headings.
     """
     head = "".join(f"<th>{escape(cell)}</th>" for cell in rows[0] if any(rows[0]))
@@ -167,7 +167,8 @@ def as_table(rows: Sequence[Sequence[object]], marked: Sequence[int] = ()) -> st
         + "</tr>"
         for number, row in enumerate(rows[1:])
     ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    start = "<table>" if head else "<table class=facts>"
+    return f"{start}<tr>{head}</tr>{''.join(lines)}</table>"
 
 
 def as_code(text: str) -> str:

@@ -23,6 +23,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.sizes import LARGEST_FACTOR
 from common.terminal import printable, show_warnings_beside_bars
 
 # A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
@@ -275,20 +276,33 @@ def _shown(text: str) -> str:
     return f"{text[:40]}..." if len(text) > 40 else text.strip() or "''"
 
 
-def add_model_arguments(options: Parser | Group) -> None:
-    """Adds the options of `common.hub.load_model`: `--model`, `--revision`, `--scale`."""
+def add_model_arguments(options: Parser | Group, *, any_scale: bool = False) -> None:
+    """Adds the options of `common.hub.load_model`: `--model`, `--revision`, `--scale`.
+
+    Args:
+        options: Parser or group that gets them.
+        any_scale: Whether `--scale` may be any factor above 1, not only a trained one.
+    """
     options.add_argument(
         "--model",
         help="name of a model in pretrained/, folder that a training script wrote, checkpoint in "
         "it, or user/name on the Hub (default: the best model in pretrained/ for --scale)",
     )
     options.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
-    options.add_argument(
-        "--scale",
-        type=whole(least=0),
-        choices=range(2, 9),
-        help="factor, for models of several, or to choose a model by (default: the smallest)",
-    )
+    if any_scale:
+        options.add_argument(
+            "--scale",
+            type=real(above=1, most=LARGEST_FACTOR),
+            help="factor, 2 or 1.5 for example: by the network, as often as needed, then by "
+            "bicubic (default: the smallest of the model)",
+        )
+    else:
+        options.add_argument(
+            "--scale",
+            type=whole(least=0),
+            choices=range(2, 9),
+            help="factor, for models of several, or to choose a model by (default: the smallest)",
+        )
 
 
 def _usage_of(action: argparse.Action) -> str:

@@ -53,13 +53,12 @@ def test_the_page_holds_the_table_of_the_records():
     assert written.strip() == speedrun.table(speedrun.read_records()).strip()
 
 
-@pytest.mark.parametrize("file", sorted(speedrun.RECORDS.glob("*.json")), ids=lambda f: f.stem)
-def test_records_keep_the_rules(file):
-    facts = json.loads(file.read_text())
-    words = facts["command"].split()
-    assert speedrun.check_training(words[1:]).max_train_steps == facts["steps"]
-    assert re.fullmatch(r"[0-9a-f]{40}", facts["versions"]["commit"])
-    assert [values["seed"] for values in facts["rounds"]] == [0, 1, 2]
+def test_records_keep_the_rules():
+    for facts in speedrun.read_records():
+        words = facts["command"].split()
+        assert speedrun.check_training(words[1:]).max_train_steps == facts["steps"]
+        assert re.fullmatch(r"[0-9a-f]{40}", facts["versions"]["commit"]), facts["command"]
+        assert [values["seed"] for values in facts["rounds"]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +79,12 @@ def test_what_breaks_a_rule_is_refused(words, rule):
 
 
 @pytest.fixture
-def set5(tiny_benchmark_dir, tmp_path):
-    """A small benchmark of that name."""
-    shutil.copytree(tiny_benchmark_dir / "Tiny", tmp_path / "benchmarks" / "Set5")
+def set5(pictures_dir, tmp_path):
+    """A benchmark of that name, of five small pictures."""
+    folder = tmp_path / "benchmarks" / "Set5" / "HR"
+    folder.mkdir(parents=True)
+    for number in range(5):
+        shutil.copy(pictures_dir / f"{number}.png", folder)
     return tmp_path / "benchmarks"
 
 
@@ -113,7 +115,6 @@ def test_a_speedrun_scores_the_last_weights(set5, pictures_dir, tmp_path, monkey
     scores = [values["psnr_y"] for values in facts["rounds"]]
     assert facts["psnr_y"] == pytest.approx(sum(scores) / 2, abs=1e-3)
     assert all(values["seconds"] > 0 for values in facts["rounds"])
-    assert scores[0] != scores[1]
     assert f"Written to {output}." in capsys.readouterr().out
 
     with pytest.raises(UserError, match=r"exists already; name another, or add --overwrite\."):

@@ -1,12 +1,16 @@
 """What a run says and leaves at its end."""
 
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.card import CARD
 from common.curves import CURVES, draw_curves, read_curves
 from common.errors import UserError
 from common.files import replace_file
+from common.hub import push_command, push_model
 from common.options import Arguments
+from common.training.folder import way_on
 from common.training.schedule import decay_start, longer_by_wsd
 
 
@@ -38,3 +42,35 @@ def write_curves(folder: Path) -> str:
     except (OSError, ValueError, UserError) as error:
         return f"{CURVES} could not be written: {error}"
     return ""
+
+
+def not_saved(folder: Path, failures: Mapping[str, str]) -> str:
+    """Says what is missing in the folder of a run whose steps are done.
+
+    Args:
+        folder: Output folder.
+        failures: Reason by what could not be saved.
+    """
+    reasons = "; ".join(f"{name} ({error})" for name, error in failures.items())
+    return (
+        f"All steps are done, but this could not be saved in {folder}: {reasons}. Make room there. "
+        f"{way_on(folder)}"
+    )
+
+
+def push(folder: Path, name: str, private: bool, stop: signal.Signals | None) -> str:
+    """Pushes the model to the Hub, and says where it is now.
+
+    Args:
+        folder: Output folder.
+        name: Name on the Hub.
+        private: Whether a model that is new there is for its owner alone.
+        stop: Signal that came while the last step was validated and saved.
+
+    Raises:
+        UserError: Somebody asked to stop, or the push failed.
+    """
+    if stop:
+        again = push_command(folder, name, private)
+        raise UserError(f"{stop.name}: the model is not pushed. Push it by\n    {again}")
+    return f"It is on the Hub now: {push_model(folder, name, private)}"

@@ -21,13 +21,13 @@ from common.data.load import TrainingPictures
 from common.data.stream import PatchStream, StreamError
 from common.data.waiting import WorkerError
 from common.errors import UserError
-from common.hub import find_network, push_command, push_model
+from common.hub import find_network, push_command
 from common.hub_api import check_token
 from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
-from common.training.ending import last_words, write_curves
+from common.training.ending import last_words, not_saved, push, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, finite_means, skipped_in_words
@@ -161,9 +161,13 @@ class Run:
     def _begin_records(self) -> None:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
         # A command that trains nothing more must not stand in the record of the training.
-        if self._processes.is_main and self.step < self.total_steps:
-            write_record(self.args, self.accelerator.device, self._processes.count)
+        if self.step < self.total_steps:
+            self._write_record()
         self._log.truncate(self.step, validated=not self._state.validation_is_due)
+
+    def _write_record(self) -> None:
+        if self._processes.is_main:
+            write_record(self.args, self.accelerator.device, self._processes.count)
 
     # ------------------------------------------------------------------------------------- training
 
@@ -274,19 +278,12 @@ class Run:
         if reason := processes.from_main(lambda: write_curves(args.output_dir)):
             processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
-            failures = "; ".join(f"{name} ({error})" for name, error in unsaved.items())
-            processes.fail(
-                f"All steps are done, but this could not be saved in {args.output_dir}: {failures}."
-                f" Make room there. {way_on(args.output_dir)}"
-            )
+            processes.fail(not_saved(args.output_dir, unsaved))
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
         self.print(last_words(args, self._validator.result()))
         if args.push_to_hub and processes.is_main:
-            if stop:  # it came while the last step was validated and saved
-                again = push_command(*self._push)
-                raise UserError(f"{stop.name}: the model is not pushed. Push it by\n    {again}")
-            self.print(f"It is on the Hub now: {push_model(*self._push)}")
+            self.print(push(*self._push, stop))
 
     # ------------------------------------------------------------------------------------- when due
 
@@ -295,11 +292,12 @@ class Run:
         args, found = self.args, self._stopwatch.steps_after(self.step, self._log.seconds())
         if found is None:
             return
-        steps = self._processes.from_main(lambda: found)
-        args.max_train_steps = self.total_steps = self._end = steps
-        self._log.set_total(steps)
-        if self._processes.is_main:
-            write_record(args, self.accelerator.device, self._processes.count)
+        self._end = self.total_steps = args.max_train_steps = self._processes.from_main(
+            lambda: found
+        )
+        self._log.set_total(self._end)
+        if error := self._processes.error_of(self._write_record):
+            self._processes.warn(f"args.json lacks the number of steps: {error}.")
         self.print(self._stopwatch.in_words())
 
     def _validate(self) -> None:

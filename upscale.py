@@ -51,7 +51,7 @@ from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
 from common.options import Arguments, Parser, add_model_arguments, real, whole
 from common.pretrained import choose
-from common.tables import plural
+from common.tables import enumerate_first, plural
 from common.terminal import printable, say
 from common.workers import Writers
 
@@ -273,6 +273,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             done = len(files) - len(failures)
             total = plural(len(files) + len(refused), "picture")
             print(f"Enlarged {done} of {total}, in {args.output}.")
+            made = [
+                f"{t}" for path, o in files if path not in failures for t in targets_of(args, o)
+            ]
+            if made:
+                print(f"Written: {enumerate_first(made)}")
         if there:
             print(
                 f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "

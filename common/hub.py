@@ -27,7 +27,7 @@ from torch import nn
 
 from common.card import CARD
 from common.errors import UserError
-from common.hub_api import ask_hub, push_folder
+from common.hub_api import ask_hub, push_folder, why
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
 from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
@@ -76,7 +76,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         UserError,
         Exception,
     ) as error:  # besides ask_hub's, errors of many kinds: network, disk
-        reason = f"{error}" if isinstance(error, UserError) else f"Cannot download it: {error}"
+        reason = f"{error}" if isinstance(error, UserError) else f"Cannot download it: {why(error)}"
     if missing:
         raise UserError(f"The model {name} on the Hub has no {' and no '.join(missing)}.")
     parent = Path(name).parent

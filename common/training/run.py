@@ -27,6 +27,7 @@ from common.machine import set_up_cpu
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
+from common.training.ending import ending
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, skipped_in_words
@@ -270,11 +271,7 @@ class Run:
             )
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        benchmarks = " --benchmarks sample" if args.dataset_name == "sample" else ""
-        self.print(
-            f"{self._validator.result()}\nThe model is in {args.output_dir}. Evaluate it with\n"
-            f"    python evaluate.py --model {args.output_dir}{benchmarks}"
-        )
+        self.print(ending(args, self._validator))
         if args.push_to_hub and processes.is_main:
             if stop:  # it came while the last step was validated and saved
                 again = push_command(*self._push)

@@ -248,7 +248,10 @@ class Validator:
                 f"(bicubic: {bicubic['psnr_y']} dB, {bicubic['ssim_y']})"
             )
         pictures = plural(len(self._benchmarks[0]), "picture")
-        return f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
+        text = f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
+        if self.keeps_best and len(self._benchmarks[0]) == 1:
+            text += " One picture is too few to tell which step is the best."
+        return text
 
 
 def _training_section(args: Arguments, result: str, trained_on: str, lr: str) -> str:

@@ -122,5 +122,6 @@ def _unpack_benchmark(name: str, folder: Path) -> None:
     except (UserError, Exception) as error:  # errors of many kinds: network, archive, disk
         raise UserError(
             f"The benchmark {name} ({repository} on the Hub) cannot be had: {why(error)} With its "
-            f"pictures in DIR/{name}/HR, use --benchmark_dir DIR."
+            f"pictures in DIR/{name}/HR, use --benchmark_dir DIR; or --benchmarks sample, which is "
+            "here."
         ) from None

@@ -164,12 +164,17 @@ def is_done(args: argparse.Namespace, output: Path) -> bool:
     return all(map(os.path.exists, targets_of(args, output)))
 
 
+def is_written(args: argparse.Namespace, file: Path) -> bool:
+    """Whether a file is to be written, and does not stay as it is."""
+    return args.overwrite or not file.exists()
+
+
 def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
     """Writes the result and the strip for --comparison, except where they are there already."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if args.overwrite or not path.exists():
+    if is_written(args, path):
         write_picture(sr, path, args.quality)
-    if args.comparison and (args.overwrite or not strip_of(path).exists()):
+    if args.comparison and is_written(args, strip_of(path)):
         write_picture(Picture(np.asarray(strip(lr, sr, label))), strip_of(path))
 
 
@@ -255,6 +260,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = [job for job in jobs if args.overwrite or not is_done(args, job[1])]
     (files,) = broadcast_object_list([files])  # as the first process found them
     mine = files[state.process_index :: state.num_processes]
+    written = {
+        path: [f"{file}" for file in targets_of(args, output) if is_written(args, file)]
+        for path, output in files
+    }
     try:
         failures = enlarge_all(args, enlarger, mine)
     except KeyboardInterrupt:
@@ -273,10 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             done = len(files) - len(failures)
             total = plural(len(files) + len(refused), "picture")
             print(f"Enlarged {done} of {total}, in {args.output}.")
-            made = [
-                f"{t}" for path, o in files if path not in failures for t in targets_of(args, o)
-            ]
-            if made:
+            if made := [name for path in written if path not in failures for name in written[path]]:
                 print(f"Written: {enumerate_first(made)}")
         if there:
             print(
@@ -323,7 +329,7 @@ def enlarge_all(
                     say(f"{path}: the first of its {lr.frames} frames is enlarged.")
                 height, width = lr.pixels.shape[:2]
                 check_size(output, height * network.scale, width * network.scale)
-                if args.overwrite or not output.exists():
+                if is_written(args, output):
                     sr, label = enlarger.enlarge(lr, bar.update), type(network).__name__
                 else:
                     sr, label = read_result(output, lr, network.scale), output.name

@@ -65,6 +65,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     (output / "single_x2.png").write_text("mine")
     process = upscale(*options)
     assert "Enlarged 1 of 1 picture, in" in process.stdout
+    assert f"Written: {output / 'top_x2.png'}\n" in process.stdout
     assert "9 results in" in process.stdout
     assert (output / "single_x2.png").read_text() == "mine"
     upscale(*options, "--overwrite")
@@ -200,7 +201,9 @@ def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
     message = upscale(*base, "--comparison", runner=refusal)
     assert "0_x2.png is there, but it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 20" in message
     Image.new("RGB", (192, 160), "red").save(tmp_path / "0_x2.png")
-    assert "Enlarged 1 of 1" in upscale(*base, "--comparison").stdout
+    output = upscale(*base, "--comparison").stdout
+    assert "Enlarged 1 of 1" in output
+    assert f"Written: {tmp_path / '0_x2.png_comparison.png'}\n" in output  # and not the result
     assert read_picture(tmp_path / "0_x2.png").pixels[0, 0].tolist() == [255, 0, 0]
     strip = Image.open(tmp_path / "0_x2.png_comparison.png")
     assert strip.size == (3 * 288 + 2 * 8, 288 + 28)

@@ -4,7 +4,7 @@ PYTHON ?= python3
 # bf16 halves the time where the processor multiplies it in hardware.
 PRECISION ?= $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo bf16 || echo no)
 
-.PHONY: setup demo test test-slow test-lowest quality style results
+.PHONY: setup demo speedrun test test-slow test-lowest quality style results
 
 setup: .venv/installed
 
@@ -24,6 +24,12 @@ demo: setup
 		--output_dir out/demo --resume_from_checkpoint latest
 	.venv/bin/python evaluate.py --model out/demo --benchmarks sample --per_image \
 		--output out/demo/evaluation.json --comparison out/demo/comparison.png --overwrite
+
+# Three trainings, each scored on Set5 x2 when it is over: docs/speedrun.md has the rules.
+speedrun: setup
+	.venv/bin/python -m benchmarks.speedrun \
+		$(if $(BENCHMARK_DIR),--benchmark_dir $(BENCHMARK_DIR)) --overwrite -- \
+		train_a2n.py --dataset_name sample --recipe cpu --mixed_precision $(PRECISION)
 
 test: .venv/installed-dev quality
 	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup

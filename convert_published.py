@@ -166,17 +166,22 @@ def convert(tensors: Tensors, architecture: str, scales: Sequence[int]) -> Super
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
-    parser.add_argument("weights", type=Path, help="the .safetensors file")
-    parser.add_argument("--architecture", required=True, help="a2n for the network of train_a2n.py")
-    parser.add_argument(
+    parser.add_argument("weights", type=Path, help=".safetensors file of the published weights")
+    model = parser.group("model", "What the weights are of.")
+    model.add_argument(
+        "--architecture",
+        required=True,
+        help=f"network, by the name of its training script: {', '.join(CONVERSIONS)}",
+    )
+    model.add_argument(
         "--scale",
         type=whole(2, 8),
         nargs="+",
         required=True,
         help="all factors that the weights are trained for",
     )
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="folder to write, new or empty"
+    parser.group("output").add_argument(
+        "--output_dir", type=Path, required=True, help="model folder to write, new or empty"
     )
     return parser.parse_args(argv)
 

@@ -13,23 +13,19 @@ import common.start
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
-from PIL import Image
-from torch import Tensor
+from accelerate.utils import parse_flag_from_env
 
 from common.card import CARD, add_to_card
 from common.data.benchmarks import open_benchmark
 from common.data.degradation import NONE, add_degradation_argument, degradation_refused
 from common.data.layouts import describe_kinds
-from common.data.patches import BenchmarkDataset
 from common.errors import UserError
+from common.evaluated import EvaluatedPictures
 from common.evaluation import (
     Bicubic,
     count_multiply_adds,
@@ -39,13 +35,9 @@ from common.evaluation import (
     picture_keys,
     score_pictures,
 )
-from common.files import cannot_make, cannot_write, cannot_write_any, replace_file
+from common.files import cannot_make, cannot_write, replace_file
 from common.hub import find_here
-from common.images.formats import Picture
 from common.images.kinds import FORMATS
-from common.images.strip import make_strip, stack_strips
-from common.images.tensors import to_float
-from common.images.writing import write_picture
 from common.inference import SelfEnsemble
 from common.machine import set_up_cpu, versions
 from common.metrics import (
@@ -57,7 +49,6 @@ from common.metrics import (
     psnr_y,
     ssim_rgb,
     ssim_y,
-    to_uint8,
 )
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
@@ -70,7 +61,7 @@ SHEET_LENGTH = 20  # pictures
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
-    subject = parser.group("what to score, at most one of").exclusive()
+    subject = parser.group("model", "What is scored, at most one of these.").exclusive()
     subject.add_argument(
         "--model",
         default=ALL,
@@ -83,7 +74,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="folder of pictures to score, DIR/Set5/baby.png or babyx2.png, as --save_images "
         "writes them",
     )
-    how = parser.group("how to score")
+    how = parser.group("run", "By which pictures and metrics it is scored.")
     how.add_argument(
         "--benchmarks",
         nargs="+",
@@ -117,23 +108,23 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="for A2N: side in pixels of LR over which its attention takes means, as upscale.py "
         "does in tiles (default: the whole picture)",
     )
-    how.add_argument("--rgb", action="store_true", help="also PSNR and SSIM of RGB")
+    how.add_argument("--rgb", action="store_true", help="also print PSNR and SSIM of RGB")
     how.add_argument(
         "--lpips",
         action="store_true",
-        help="also LPIPS, for networks like SRGAN, whose PSNR says little; lower is better",
+        help="also print LPIPS, for networks like SRGAN, whose PSNR says little; lower is better",
     )
     how.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="also these of the package pyiqa, which you install yourself: niqe, musiq and so on",
+        help="also print these of the package pyiqa, which you install: niqe, musiq and so on",
     )
     add_degradation_argument(how)
-    output = parser.group("what to write")
-    output.add_argument("--per_image", action="store_true", help="also print each picture")
-    output.add_argument("--output", type=Path, help="JSON file for all figures")
+    output = parser.group("output", "What is written besides the table.")
+    output.add_argument("--per_image", action="store_true", help="also print each picture's score")
+    output.add_argument("--output", type=Path, help="JSON file to write all figures to")
     output.add_argument(
         "--add_to_card",
         action="store_true",
@@ -148,13 +139,23 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--comparison",
         type=Path,
-        help="file for a strip: one crop of the first picture as LR, bicubic, SR and HR",
+        nargs="?",
+        const=Path("comparison.png"),
+        metavar="FILE",
+        help="file for a strip: the first picture and details of it as LR, bicubic, SR and HR "
+        "(without a FILE: comparison.png)",
+    )
+    output.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="file for a page of HTML, to compare bicubic, SR and HR of all pictures in a browser",
     )
     output.add_argument("--overwrite", action="store_true", help="replace files that exist already")
     output.add_argument(
         "--comparison_model",
         metavar="MODEL",
-        help="folder of another model, whose SR the --comparison shows as well",
+        help="folder of another model, whose SR the --comparison and the --page show as well",
     )
     parser.checks.append(check_options)
     return parser.parse_args(argv)
@@ -162,11 +163,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.model == ALL and not args.sr_dir:
-        for name in ("revision", "attention_window", "save_images", "comparison"):
+        for name in ("revision", "attention_window", "save_images", "comparison", "page"):
             if getattr(args, name):
                 yield f"--{name} needs one --model, not all that are in pretrained/"
-    if args.sr_dir and (args.save_images or args.comparison):
-        yield "--save_images and --comparison need a --model to make pictures"
+    if args.sr_dir and (args.save_images or args.comparison or args.page):
+        yield "--save_images, --comparison and --page need a --model to make pictures"
     if args.sr_dir and (args.self_ensemble or args.attention_window or args.add_to_card):
         yield "--self_ensemble, --attention_window and --add_to_card need a --model"
     if args.sr_dir and args.scale is None:
@@ -179,8 +180,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--add_to_card needs a --model folder that has a README.md to write to"
     if args.add_to_card and (args.self_ensemble or args.attention_window):
         yield "--add_to_card is for the model as it is, without ensemble and window"
-    if args.comparison_model and not args.comparison:
-        yield "--comparison_model needs a --comparison FILE to show the other model in"
+    if args.comparison_model and not (args.comparison or args.page):
+        yield "--comparison_model needs a --comparison or a --page to show the other model in"
     if args.comparison and args.comparison.suffix.lower() not in FORMATS:
         yield f"--comparison {args.comparison} must end in one of {' '.join(FORMATS)}"
     if args.save_images and args.benchmark_dir:
@@ -190,7 +191,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
                 f"--save_images {args.save_images} is in --benchmark_dir, where it might overwrite "
                 "the pictures; name another folder"
             )
-    for name in ("output", "comparison"):
+    for name in ("output", "comparison", "page"):
         file = getattr(args, name)
         if file and (reason := cannot_write(file, args.overwrite)):
             yield f"--{name} {file} {reason}"
@@ -201,74 +202,13 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
             yield f"--benchmarks {name} is no plain name; give its folder by --benchmark_dir"
 
 
-def write_pictures(
-    args: argparse.Namespace,
-    network: Bicubic | SuperResolutionModel,
-    other: Bicubic | SuperResolutionModel | None,
-    name: str,
-    benchmark: BenchmarkDataset,
-    strips: dict[int, Image.Image],
-    index: int,
-    sr: Tensor,
-) -> None:
-    """Writes the pictures that the command line asks for, while the benchmark is evaluated.
-
-    Args:
-        args: Options.
-        network: Network that made the SR.
-        other: Network of `--comparison_model`.
-        name: Name of the benchmark.
-        benchmark: Pictures of the benchmark.
-        strips: Gets the strips for the sheet of the benchmark.
-        index: Number of the picture.
-        sr: SR of the picture, uint8, (3, H, W).
-    """
-    _, lr, hr = benchmark[index]
-    label = type(network).__name__
-    if args.save_images:
-        path = args.save_images / name / f"{picture_keys(benchmark.pictures.names)[index]}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(Picture(sr.permute(1, 2, 0).cpu().numpy()), path)
-        if index < SHEET_LENGTH:
-            strips[index] = make_strip(lr, [(label, sr.cpu())], hr)
-    if args.comparison and index == 0 and name == args.benchmarks[0]:
-        results = [(label, sr.cpu())]
-        if other:
-            second = to_uint8(other.enlarge(to_float(lr, sr.device)[None])[0]).cpu()
-            names = [Path(folder).resolve().name for folder in (args.comparison_model, args.model)]
-            results = list(zip(names, (second, sr.cpu()), strict=True))
-        args.comparison.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(Picture(np.asarray(make_strip(lr, results, hr))), args.comparison)
-
-
-def write_sheet(path: Path, strips: dict[int, Image.Image]) -> None:
-    """Writes the strips of all processes below one another."""
-    found = {index: strip for part in gather_object([strips]) for index, strip in part.items()}
-    if PartialState().is_main_process:
-        sheet = stack_strips([found[index] for index in sorted(found)])
-        write_picture(Picture(np.asarray(sheet)), path)
-
-
-def check_images(args: argparse.Namespace, benchmarks: dict[str, BenchmarkDataset]) -> None:
-    """Refuses --save_images over pictures that exist, before any is made.
-
-    Raises:
-        UserError: There is one.
-    """
-    for name, benchmark in benchmarks.items() if args.save_images else ():
-        keys = picture_keys(benchmark.pictures.names)
-        names = [f"{name}.png", *(f"{name}/{key}.png" for key in keys)]
-        if reason := cannot_write_any([args.save_images / n for n in names], args.overwrite):
-            raise UserError(f"--save_images: {reason}.")
-
-
 def score_subject(
     args: argparse.Namespace, name: str | None, scale: int | None, device: torch.device
-) -> tuple[str, list[dict[str, str]], dict[str, Any]]:
+) -> tuple[str, list[dict[str, str]], dict[str, Any], list[str]]:
     """Scores a model or, without a name, the pictures of --sr_dir, on all benchmarks.
 
     Returns:
-        (title of the table, its rows, all figures for --output).
+        (title of the table, its rows, all figures for --output, what was written in words).
     """
     network = load_subject(name, scale, device, args.revision) if name else None
     if args.attention_window:
@@ -285,7 +225,9 @@ def score_subject(
         name: open_benchmark(name, scale, args.benchmark_dir, args.degradation)
         for name in args.benchmarks
     }
-    check_images(args, benchmarks)
+    pictures = EvaluatedPictures(args, network, other) if network else None
+    if pictures:
+        pictures.check(benchmarks)
     metrics: list[Metric] = [psnr_y, ssim_y]
     if args.rgb:
         metrics += [psnr_rgb, ssim_rgb]
@@ -327,15 +269,13 @@ def score_subject(
             results = score_pictures(folder if folder.is_dir() else args.sr_dir, benchmark, metrics)
         else:
             assert network is not None  # as only --sr_dir has none
-            strips: dict[int, Image.Image] = {}
-            on_image = partial(
-                write_pictures, args, network, other, benchmark_name, benchmark, strips
-            )
+            assert pictures is not None
+            pictures.begin(benchmark_name, benchmark)
             model = SelfEnsemble(network.enlarge) if args.self_ensemble else network.enlarge
-            results = evaluate(model, benchmark, device, metrics, on_image)
-            if args.save_images:
-                write_sheet(args.save_images / f"{benchmark_name}.png", strips)
+            results = evaluate(model, benchmark, device, metrics, pictures.on_image)
         baseline = evaluate(Bicubic(scale), benchmark, device, [psnr_y])
+        if pictures:
+            pictures.end(results, {key: scores["psnr_y"] for key, scores in baseline.items()})
         if args.per_image:
             for picture, scores in results.items():
                 rows.append(score_row(f"  {picture}", "", scores, baseline[picture]))
@@ -345,7 +285,8 @@ def score_subject(
         report["benchmarks"][benchmark_name] = means | {"images": images}
         if args.output and PartialState().is_main_process:
             report["lr_checksums"][benchmark_name] = benchmark.lr_checksum()
-    return title, rows, report
+    written = pictures.finish(title, report["protocol"], rows) if pictures else []
+    return title, rows, report, written
 
 
 @degradation_refused()
@@ -362,9 +303,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for folder in [*folders, args.sr_dir] if state.is_main_process else ():
         if folder and folder.is_dir() and (said := describe_kinds(folder)):
             print(f"{folder}: {said}\n")
-    titles, rows, reports = [], [], []
+    titles, rows, reports, written = [], [], [], []
     for name, scale in subjects:
-        title, its_rows, report = score_subject(args, name, scale, state.device)
+        title, its_rows, report, its_files = score_subject(args, name, scale, state.device)
+        written += its_files
         titles.append(title)
         rows += [{"model": f"{name} x{scale}", **row} if scores_all else row for row in its_rows]
         reports.append(report)
@@ -384,6 +326,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"LR of {name}: {origin}.")
     print()
     print(text_table(rows))
+    for text in written:
+        print(text)
     if args.add_to_card:
         means = {
             name: {key: value for key, value in scores.items() if key not in ("images", "seconds")}

@@ -33,11 +33,14 @@ TOLERANCE = 1e-4  # a fortieth of what rounding to 8 bits tells apart
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--output", type=Path, help="the file (default: a2n_x2.onnx for the model out/a2n)"
+    add_model_arguments(parser.group("model"))
+    output = parser.group("output")
+    output.add_argument(
+        "--output",
+        type=Path,
+        help="ONNX file to write (default: a2n_x2.onnx for the model out/a2n)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
+    output.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
     return parser.parse_args(argv)
 
 

@@ -4,7 +4,7 @@
     python prepare_dataset.py photos --output_dir photos-sr --patch_size 480 --patch_step 240
     python prepare_dataset.py photos --output_dir photos-sr --push_to_hub user/photos-sr
     python prepare_dataset.py photos --degradation photo --preview sheet.png
-    accelerate launch train_a2n.py --dataset_name photos-sr        # or user/photos-sr
+    python train_a2n.py --dataset_name photos-sr                   # or user/photos-sr
 
 Columns: `hr`, and by MATLAB's bicubic or a --degradation `lr_x2`, `lr_x3`, `lr_x4`, all PNG.
 Training makes such LR by itself, and with a --degradation another one at every step; a prepared set
@@ -62,7 +62,7 @@ tags:
 {rows} pictures for single-image super-resolution. Columns: `hr`, and made of it {lr_by}
 `{lr}`; all PNG. Train on them by
 
-    accelerate launch train_a2n.py --dataset_name {name}
+    python train_a2n.py --dataset_name {name}
 """
 
 
@@ -73,38 +73,46 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         type=Path,
         help="folder of HR pictures, searched with its subfolders, or of HR and bicubic LR",
     )
-    parser.add_argument("--output_dir", type=Path, help="folder to write, new or empty")
-    parser.add_argument(
+    data = parser.group("data", "What the data set holds.")
+    data.add_argument(
         "--scales",
         type=whole(2, 8),
         nargs="+",
         default=[2, 3, 4],
         help="factors from LR to HR",
     )
-    parser.add_argument(
+    data.add_argument(
         "--patch_size",
         type=whole(),
         help="cut the pictures into squares of this side (default: keep them whole)",
     )
-    parser.add_argument(
+    data.add_argument(
         "--patch_step",
         type=whole(),
         help="pixels from one square to the next (default: half of --patch_size)",
     )
-    add_degradation_argument(parser)
-    parser.add_argument(
+    add_degradation_argument(data)
+    output = parser.group("output", "What is written: a data set, a preview, or both.")
+    output.add_argument(
+        "--output_dir",
+        type=Path,
+        help="folder to write the data set to, new or empty: parquet files and their card",
+    )
+    output.add_argument(
         "--preview",
         type=Path,
         metavar="FILE.png",
         help="picture to write of 16 patches, HR and LR side by side, at the first of the --scales",
     )
-    parser.add_argument(
+    output.add_argument(
         "--overwrite", action="store_true", help="replace a --preview that exists already"
     )
-    parser.add_argument(
+    output.add_argument(
         "--push_to_hub", metavar="NAME", help="upload the data set to the Hub, as user/name"
     )
-    parser.add_argument("--hub_private", action="store_true", help="make the data set private")
+    output.add_argument(
+        "--hub_private", action="store_true", help="make the data set on the Hub private"
+    )
     parser.checks.append(check_options)
     return parser.parse_args(argv)
 

@@ -1,6 +1,6 @@
 """A2N: Chen, Gu, Zhang, "Attention in Attention Network for Image Super-Resolution" (2021).
 
-    accelerate launch train_a2n.py --scale 2 --batch_size 32
+    python train_a2n.py --scale 2 --batch_size 32
 
 trains on DIV2K and writes out/a2n. The paper's million steps reach 38.06 dB on Set5 x2.
 """
@@ -255,13 +255,17 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--scale", type=whole(least=0), choices=[2, 3, 4], default=2, help="factor of enlargement"
     )
     recipe.add_argument(
-        "--variant", choices=["a2n", "a2n-m"], default="a2n", help="a2n-m is a fifth smaller"
+        "--variant",
+        choices=["a2n", "a2n-m"],
+        default="a2n",
+        help="a2n: the network of the paper's title; a2n-m: the paper's smaller one, by a fifth",
     )
     recipe.add_argument(
         "--loss",
         choices=list(LOSSES),
         default="l1",
-        help="mean absolute error, a smooth one, or squared error",
+        help="l1: mean absolute error, the paper's; charbonnier: the same, smooth around zero; "
+        "mse: squared error",
     )
     for name, what in (("ms_ssim", "1 - MS-SSIM"), ("fft", "difference of the Fourier transforms")):
         recipe.add_argument(

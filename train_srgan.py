@@ -1,7 +1,7 @@
 """SRGAN: Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative
 Adversarial Network" (CVPR 2017).
 
-    accelerate launch train_srgan.py --scale 4
+    python train_srgan.py --scale 4
 
 trains on DIV2K in two phases, by squared error (SRResNet) and against a discriminator, and writes
 out/srgan, with the network of the first phase in out/srgan/pretrained. After the paper's million
@@ -189,14 +189,14 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--variant",
         choices=["srgan", "tutorial"],
         default="srgan",
-        help="kind of generator; tutorial: its output is (tanh + 1) / 2",
+        help="srgan: the paper's generator; tutorial: its output is (tanh + 1) / 2",
     )
     recipe.add_argument(
         "--discriminator",
         choices=["dense", "pooled"],
         default="dense",
-        help="end of the discriminator; pooled: global mean and 1x1 convolutions in place of dense "
-        "layers",
+        help="end of the discriminator; dense: the paper's; pooled: global mean and 1x1 "
+        "convolutions in place of dense layers",
     )
     recipe.add_argument(
         "--patch_size",
@@ -226,12 +226,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--content_network",
         choices=["vgg16", "vgg19"],
         default="vgg19",
-        help="network whose features the content loss compares",
+        help="network whose features the content loss compares: vgg19, the paper's, or vgg16",
     )
     recipe.add_argument(
         "--content_layer",
-        help="conv5_4: before the activation; relu5_4: after it; pool5: after the pooling "
-        "(default: relu5_4 of vgg19, relu5_3 of vgg16)",
+        help="layer whose features they are, as conv5_4, before the activation, relu5_4, after it, "
+        "or pool5, after the pooling (default: relu5_4 of vgg19, relu5_3 of vgg16)",
     )
     run = add_run_arguments(
         parser,

@@ -1,6 +1,6 @@
 """VDSR: Kim, Lee, Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks".
 
-    accelerate launch train_vdsr.py --scale 2 3 4 --train_data_dir 291
+    python train_vdsr.py --scale 2 3 4 --train_data_dir 291
 
 trains one network for three scales on the 291 images of the paper (CVPR 2016), but for ten to
 validate on, and writes out/vdsr. The paper's Set5 is 37.53, 33.66 and 31.35 dB; 30,000 steps with
@@ -45,6 +45,8 @@ class VDSR(SuperResolutionModel):
         num_features: Channels between them.
         bias: Whether the convolutions have biases.
     """
+
+    refines_bicubic = True
 
     def __init__(
         self,
@@ -108,7 +110,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     recipe.add_argument(
         "--num_layers", type=whole(least=2, most=1000), default=20, help="number of convolutions"
     )
-    recipe.add_argument("--no_bias", action="store_true", help="convolutions without biases")
+    recipe.add_argument(
+        "--no_bias", action="store_true", help="leave out the biases of the convolutions"
+    )
     recipe.add_argument(
         "--patch_size",
         type=whole(),

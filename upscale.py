@@ -1,9 +1,9 @@
 """Enlarges your pictures by a trained network.
 
-    python upscale.py photo.jpg                            # by a model in pretrained/, to upscaled/
+    python upscale.py photo.jpg --size 1920x               # by a model in pretrained/, to upscaled/
     python upscale.py photo.jpg --scale 4 --model out/a2n-x4
     python upscale.py holidays "*.png" --model user/a2n-x2 --output large --format png
-    python upscale.py photo.jpg --model out/a2n --self_ensemble --comparison
+    python upscale.py photo.jpg --model out/a2n --self_ensemble --page compare.html
 
 Gray, transparent and 16-bit pictures stay so; large ones are enlarged in tiles. Under `accelerate
 launch`, the processes share the pictures.
@@ -16,11 +16,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
-from itertools import zip_longest
 from math import inf
 from pathlib import Path
 
@@ -28,29 +26,25 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
-from PIL import Image
 from tqdm import tqdm
 
-from common.data.inputs import as_lines, plan, strip_of, targets_of
+from common.data.inputs import Job, as_lines, plan, read_ahead, read_sizes, strip_of, targets_of
 from common.errors import UserError
-from common.files import cannot_make, delete_leftovers
+from common.files import cannot_make, cannot_write, delete_leftovers, last_name
+from common.gallery import Gallery, fill
 from common.hub import load_model
-from common.images.formats import (
-    Picture,
-    PictureError,
-    TooLargeError,
-    check_regular,
-    read_picture,
-    to_8_bits,
-)
-from common.images.kinds import DECODED
-from common.images.strip import make_strip
+from common.images.formats import Picture, PictureError, TooLargeError, read_picture, to_rgb
+from common.images.kinds import FORMATS
+from common.images.strip import Versions, make_strip
 from common.images.tensors import to_tensor
 from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
+from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments, real, whole
-from common.pretrained import choose
+from common.page.page import Page
+from common.pretrained import choose, choose_to_reach
+from common.sizes import Size
 from common.tables import plural
 from common.terminal import printable, say
 from common.workers import Writers
@@ -65,6 +59,14 @@ def tile_size(text: str) -> int | None:
     raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
 
 
+def wanted_size(text: str) -> Size:
+    """Type of an option, for argparse: `4000x3000`, `4000x` or `x3000`."""
+    try:
+        return Size.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from None
+
+
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
     parser.add_argument(
@@ -74,8 +76,21 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="pictures (PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, AVIF, HEIC), folders, searched "
         "with their subfolders, or patterns such as '*.png'",
     )
-    add_model_arguments(parser)
-    output = parser.group("what is written")
+    model = parser.group("model")
+    add_model_arguments(model, any_scale=True)
+    model.add_argument(
+        "--size",
+        type=wanted_size,
+        metavar="4000x3000|4000x|x3000",
+        help="size of the results in pixels, in place of --scale: a picture is fit into it, "
+        "undistorted; a larger one becomes smaller",
+    )
+    model.add_argument(
+        "--stretch",
+        action="store_true",
+        help="make the results exactly as wide and high as --size says, distorted if need be",
+    )
+    output = parser.group("output", "What is written, and where.")
     output.add_argument(
         "--output",
         type=Path,
@@ -86,25 +101,35 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--format",
         choices=["png", "jpg", "bmp", "webp", "tiff"],
-        help="format of the results; jpg and bmp hold no transparency, and only png and tiff 16 "
-        "bits (default: that of each input)",
+        help="format of the results; png, tiff and webp hold transparency, jpg and bmp do not, and "
+        "only png and tiff hold 16 bits (default: that of each input)",
     )
     output.add_argument(
         "--quality",
         type=whole(1, 100),
         metavar="1-100",
         default=95,
-        help="quality of JPEG and WebP",
+        help="quality of JPEG and WebP, as Pillow counts it",
     )
     output.add_argument(
         "--overwrite", action="store_true", help="replace results that exist already"
     )
     output.add_argument(
         "--comparison",
-        action="store_true",
-        help="also write a strip of input, bicubic and result, photo_x2.jpg_comparison.png",
+        type=Path,
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="also write strips of input, bicubic and result: beside each result, as "
+        "photo_x2.jpg_comparison.png, or of the first 20 pictures into a FILE",
     )
-    how = parser.group("how it is computed")
+    output.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="also write a page of HTML, one file, to compare bicubic and result in a browser",
+    )
+    how = parser.group("run", "How it is computed.")
     how.add_argument(
         "--tile",
         type=tile_size,
@@ -129,15 +154,18 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--mixed_precision",
         choices=["no", "fp16", "bf16"],
         default="no",
-        help="type of the numbers in the network; no: float32",
+        help="type of the numbers in the network; no: float32; bf16 or fp16: faster on a GPU, and "
+        "bf16 on some CPUs",
     )
     how.add_argument(
-        "--compile", action="store_true", help="compile by torch.compile, for many pictures"
+        "--compile",
+        action="store_true",
+        help="compile by torch.compile, which pays for many pictures",
     )
     how.add_argument(
         "--cpu_threads",
         type=whole(most=10_000),
-        help="threads on a CPU (default: its share of the cores)",
+        help="threads that compute on a CPU (default: OMP_NUM_THREADS, or its share of the cores)",
     )
     how.add_argument(
         "--max_megapixels",
@@ -146,45 +174,55 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="refuse larger pictures, which the memory may not hold",
     )
     parser.checks.append(check_options)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.size:
+        args.size = args.size._replace(stretch=args.stretch)
+    return args
 
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if reason := cannot_make(args.output):
         yield f"--output {args.output} {reason}"
+    if args.size and args.scale:
+        yield "--size and --scale exclude each other; give one of them"
+    if args.stretch and not (args.size and args.size.width and args.size.height):
+        yield "--stretch needs a --size of two sides, 4000x3000 for example"
+    sheet = args.comparison if args.comparison is not True else None
+    if sheet and sheet.suffix.lower() not in FORMATS:
+        yield f"--comparison {sheet} must end in one of {' '.join(FORMATS)}"
+    # It could be a picture that was meant as an input, so it is not even replaced by --overwrite.
+    elif sheet and (reason := cannot_write(sheet, overwrite=False)):
+        yield f"--comparison {sheet} {reason.partition(',')[0]}; pictures to enlarge come before it"
+    if args.page and (reason := cannot_write(args.page, args.overwrite)):
+        yield f"--page {args.page} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:
         yield f"--suffix {args.suffix} is a part of names; folders are for --output"
 
 
 def is_done(args: argparse.Namespace, output: Path) -> bool:
-    """Whether all files of a picture are there."""
-    return all(map(os.path.exists, targets_of(args, output)))
+    """Whether all files of a picture are there, and it need not be shown again."""
+    is_shown = args.page or isinstance(args.comparison, Path)
+    return not is_shown and all(map(os.path.exists, targets_of(args, output)))
 
 
-def write(args: argparse.Namespace, lr: Picture, sr: Picture, path: Path, label: str) -> None:
-    """Writes the result and the strip for --comparison, except where they are there already."""
+def write(
+    args: argparse.Namespace, gallery: Gallery, job: Job, lr: Picture, sr: Picture, label: str
+) -> None:
+    """Writes the result and what is to be shown of it, except where it is there already."""
+    path = job.output
     path.parent.mkdir(parents=True, exist_ok=True)
     if args.overwrite or not path.exists():
         write_picture(sr, path, args.quality)
-    if args.comparison and (args.overwrite or not strip_of(path).exists()):
-        write_picture(Picture(np.asarray(strip(lr, sr, label))), strip_of(path))
+    if args.page or args.comparison:
+        before, after = (to_tensor(to_rgb(picture)) for picture in (lr, sr))
+        versions = Versions.of(before, [(label, after)])
+        gallery.add(job.number, job.path.name, versions)
+        if args.comparison is True and (args.overwrite or not strip_of(path).exists()):
+            write_picture(Picture(np.asarray(make_strip(versions))), strip_of(path))
 
 
-def strip(lr: Picture, sr: Picture, label: str) -> Image.Image:
-    """Makes a strip of the crop in the middle of the picture that differs most."""
-    scale = sr.pixels.shape[0] // lr.pixels.shape[0]
-    height, width = (min(side, 512) for side in lr.pixels.shape[:2])
-    top, left = (lr.pixels.shape[0] - height) // 2, (lr.pixels.shape[1] - width) // 2
-
-    def middle(pixels: np.ndarray, factor: int) -> torch.Tensor:
-        part = pixels[top * factor :, left * factor :][: height * factor, : width * factor]
-        return to_tensor(np.array(np.broadcast_to(to_8_bits(part), (*part.shape[:2], 3))))
-
-    return make_strip(middle(lr.pixels, 1), [(label, middle(sr.pixels, scale))])
-
-
-def read_result(path: Path, lr: Picture, scale: int) -> Picture:
-    """Reads the result of an earlier start, for --comparison.
+def read_result(path: Path, size: tuple[int, int]) -> Picture:
+    """Reads the result of an earlier start, to show it.
 
     Raises:
         ValueError: The result cannot be read, or has another size.
@@ -193,32 +231,10 @@ def read_result(path: Path, lr: Picture, scale: int) -> Picture:
         sr = read_picture(path, inf)
     except PictureError as error:
         raise ValueError(f"{path} is there, but {error}; see --overwrite") from None
-    height, width = lr.pixels.shape[:2]
-    if sr.pixels.shape[:2] != (height * scale, width * scale):
-        raise ValueError(f"{path} is there, and is not x{scale} of it; see --overwrite")
+    if sr.pixels.shape[:2] != size:
+        height, width = size
+        raise ValueError(f"{path} is there, and is not {width}x{height}; see --overwrite")
     return sr
-
-
-def read_ahead(
-    pool: ThreadPoolExecutor, files: list[tuple[Path, Path]], max_megapixels: float
-) -> Iterator[tuple[Path, Path, Future[Picture]]]:
-    """Reads the pictures; while one is used, the next is being read."""
-    upcoming = None
-    for (path, output), following in zip_longest(files, files[1:]):
-        current = upcoming or pool.submit(read_picture, path, max_megapixels)
-        upcoming = following and pool.submit(read_picture, following[0], max_megapixels)
-        yield path, output, current
-
-
-def count_pixels(files: list[tuple[Path, Path]], max_megapixels: float) -> int:
-    """Counts the pixels of all pictures that are not too large, by their headers."""
-    sizes = []
-    for path, _ in files:
-        with suppress(Exception):
-            check_regular(path)
-            with Image.open(path, formats=DECODED) as image:
-                sizes.append(image.width * image.height)
-    return sum(size for size in sizes if size <= max_megapixels * 1e6)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -230,11 +246,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
     if args.compile:
         check_compiler(state.device)
-    name = args.model or choose(args.scale)
+    wanted = args.size or (Size(factor=args.scale) if args.scale else None)
+    inputs = plan(args, wanted.suffix) if wanted else None
+    name = args.model or choose(None)
+    if not args.model and inputs and wanted:
+        sizes = read_sizes((path for path, _ in inputs.jobs), args.max_megapixels)
+        name = choose_to_reach(max((wanted.factor_for(*size) for size in sizes), default=1))
     if not args.model and state.is_main_process:
         print(f"Model: {name}, of this repository.")
-    network = load_model(name, args.revision, args.scale)
+    network = load_model(name, args.revision)
+    wanted = wanted or Size(factor=network.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
+    if wanted.factor not in network.scales and state.is_main_process:
+        print(f"{in_words(network)} as often as needed; bicubic then makes the size exact.")
     enlarger = Enlarger(
         network,
         state.device,
@@ -245,15 +269,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         dtype={"bf16": torch.bfloat16, "fp16": torch.float16}.get(args.mixed_precision),
         say=say,
     )
-    jobs, refused, said = plan(args, network.scale)
+    jobs, refused, said = inputs or plan(args, wanted.suffix)
     args.output.mkdir(parents=True, exist_ok=True)
     for folder in {output.parent for _, output in jobs}:
         delete_leftovers(folder)
     files = [job for job in jobs if args.overwrite or not is_done(args, job[1])]
     (files,) = broadcast_object_list([files])  # as the first process found them
-    mine = files[state.process_index :: state.num_processes]
+    work = [Job(number, path, output) for number, (path, output) in enumerate(files)]
+    mine = work[state.process_index :: state.num_processes]
+    gallery = Gallery(sheet=isinstance(args.comparison, Path), page=args.page is not None)
     try:
-        failures = enlarge_all(args, enlarger, mine)
+        failures = enlarge_all(args, enlarger, wanted, gallery, mine)
     except KeyboardInterrupt:
         print(
             f"Stopped. What is done is in {args.output}, whole. Without --overwrite, the same "
@@ -263,6 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(128 + signal.SIGINT) from None
 
     failures = {path: error for part in gather_object([failures]) for path, error in part.items()}
+    shown = show(args, gallery, f"{type(network).__name__}, {last_name(name)}")
     state.destroy_process_group()  # while all are still there
     if state.is_main_process:
         there = len(jobs) - len(files)
@@ -275,8 +302,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "
                 "model. --overwrite makes them anew, another --output keeps both."
             )
-        if said:
-            print(said)
+        for text in (*shown, said):
+            if text:
+                print(text)
     failures |= refused
     if failures:
         message = (
@@ -286,19 +314,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(message) if state.is_main_process else SystemExit(1)
 
 
+def in_words(network: SuperResolutionModel) -> str:
+    scales = " or ".join(map(str, network.scales))
+    if network.refines_bicubic:
+        return f"{type(network).__name__} enlarges by any factor up to {network.scales[-1]},"
+    return f"{type(network).__name__} enlarges by {scales},"
+
+
+def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[str]:
+    """Writes the sheet and the page; all processes call it. Returns what was written, in words."""
+    written = []
+    if isinstance(args.comparison, Path):
+        gallery.write_sheet(args.comparison)
+        written.append(f"The comparison is in {args.comparison}.")
+    if args.page:
+        page = Page(title, "Each picture as bicubic and as the network enlarge it.")
+        fill(page, gallery.gathered())
+        if PartialState().is_main_process:
+            page.write(args.page)
+        written.append(f"{args.page} is a page to open in a browser.")
+    return written
+
+
 def enlarge_all(
-    args: argparse.Namespace, enlarger: Enlarger, files: list[tuple[Path, Path]]
+    args: argparse.Namespace,
+    enlarger: Enlarger,
+    wanted: Size,
+    gallery: Gallery,
+    jobs: list[Job],
 ) -> dict[Path, str]:
     """Enlarges pictures, and reads and writes others meanwhile.
 
     Returns:
         The reason for each picture that could not be enlarged.
     """
-    network = enlarger.network
     failures: dict[Path, str] = {}
+    sizes = read_sizes((job.path for job in jobs), args.max_megapixels)
     with (
         tqdm(
-            total=count_pixels(files, args.max_megapixels),
+            total=sum(enlarger.count_pixels(size, wanted.of(*size)) for size in sizes),
             desc="Enlarging",
             unit=" pixels",
             unit_scale=True,
@@ -307,18 +361,20 @@ def enlarge_all(
         ThreadPoolExecutor(1) as pool,
         Writers(failures) as writers,
     ):
-        for path, output, reading in read_ahead(pool, files, args.max_megapixels):
+        for job, reading in read_ahead(pool, jobs, args.max_megapixels):
+            path, output = job.path, job.output
             bar.set_postfix_str(printable(path.name))
             try:
                 lr = reading.result()
                 if lr.frames > 1:
                     say(f"{path}: the first of its {lr.frames} frames is enlarged.")
-                height, width = lr.pixels.shape[:2]
-                check_size(output, height * network.scale, width * network.scale)
+                size = wanted.of(*lr.pixels.shape[:2])
+                check_size(output, *size)
                 if args.overwrite or not output.exists():
-                    sr, label = enlarger.enlarge(lr, bar.update), type(network).__name__
+                    label = type(enlarger.network).__name__
+                    sr = enlarger.enlarge(lr, bar.update, size)
                 else:
-                    sr, label = read_result(output, lr, network.scale), output.name
+                    sr, label = read_result(output, size), output.name
             except TooLargeError as error:
                 failures[path] = f"{error}; see --max_megapixels"
                 continue
@@ -326,7 +382,7 @@ def enlarge_all(
                 failures[path] = f"{error}" or type(error).__name__
                 continue
             pixels = sr.pixels.shape[0] * sr.pixels.shape[1]
-            writers.submit(path, pixels, partial(write, args, lr, sr, output, label))
+            writers.submit(path, pixels, partial(write, args, gallery, job, lr, sr, label))
     return failures
 
 

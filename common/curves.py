@@ -48,7 +48,11 @@ def read_curves(folder: Path) -> Curves:
         sorted((row["step"], row[key]) for row in rows if isinstance(row.get(key), float))
         for key in ("loss", "psnr_y")
     )
-    minutes = [(row["step"], row["seconds"] / 60) for row in times if "seconds" in row]
+    minutes = [
+        (row["step"], row["seconds"] / 60)
+        for row in times
+        if isinstance(row.get("seconds"), int | float)
+    ]
     if not loss:
         raise UserError(f"{folder / METRICS} has no loss yet: the run has not logged.")
     return Curves(loss, psnr, sorted(minutes))

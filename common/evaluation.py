@@ -84,7 +84,8 @@ def evaluate(
     mine = range(state.process_index, len(benchmark), state.num_processes)
     results: dict[str, dict[str, float]] = {}
     hidden = None if state.is_main_process else True  # None: the bar is shown on a terminal only
-    for index in tqdm(mine, desc="Evaluating", leave=False, disable=hidden):
+    # (In the line of a training's bar: below it, each update would move the cursor by a new line.)
+    for index in tqdm(mine, desc="Evaluating", leave=False, disable=hidden, position=0):
         name, lr, hr = benchmark[index]
         lr, hr = to_float(lr, device)[None], to_float(hr, device)
         try:

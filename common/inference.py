@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from common.device import forget, is_out_of_memory, kernel_search, true_float32
 from common.errors import UserError
+from common.images.arrays import as_given, maximum_of, to_picture, to_type
 from common.images.formats import Picture
 from common.images.resize import imresize
 from common.network import SuperResolutionModel
+from common.sizes import Size, factor_of, passes
 
 # A2N takes means over cells of this side when it is tiled, so that tiles begin where cells do.
 ALIGNMENT = 8
@@ -45,7 +48,11 @@ class SelfEnsemble(nn.Module):
 
 
 class Enlarger:
-    """Enlarges pictures by a network, in tiles where they are large.
+    """Enlarges pictures by a network, in tiles where they are large, to any size.
+
+        enlarger = Enlarger(load_model("out/a2n"))
+        larger = enlarger(array_or_image)
+        exactly = enlarger(array_or_image, size="1920x")
 
     A tile is enlarged together with so much around it, the network's `margin`, that its part of the
     result is as of the whole picture, but for the order in which float32 is summed.
@@ -57,7 +64,7 @@ class Enlarger:
     def __init__(
         self,
         network: SuperResolutionModel,
-        device: torch.device,
+        device: torch.device | None = None,
         *,
         tile: int | None = None,
         attention_window: int | None = None,
@@ -69,7 +76,7 @@ class Enlarger:
         """
         Args:
             network: Network on the device, in evaluation mode, at the wanted scale.
-            device: Device that computes.
+            device: Device that computes. Default: that of the network.
             tile: See above.
             attention_window: Side in LR pixels, up to 64, of the part of a picture over which an
                 attention takes its mean; 0 for the whole picture, which then is never tiled.
@@ -82,7 +89,8 @@ class Enlarger:
         Raises:
             UserError: The network has no such attention, or cannot be tiled.
         """
-        self.network, self.device, self.dtype, self.say = network, device, dtype, say
+        self.network, self.dtype, self.say = network, dtype, say
+        self.device = device or next(network.parameters()).device
         self.tile, self.attention_window = tile, attention_window
         self._too_many = inf  # pixels at once for the memory, so far as is known
         if attention_window is not None and network.attention_window is None:
@@ -127,29 +135,101 @@ class Enlarger:
         side = tile + 2 * self._margin()
         return min(side, height) * min(side, width)
 
-    @torch.inference_mode()
     def __call__(
-        self, pixels: np.ndarray, on_pixels: Callable[[int], object] = lambda count: None
-    ) -> np.ndarray:
-        """Enlarges a picture.
+        self,
+        picture: np.ndarray | Image.Image,
+        on_pixels: Callable[[int], object] = lambda count: None,
+        size: str | None = None,
+    ) -> Any:
+        """Enlarges a picture that is in memory.
 
         Args:
-            pixels: RGB, uint8 or uint16, (h, w, 3).
+            picture: What `common.images.arrays.to_picture` takes: gray or color, opaque or not.
             on_pixels: Function that gets the number of pixels enlarged since its last call.
+            size: Size of the result: `4000x3000`, `4000x` or `x3000`. Default: `scale` times.
 
         Returns:
-            RGB of the same type, (h * scale, w * scale, 3), rounded.
+            The larger picture, of the kind, type and channels that were given; floats in [0, 1].
 
         Raises:
             torch.OutOfMemoryError: Or the error of another part for the same. Not even the smallest
                 tiles fit.
-            ValueError: The network gives something that is no number.
+            TypeError: It is no array of these types, and no image.
+            ValueError: It is no picture, or the network gives something that is no number.
         """
-        window = self.network.attention_window
+        given = to_picture(picture)
+        wanted = Size.parse(size).of(*given.pixels.shape[:2]) if size else None
+        return as_given(self.enlarge(given, on_pixels, wanted), picture)
+
+    def enlarge(
+        self,
+        picture: Picture,
+        on_pixels: Callable[[int], object] = lambda count: None,
+        size: tuple[int, int] | None = None,
+    ) -> Picture:
+        """Enlarges a picture that may be gray or transparent; bicubic enlarges its opacity.
+
+        Args:
+            picture: Picture.
+            on_pixels: Function that gets the number of pixels enlarged since its last call.
+            size: Height and width of the result. Default: `scale` times those of the picture.
+        """
+        pixels, alpha = picture.pixels, picture.alpha
+        height, width = (side * self.network.scale for side in pixels.shape[:2])
+        size = size or (height, width)
+        is_gray = pixels.shape[2] == 1
+        if alpha is not None:
+            pixels = _spread_colors(pixels, alpha)
+        sr = self._to_size(np.repeat(pixels, 3, axis=2) if is_gray else pixels, size, on_pixels)
+        if is_gray:
+            sr = to_type(sr.mean(axis=2, keepdims=True, dtype=np.float64), sr.dtype)
+        if alpha is not None:
+            alpha = to_type(_resize(alpha[..., None], size)[..., 0], alpha.dtype)
+        return picture._replace(pixels=sr, alpha=alpha)
+
+    def factors(self, old: tuple[int, int], new: tuple[int, int]) -> list[int]:
+        """Factors by which the network enlarges on the way from one size to another.
+
+        What is left is done by bicubic, mostly to a smaller size. A network that refines bicubic's
+        enlargement does so last of all, at the factor 1.
+        """
+        for scale in self.network.scales:
+            if new == (old[0] * scale, old[1] * scale):
+                return [scale]
+        found = passes(self.network.scales, factor_of(old, new))
+        return [*found[:-1], 1] if found and self.network.refines_bicubic else found
+
+    def count_pixels(self, old: tuple[int, int], new: tuple[int, int]) -> int:
+        """Pixels that the network gets on the way from one size to another, over all passes."""
+        total, (height, width) = 0, old
+        for factor in self.factors(old, new):
+            if factor == 1:
+                height, width = new
+            total += height * width
+            height, width = height * factor, width * factor
+        return total
+
+    @torch.inference_mode()
+    def _to_size(
+        self, pixels: np.ndarray, size: tuple[int, int], on_pixels: Callable[[int], object]
+    ) -> np.ndarray:
+        """Enlarges RGB to a size. On the way, the values are not rounded."""
+        network, scale, window = self.network, self.network.scale, self.network.attention_window
+        (height, width), dtype = pixels.shape[:2], pixels.dtype
+        factors = self.factors((height, width), size)
+        if not (len(factors) == 1 and size == (height * factors[0], width * factors[0])):
+            pixels = (pixels / np.float32(maximum_of(dtype))).astype(np.float32, copy=False)
         try:
-            return self._in_tiles_that_fit(pixels, on_pixels)
+            for factor in factors:
+                if factor == 1:
+                    pixels = _resize(pixels, size)
+                network.scale = factor
+                pixels = self._in_tiles_that_fit(pixels, on_pixels)
         finally:
-            self.network.attention_window = window
+            network.scale, network.attention_window = scale, window
+        if pixels.dtype == dtype and pixels.shape[:2] == size:
+            return pixels
+        return to_type(_resize(pixels, size) * np.float32(maximum_of(dtype)), dtype)
 
     def _in_tiles_that_fit(
         self, pixels: np.ndarray, on_pixels: Callable[[int], object]
@@ -178,23 +258,6 @@ class Enlarger:
             becomes_local = has_attention and self.attention_window is None and not tile
             window = " with --attention_window 64" if becomes_local else ""
             self.say(f"Out of memory; going on in tiles of {smaller}{window}.")
-
-    def enlarge(
-        self, picture: Picture, on_pixels: Callable[[int], object] = lambda count: None
-    ) -> Picture:
-        """Enlarges a picture that may be gray or transparent; bicubic enlarges its opacity."""
-        pixels, alpha = picture.pixels, picture.alpha
-        is_gray = pixels.shape[2] == 1
-        if alpha is not None:
-            pixels = _spread_colors(pixels, alpha)
-        sr = self(np.repeat(pixels, 3, axis=2) if is_gray else pixels, on_pixels)
-        if is_gray:
-            sr = sr.mean(axis=2, keepdims=True).round().astype(sr.dtype)
-        if alpha is not None:
-            maximum = np.iinfo(alpha.dtype).max
-            larger = imresize(torch.from_numpy(alpha.astype(np.float32)), self.network.scale)
-            alpha = larger.round().clamp(0, maximum).numpy().astype(alpha.dtype)
-        return picture._replace(pixels=sr, alpha=alpha)
 
     def _enlarge(self, pixels: np.ndarray, sr: np.ndarray, tile: int) -> Iterator[int]:
         """Fills `sr` tile by tile, and yields the number of pixels of each tile."""
@@ -227,7 +290,7 @@ class Enlarger:
 
     def _pixels(self, lr: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Rows and columns of the SR that the network makes of these pixels."""
-        maximum = np.iinfo(lr.dtype).max
+        maximum = maximum_of(lr.dtype)
         # Bytes go to the device and come back; uint16 has hardly any operations in PyTorch.
         numbers = np.ascontiguousarray(lr) if lr.dtype == np.uint8 else lr.astype(np.float32)
         images = torch.from_numpy(numbers).to(self.device).float().movedim(-1, 0)[None] / maximum
@@ -242,10 +305,19 @@ class Enlarger:
                 "the network gives values that are no numbers; if its weights are sound, give no "
                 "--mixed_precision"
             )
-        part = part.mul_(maximum).round_().clamp_(0, maximum).movedim(0, -1)
+        part = part.mul_(maximum)
+        if maximum > 1:
+            part = part.round_()
+        part = part.clamp_(0, maximum).movedim(0, -1)
         if lr.dtype == np.uint8:
             part = part.to(torch.uint8)
         return part.cpu().numpy().astype(lr.dtype, copy=False)
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic resizing of (h, w, c) to a height and width, in float32, not clipped."""
+    images = torch.from_numpy(pixels.astype(np.float32, copy=False)).movedim(-1, 0)
+    return imresize(images, size).movedim(0, -1).numpy()
 
 
 def _spread_colors(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent  # of the repository
 def set_up_cpu(threads: int | None = None) -> None:
     """Sets the number of threads in which PyTorch computes, and rounds tiny numbers to 0.
 
-    OMP_NUM_THREADS counts where the user has set it, so not under a launcher: `accelerate launch`
-    and torchrun set it to 1 by themselves. Numbers below 1e-38 become 0: the weight decay of VDSR
-    leaves many of them, and a CPU takes seven times as long with them. Call it before anything is
-    computed, since threads that already compute do not learn of it.
+    OMP_NUM_THREADS counts where the user has set it: under a launcher not if it is 1, to which
+    `accelerate launch` and torchrun set it by themselves. Numbers below 1e-38 become 0: the weight
+    decay of VDSR leaves many of them, and a CPU takes seven times as long with them. Call it before
+    anything is computed, since threads that already compute do not learn of it.
 
     Args:
         threads: Number of threads. Default: OMP_NUM_THREADS, or the share of this process in the
@@ -39,7 +39,7 @@ def set_up_cpu(threads: int | None = None) -> None:
     """
     torch.set_flush_denormal(True)
     wish = os.environ.get("OMP_NUM_THREADS", "")
-    if threads is None and wish.isdecimal() and not is_launched():
+    if threads is None and wish.isdecimal() and not (is_launched() and int(wish) == 1):
         threads = int(wish)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(threads or max(1, count_cores() // processes))

@@ -13,13 +13,17 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.sizes import LARGEST_FACTOR
 from common.terminal import printable, show_warnings_beside_bars
 
 # A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
@@ -29,6 +33,7 @@ Condition = Callable[[argparse.Namespace], bool]
 Recipe = Callable[[argparse.Namespace], Mapping[str, Any]]
 
 LARGEST = 10**9  # numbers above it are mistakes, and some would take all memory
+WIDTH = 100  # columns of `--help`, at most
 
 
 class Arguments(argparse.Namespace):
@@ -70,7 +75,7 @@ class Group:
                 meaning. Its default is None.
             **settings: Settings that argparse takes.
         """
-        action = self._group.add_argument(*names, **_with_default(settings))
+        action = self._group.add_argument(*names, **_completed(names, settings))
         if only_with:
             self.only_with[action.dest] = only_with
         if recipe_if or self.title == "recipe":
@@ -107,18 +112,33 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=Path(script).name,
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=partial(
+                argparse.RawDescriptionHelpFormatter,
+                max_help_position=30,
+                width=min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns),
+            ),
             exit_on_error=False,
         )
 
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # type: ignore[override]
         """Adds an option as argparse does, with its default in the help."""
-        return super().add_argument(*names, **_with_default(settings))
+        return super().add_argument(*names, **_completed(names, settings))
 
-    def group(self, title: str, description: str | None = None) -> Group:
+    def group(self, title: str, description: str = "") -> Group:
         """Adds a heading of `--help`."""
-        self._groups.append(Group(title, self.add_argument_group(title, description)))
+        lines = textwrap.fill(description, WIDTH - 2)
+        self._groups.append(Group(title, self.add_argument_group(title, lines)))
         return self._groups[-1]
+
+    def format_help(self) -> str:
+        """Text of `--help`: a usage line of what cannot be left out, then all options."""
+        needed = [action for action in self._actions if action.required]
+        # (Words without an option come first, or an option of several values would take them.)
+        needed.sort(key=lambda action: bool(action.option_strings))
+        words = [f"python {self.prog}", *map(_usage_of, needed)]
+        has_more = len(self._actions) > len(needed) + 1  # besides --help
+        self.usage = " ".join([*words, "[options]"] if has_more else words)
+        return super().format_help()
 
     def parse_args(self, argv: Sequence[str] | None = None) -> Arguments:  # type: ignore[override]
         """Parses the words of a command line, by default those of this process.
@@ -256,25 +276,49 @@ def _shown(text: str) -> str:
     return f"{text[:40]}..." if len(text) > 40 else text.strip() or "''"
 
 
-def add_model_arguments(options: Parser | Group) -> None:
-    """Adds the options of `common.hub.load_model`: `--model`, `--revision`, `--scale`."""
+def add_model_arguments(options: Parser | Group, *, any_scale: bool = False) -> None:
+    """Adds the options of `common.hub.load_model`: `--model`, `--revision`, `--scale`.
+
+    Args:
+        options: Parser or group that gets them.
+        any_scale: Whether `--scale` may be any factor above 1, not only a trained one.
+    """
     options.add_argument(
         "--model",
         help="name of a model in pretrained/, folder that a training script wrote, checkpoint in "
         "it, or user/name on the Hub (default: the best model in pretrained/ for --scale)",
     )
     options.add_argument("--revision", help="branch, tag or commit of a --model on the Hub")
-    options.add_argument(
-        "--scale",
-        type=whole(least=0),
-        choices=range(2, 9),
-        help="factor, for models of several, or to choose a model by (default: the smallest)",
-    )
+    if any_scale:
+        options.add_argument(
+            "--scale",
+            type=real(above=1, most=LARGEST_FACTOR),
+            help="factor, 2 or 1.5 for example: by the network, as often as needed, then by "
+            "bicubic (default: the smallest of the model)",
+        )
+    else:
+        options.add_argument(
+            "--scale",
+            type=whole(least=0),
+            choices=range(2, 9),
+            help="factor, for models of several, or to choose a model by (default: the smallest)",
+        )
 
 
-def _with_default(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an option whose help ends with its default, unless it has none or says more."""
+def _usage_of(action: argparse.Action) -> str:
+    value = f"{action.metavar or action.dest}"
+    several = f" [{value} ...]" if action.nargs == "+" else ""
+    return " ".join([*action.option_strings[:1], value]) + several
+
+
+def _completed(names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an option with a short name for its value, and its default in the help.
+
+    A help that tells the default by itself stays as it is.
+    """
     default, text = settings.get("default"), settings.get("help", "")
+    if names[0].startswith("-") and not {"action", "choices", "metavar"} & settings.keys():
+        settings["metavar"] = {Path: "PATH", None: "NAME"}.get(settings.get("type"), "N")
     nothing = default is None or default is False or default in ([], argparse.SUPPRESS)
     if not nothing and "default:" not in text:
         value = " ".join(map(str, default)) if isinstance(default, list) else default

@@ -74,6 +74,17 @@ def choose(scale: int | None) -> str:
     raise UserError(f"Name a model by --model. {in_words()}")
 
 
+def choose_to_reach(factor: float) -> str:
+    """Chooses a model by the smallest scale that reaches a factor, or by the largest there is.
+
+    Raises:
+        UserError: There is none.
+    """
+    scales = {scale for name in pretrained_names() for scale in scales_of(name)}
+    reaching = [scale for scale in scales if scale >= factor]
+    return choose(min(reaching, default=max(scales, default=None)))
+
+
 def choose_all(scale: int | None) -> list[tuple[str, int]]:
     """All models by name, each at all its scales or at one.
 

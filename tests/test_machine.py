@@ -71,6 +71,9 @@ def test_changes_can_be_applied_again(repository):
     [
         (3, {"OMP_NUM_THREADS": "1"}, 3),
         (None, {"OMP_NUM_THREADS": "5"}, 5),
+        (None, {"OMP_NUM_THREADS": "1"}, 1),
+        (3, {"OMP_NUM_THREADS": "5", "TORCHELASTIC_RUN_ID": "x"}, 3),
+        (None, {"OMP_NUM_THREADS": "5", "TORCHELASTIC_RUN_ID": "x"}, 5),
         (None, {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x"}, 8),
         (None, {"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4"}, 2),
         (None, {}, 8),

@@ -1,21 +1,35 @@
 """The pictures that a command line names to be enlarged, and the files of their results.
 
-jobs, refused, said = plan(args, scale=2)
+jobs, refused, said = plan(args, "_x2")
 """
 
 import argparse
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from common.data.layouts import describe_kinds, picture_files
 from common.errors import UserError
-from common.images.kinds import EXTENSIONS, FORMATS, UNREAD
+from common.images.formats import Picture, check_regular, read_picture
+from common.images.kinds import DECODED, EXTENSIONS, FORMATS, UNREAD
 from common.terminal import printable
 
 LONGEST_NAME = 255  # bytes, on nearly all disks
+
+
+class Job(NamedTuple):
+    """A picture to enlarge: its number, its file and that of its result."""
+
+    number: int
+    path: Path
+    output: Path
 
 
 class Inputs(NamedTuple):
@@ -70,13 +84,17 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[tuple[Path, Path]], str]
     return list(found.values()), "\n".join(said)
 
 
-def plan(args: argparse.Namespace, scale: int) -> Inputs:
+def plan(args: argparse.Namespace, suffix: str) -> Inputs:
     """Pairs the pictures with the files of their results; results of an earlier start are left out.
+
+    Args:
+        args: Options of upscale.py.
+        suffix: End of the names of the results, where the options give none.
 
     Raises:
         UserError: No picture can be enlarged.
     """
-    suffix = f"_x{scale}" if args.suffix is None else args.suffix
+    suffix = suffix if args.suffix is None else args.suffix
     found, said = find_inputs(args)
     plain: dict[Path, set[Path]] = {}
     for _, relative in found:
@@ -134,7 +152,7 @@ def ending_of_result(args: argparse.Namespace, path: Path) -> str:
 
 def targets_of(args: argparse.Namespace, output: Path) -> list[Path]:
     """Files that are written for a picture."""
-    return [output, strip_of(output)] if args.comparison else [output]
+    return [output, strip_of(output)] if args.comparison is True else [output]
 
 
 def as_lines(reasons: Mapping[Path, str]) -> str:
@@ -144,3 +162,25 @@ def as_lines(reasons: Mapping[Path, str]) -> str:
 def strip_of(output: Path) -> Path:
     """Path of the strip that --comparison writes for a result."""
     return output.with_name(f"{output.name}_comparison.png")
+
+
+def read_ahead(
+    pool: ThreadPoolExecutor, jobs: list[Job], max_megapixels: float
+) -> Iterator[tuple[Job, Future[Picture]]]:
+    """Reads the pictures; while one is used, the next is being read."""
+    upcoming = None
+    for job, following in zip_longest(jobs, jobs[1:]):
+        current = upcoming or pool.submit(read_picture, job.path, max_megapixels)
+        upcoming = following and pool.submit(read_picture, following.path, max_megapixels)
+        yield job, current
+
+
+def read_sizes(paths: Iterable[Path], max_megapixels: float) -> list[tuple[int, int]]:
+    """Height and width of all pictures that are not too large, by their headers."""
+    sizes = []
+    for path in paths:
+        with suppress(Exception):
+            check_regular(path)
+            with Image.open(path, formats=DECODED) as image:
+                sizes.append((image.height, image.width))
+    return [(height, width) for height, width in sizes if height * width <= max_megapixels * 1e6]

@@ -38,7 +38,7 @@ def add_data_arguments(parser: Parser) -> None:
         help="folder of HR pictures to choose the best weights by (default: the last pictures of "
         "the training set, a tenth but at most 10, which are then not trained on)",
     )
-    data.add_argument("--dataset_config_name", help="configuration of the data set")
+    data.add_argument("--dataset_config_name", help="configuration of a data set that has several")
     data.add_argument("--dataset_revision", help="branch, tag or commit of the data set")
     data.add_argument("--train_split", default="train", help="split of the data set to train on")
     data.add_argument(

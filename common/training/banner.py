@@ -60,8 +60,8 @@ def banner(
         lr += f"; to validate on, {lr_to_validate}"
     recipe = [f"{word}{vars(args)[key]}" for key, word in RECIPE.items() if key in args]
     length = f"{steps.start:,} to {steps.stop:,}"
-    if minutes := args.max_train_minutes:
-        length += f", or what {minutes:g} minutes allow"
+    if args.max_train_minutes and steps.start < args.lr_warmup_steps - 1:
+        length += f", or what {args.max_train_minutes:g} minutes allow"
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
         "Recipe": ", ".join(recipe),

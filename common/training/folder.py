@@ -110,7 +110,8 @@ def claim_folder(output_dir: Path, wanted: str | None) -> FileLock:
             belongs to another run at the moment.
     """
     _check_folder(output_dir, wanted)
-    lock = FileLock(output_dir / LOCK)
+    # (One object a path: in a notebook, a run that failed may still be held by its traceback.)
+    lock = FileLock(output_dir / LOCK, is_singleton=True)
     made = [path for path in (output_dir, *output_dir.parents) if not path.exists()]
     if not (output_dir / LOCK).exists():
         weakref.finalize(lock, _leave_nothing, output_dir, made)  # also at the program's end

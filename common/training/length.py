@@ -91,7 +91,9 @@ class Stopwatch:
         if step < self._end:
             return None
         first, then = self._start
-        each = (seconds - then - self._aside) / max(step - first, 1)
+        if step == first:  # the run was resumed here
+            first, then = 0, 0.0
+        each = (seconds - then - self._aside) / (step - first)
         each += self._validation / args.validation_steps
         left = 60 * args.max_train_minutes - seconds - self._validation  # one comes at the end
         least = args.lr_warmup_steps + (args.lr_decay_steps or 0)

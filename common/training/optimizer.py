@@ -42,11 +42,13 @@ def add_optimizer_arguments(
         "--optimizer",
         choices=names,
         default=names[0],
-        help="adamw: Adam whose weight decay does not pass through its moments"
-        + (f"; sgd: with momentum {MOMENTUM}" if "sgd" in names else ""),
+        help="adam: Adam (Kingma and Ba, 2015); adamw: the same, whose weight decay does not pass "
+        "through its moments" + (f"; sgd: with momentum {MOMENTUM}" if "sgd" in names else ""),
     )
     recipe.add_argument(
-        "--learning_rate", type=real(above=0), help=f"learning rate{of} (default: {defaults})"
+        "--learning_rate",
+        type=real(above=0),
+        help=f"learning rate{of or ' of all layers'} (default: {defaults})",
     )
     recipe.add_argument(
         "--weight_decay",

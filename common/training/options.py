@@ -35,19 +35,14 @@ def add_run_arguments(
         The group `run`.
     """
     add_data_arguments(parser)
-    run = parser.group("run", "May change when a run resumes.")
-    run.add_argument(
-        "--output_dir",
-        type=Path,
-        default=Path(output_dir),
-        help="folder for weights, card, logs and checkpoints",
-    )
+    run = parser.group("run", "How long and how fast. May change when a run resumes.")
     run.add_argument(
         "--max_train_steps",
         type=whole(least_steps),
         default=max_train_steps,
         recipe_if=lambda args: args.lr_scheduler == "cosine",
-        help="optimizer steps; belongs to the recipe where the learning rate falls by a cosine",
+        help="optimizer steps of the run; belongs to the recipe where the learning rate falls by a "
+        "cosine",
     )
     run.add_argument(
         "--max_train_minutes",
@@ -75,23 +70,26 @@ def add_run_arguments(
     run.add_argument(
         "--mixed_precision",
         choices=["no", "fp16", "bf16"],
-        help="type of the numbers in the network (default: what `accelerate launch` or `accelerate "
-        "config` says, else no: float32)",
+        help="type of the numbers in the network: no is float32; bf16 for a GPU of 2020 or later, "
+        "fp16 for an older one (default: what `accelerate launch` or `accelerate config` says, "
+        "else no)",
     )
     run.add_argument(
         "--compile",
         nargs="?",
         const=MODES[0],
         choices=MODES,
-        help="compile the network with torch.compile; on a GPU, reduce-overhead adds CUDA graphs, "
-        "and max-autotune also tries kernels, for minutes (default: no; --compile alone: default)",
+        metavar="MODE",
+        help="compile the network with torch.compile, by its mode default, reduce-overhead (on a "
+        "GPU adds CUDA graphs) or max-autotune (also tries kernels, for minutes); without MODE by "
+        "default (default: no)",
     )
     run.add_argument(
         "--pictures_on",
         choices=["device", "loader", "auto"],
         default="auto",
-        help="where patches are cut, the same ones: on the device, whose memory then holds all "
-        "pictures, or in loaders; auto: on a GPU if they fit into a quarter of its free memory",
+        help="where patches are cut, the same ones; device: there, in whose memory all pictures "
+        "lie; loader: by the CPU; auto: on a GPU if they fit into a quarter of its free memory",
     )
     run.add_argument(
         "--num_workers",
@@ -102,37 +100,51 @@ def add_run_arguments(
     run.add_argument(
         "--cpu_threads",
         type=whole(most=10_000),
-        help="threads of a process that computes on the CPU (default: its share of the cores)",
+        help="threads of a process that computes on the CPU (default: OMP_NUM_THREADS, or its "
+        "share of the cores)",
     )
-    run.add_argument(
+    output = parser.group("output", "What is written. May change when a run resumes.")
+    output.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path(output_dir),
+        help="folder of this run alone: the model (model.safetensors, config.json, and its card "
+        "README.md), logs, and checkpoints",
+    )
+    output.add_argument(
         "--logging_steps", type=whole(), default=100, help="steps between two logs of the mean loss"
     )
-    run.add_argument(
+    output.add_argument(
         "--validation_steps",
         type=whole(),
         default=5000,
         help="steps between two validations, which keep the weights if they are the best (in "
         "SRGAN's second phase always); the first comes at step 100 if this is larger",
     )
-    run.add_argument(
+    output.add_argument(
         "--checkpointing_steps",
         type=whole(),
         default=1000,
         help="steps between two checkpoints, which hold all that resuming needs",
     )
-    run.add_argument(
-        "--checkpoints_total_limit", type=whole(), default=2, help="checkpoints to keep"
+    output.add_argument(
+        "--checkpoints_total_limit",
+        type=whole(),
+        default=2,
+        help="number of checkpoints to keep, the newest ones",
     )
     run.add_argument(
         "--resume_from_checkpoint",
-        help="`latest` in --output_dir, or the path of a checkpoint folder",
+        metavar="latest|PATH",
+        help="go on with a run: from the `latest` checkpoint in --output_dir, or from the folder "
+        "of one; where there is none yet, `latest` begins",
     )
     run.add_argument(
         "--allow_recipe_change",
         action="store_true",
         help="resume even if the recipe differs, and go on with the new one",
     )
-    run.add_argument(
+    output.add_argument(
         "--report_to",
         nargs="+",
         default=[TENSORBOARD],
@@ -141,33 +153,33 @@ def add_run_arguments(
         "knows: tensorboard, wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive, swanlab; or "
         "none. metrics.jsonl is written in any case",
     )
-    run.add_argument(
+    output.add_argument(
         "--tracker_project_name",
         default="super-resolution",
         help="project of the run in wandb, trackio, mlflow and others",
     )
-    run.add_argument(
+    output.add_argument(
         "--push_to_hub", action="store_true", help="upload the model when all steps are done"
     )
-    run.add_argument(
+    output.add_argument(
         "--hub_model_id",
         help="name of the model on the Hub, user/name (default: that of --output_dir)",
     )
-    run.add_argument(
+    output.add_argument(
         "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
     )
-    run.add_argument(
+    output.add_argument(
         "--push_onnx",
         action="store_true",
         help="with --push_to_hub: upload the network as an ONNX file too, which needs no PyTorch",
     )
-    run.add_argument(
+    output.add_argument(
         "--license",
         type=_license,
         help="license of the weights in the card, as the Hub names it: apache-2.0, mit, cc-by-4.0, "
         "other (default: none is claimed, since the pictures may have terms of their own)",
     )
-    run.add_argument(
+    output.add_argument(
         "--repository_url",
         help="address of this code in the card (default: that of the git remote `origin`, if it "
         "is on a public host)",

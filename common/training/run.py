@@ -302,7 +302,8 @@ class Run:
         steps = self._processes.from_main(lambda: found)
         args.max_train_steps = self.total_steps = self._end = steps
         self._log.set_total(steps)
-        self._write_record()
+        if error := self._processes.error_of(self._write_record):
+            self._processes.warn(f"args.json lacks the number of steps: {error}.")
         self.print(self._stopwatch.in_words())
 
     def _validate(self) -> None:

@@ -17,7 +17,7 @@ from common.data.find import SAMPLE_BENCHMARK, sample_pictures
 from common.device import kernel_search, true_float32
 from common.files import last_name, replace_file, shorten_command
 from common.images.resize import crop_to_multiple, imresize
-from common.images.strip import make_strip, stack_strips
+from common.images.strip import Versions, make_strip, stack_strips
 from common.images.tensors import to_float, to_tensor
 from common.machine import repository_address
 from common.metrics import protocol, to_uint8
@@ -114,7 +114,7 @@ class RunCard:
             network.scale = scale
             with torch.no_grad(), true_float32(), kernel_search(False):
                 sr = to_uint8(network.enlarge(to_float(lr, device)[None])[0]).cpu()
-            strips.append(make_strip(lr, [(type(network).__name__, sr)], hr))
+            strips.append(make_strip(Versions.of(lr, [(type(network).__name__, sr)], hr)))
         network.scale = before
         content = BytesIO()
         stack_strips(strips).save(content, "PNG")

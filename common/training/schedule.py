@@ -32,20 +32,23 @@ def add_schedule_arguments(
         "(warm-up, stable, decay): it stays, and falls to zero in the last --lr_decay_steps",
     )
     recipe.add_argument(
-        "--lr_step_size", type=whole(), default=lr_step_size, help="steps between two falls"
+        "--lr_step_size",
+        type=whole(),
+        default=lr_step_size,
+        help="with --lr_scheduler step: optimizer steps from one fall of the rate to the next",
     )
     recipe.add_argument(
         "--lr_milestones",
         type=whole(),
         nargs="+",
         only_with=("lr_scheduler", "multistep"),
-        help="steps after which the learning rate falls, ascending",
+        help="with --lr_scheduler multistep: steps after which the learning rate falls, ascending",
     )
     recipe.add_argument(
         "--lr_gamma",
         type=real(above=0, most=1),
         default=lr_gamma,
-        help="factor of the learning rate at each fall",
+        help="with step and multistep: number by which each fall multiplies the rate; 1: it stays",
     )
     recipe.add_argument(
         "--lr_decay_steps",

@@ -120,6 +120,7 @@ def make_accelerator(
 ) -> "Accelerator":
     """Makes Accelerate's Accelerator, by the options of a run."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
     from accelerate.utils import (
         DataLoaderConfiguration,
         DistributedDataParallelKwargs,
@@ -137,6 +138,10 @@ def make_accelerator(
             name = next(name for name in names if name in known)
             return {name: False, "gradient_as_bucket_view": True}
 
+    # An earlier run of this process, in a notebook for example, may have had another precision,
+    # which Accelerate would refuse. The device and the group of processes stay.
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         project_dir=args.output_dir,

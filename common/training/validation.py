@@ -13,7 +13,7 @@ from common.data.degradation import degradation_refused, without_folder
 from common.data.patches import BenchmarkDataset
 from common.device import kernel_search, true_float32
 from common.evaluation import Bicubic, evaluate, mean_scores
-from common.images.strip import make_strip
+from common.images.strip import Versions, make_strip
 from common.images.tensors import to_float
 from common.metrics import Metric, psnr_y, score, ssim_y
 from common.network import WEIGHTS, SuperResolutionModel
@@ -231,8 +231,8 @@ class Validator:
         """Puts one of the first pictures into the trackers, beside bicubic and the original."""
         if self._trackers.shows(index):
             name, lr, hr = benchmark[index]
-            strip = make_strip(lr, [(type(self._network).__name__, sr.cpu())], hr)
-            self._trackers.show(f"{name} x{benchmark.scale}", strip, step)
+            versions = Versions.of(lr, [(type(self._network).__name__, sr.cpu())], hr)
+            self._trackers.show(f"{name} x{benchmark.scale}", make_strip(versions), step)
 
     def _save(self, folder: Path, result: str, step: int) -> bool:
         """Writes a model folder; where it cannot, all processes know, and training goes on."""

@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 import common.training.log
 from common.card import add_to_card, model_card
+from common.data.cache import decode_pictures
 from common.data.find import find_pictures
+from common.data.patches import BenchmarkDataset
 from common.errors import UserError
-from common.evaluation import find_results
+from common.evaluation import Bicubic, evaluate, find_results
 from common.files import last_name, shorten_command
 from common.launcher import says_first
 from common.options import Parser
@@ -295,6 +297,20 @@ def test_many_validations_leave_no_empty_lines():
                 pass
             bar.update()
     assert len(terminal.lines) == 2
+
+
+def test_a_validation_in_a_training_writes_no_empty_line(tiny_benchmark_dir):
+    """A log that was recorded from a terminal (`script`, a notebook) keeps each of them."""
+    sources = find_pictures(tiny_benchmark_dir / "Tiny" / "HR", [2])
+    benchmark = BenchmarkDataset(decode_pictures(sources, [2])[0], 2)
+    with a_terminal() as terminal, tqdm(total=9, desc="Training", ncols=60, mininterval=0) as bar:
+        for _ in range(3):
+            evaluate(Bicubic(2), benchmark, torch.device("cpu"))
+            bar.update(3)
+    text = terminal.getvalue()
+    assert "Evaluating" in text
+    assert "Training: 100%|" in terminal.lines[0]
+    assert text.count("\n") == 1  # the end of the training's bar
 
 
 def test_the_last_message_stands_below_the_bar():

@@ -27,7 +27,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEW_NETWORK = ROOT / "docs" / "add_a_network.md"
 DEGRADATION = ROOT / "docs" / "degradation.md"
 # Options that the pages name and that belong to launchers and to other programs.
-FOREIGN = {"--shm", "--logdir", "--machine_rank", "--multi_gpu", "--node_rank", "--num_processes"}
+FOREIGN = {
+    "--shm",
+    "--logdir",
+    "--table",
+    "--machine_rank",
+    "--multi_gpu",
+    "--node_rank",
+    "--num_processes",
+}
 # What makes every run of an example a short one.
 SHORT = "--max_train_steps 2 --validation_steps 2 --batch_size 2 --patch_size 48".split()
 SHORT += "--num_workers 0 --cpu_threads 1".split()

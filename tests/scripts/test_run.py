@@ -39,6 +39,7 @@ def test_output_folder(straight):
         "metrics.jsonl",
         "model.safetensors",
         "README.md",
+        "curves.svg",
         "tensorboard",
         "times.jsonl",
     }

@@ -14,6 +14,7 @@ def test_banner(accelerator, monkeypatch):
         optimizer="adamw",
         learning_rate=5e-4,
         lr_scheduler="wsd",
+        lr_warmup_steps=2000,
         max_train_minutes=1.5,
         patch_size=24,
         batch_size=8,

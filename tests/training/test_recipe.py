@@ -280,6 +280,8 @@ def test_minutes_become_steps_before_the_warm_up_ends():
         found = watch.steps_after(step, seconds)
     assert found == 100 + int((600 - 117 - 10) / 1.2)
     assert watch.steps_after(101, seconds) is None
+    resumed = Stopwatch(args, has_phases=False)  # one step before: by the mean of all steps
+    assert resumed.steps_after(100, 200.0) == 100 + 200
     args.max_train_minutes = 0.1  # less than the warm-up takes
     watch = Stopwatch(args, has_phases=False)
     assert [watch.steps_after(step, step) for step in (40, 100)] == [None, 101]

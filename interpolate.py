@@ -1,0 +1,198 @@
+"""Makes a network between two others, by their weights: between PSNR and looks, for example.
+
+    python interpolate.py out/srgan/pretrained out/srgan --alpha 0.7 --output_dir out/srgan-0.7
+    python interpolate.py out/srgan/pretrained out/srgan --curve 11 --benchmarks Set14
+
+Every weight is (1 - alpha) times that of the first network plus alpha times that of the second one
+(Wang et al., "ESRGAN", 2018, arXiv:1809.00219, section 3.4). It works where the second network was
+trained on from the first one, as SRGAN is from its SRResNet; between strangers there is nothing.
+"""
+
+import common.start
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from common.card import CARD, model_card
+from common.data.benchmarks import open_benchmark
+from common.errors import UserError
+from common.evaluation import evaluate, mean_scores
+from common.files import cannot_fill, cannot_write, filled_folder, last_name, shorten_command
+from common.hub import load_model
+from common.machine import set_up_cpu
+from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
+from common.network import SuperResolutionModel
+from common.options import Arguments, Parser, real, whole
+from common.page.curves import curves
+from common.page.page import Page, as_code, as_table
+from common.tables import format_score, score_name, text_table
+from common.terminal import markdown, printable, say
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
+    parser.add_argument("first", help="model folder or name, at alpha 0")
+    parser.add_argument("second", help="model folder or name of the same architecture, at alpha 1")
+    model = parser.group("model", "The network between the two.")
+    model.add_argument("--alpha", type=real(), help="share of the second network, 0 to 1 as a rule")
+    data = parser.group("data", "What the curve over alpha is measured on.")
+    data.add_argument(
+        "--curve",
+        type=whole(least=2, most=101),
+        metavar="N",
+        help="score N networks, at equal distances from alpha 0 to 1: PSNR, SSIM and LPIPS",
+    )
+    data.add_argument(
+        "--benchmarks",
+        nargs="+",
+        default=["Set5"],
+        help="sets to score on, as evaluate.py takes them; `sample` needs no network",
+    )
+    data.add_argument("--benchmark_dir", type=Path, help="folder of the sets, as of evaluate.py")
+    output = parser.group("output")
+    output.add_argument("--output_dir", type=Path, help="new folder for the model of that --alpha")
+    output.add_argument("--page", type=Path, metavar="FILE", help="file for a page with the curve")
+    output.add_argument("--overwrite", action="store_true", help="replace a --page that exists")
+    parser.checks.append(check_options)
+    return parser.parse_args(argv)
+
+
+def check_options(args: argparse.Namespace) -> Iterator[str]:
+    if (args.alpha is None) != (args.output_dir is None):
+        yield "--alpha and --output_dir belong together: give both, or --curve alone"
+    if args.alpha is None and not args.curve:
+        yield "nothing to do; give --alpha 0.7 --output_dir DIR for a network, or --curve 11"
+    if args.output_dir and (reason := cannot_fill(args.output_dir)):
+        yield f"--output_dir {args.output_dir} {reason}"
+    if args.page and not args.curve:
+        yield "--page needs a --curve to show"
+    if args.page and (reason := cannot_write(args.page, args.overwrite)):
+        yield f"--page {args.page} {reason}"
+
+
+def check_pair(first: SuperResolutionModel, second: SuperResolutionModel) -> None:
+    """Checks that two networks have the same weights, but for their values.
+
+    Raises:
+        UserError: They have not.
+    """
+    names = [type(network).__name__ for network in (first, second)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"The first network is {names[0]} and the second {names[1]}. Between two there are "
+            "others only if they have the same architecture."
+        )
+    ours, theirs = first.arguments, second.arguments
+    different = [
+        f"{key} is {ours.get(key)} and {theirs.get(key)}"
+        for key in {**ours, **theirs}
+        if ours.get(key) != theirs.get(key)
+    ]
+    if different:
+        raise UserError(
+            f"The two networks {names[0]} differ: {', '.join(different)}. Give two with the same "
+            "arguments, the phases of one run for example."
+        )
+
+
+def interpolate(
+    first: SuperResolutionModel, second: SuperResolutionModel, alpha: float
+) -> SuperResolutionModel:
+    """Network between two of the same architecture. Counters are those of the second one."""
+    network = type(first)(**first.arguments).eval()
+    ours, theirs = first.state_dict(), second.state_dict()
+    network.load_state_dict(
+        {
+            name: torch.lerp(ours[name], tensor, alpha) if tensor.is_floating_point() else tensor
+            for name, tensor in theirs.items()
+        }
+    )
+    network.scale = first.scale
+    return network
+
+
+def score_curve(
+    args: argparse.Namespace,
+    first: SuperResolutionModel,
+    second: SuperResolutionModel,
+    device: torch.device,
+) -> list[dict[str, float]]:
+    """Scores networks from alpha 0 to 1: means over all pictures of the benchmarks."""
+    metrics: list[Metric] = [psnr_y, ssim_y]
+    try:
+        metrics.append(make_lpips(device))
+    except UserError as error:
+        say(f"The curve is without LPIPS. {error}")
+    benchmarks = [open_benchmark(name, first.scale, args.benchmark_dir) for name in args.benchmarks]
+    rows = []
+    for number in range(args.curve):
+        alpha = number / (args.curve - 1)
+        network = interpolate(first, second, alpha).to(device)
+        means = [
+            mean_scores(evaluate(network.enlarge, each, device, metrics)) for each in benchmarks
+        ]
+        keys = [metric.__name__ for metric in metrics]
+        scores = {key: statistics.fmean(mean[key] for mean in means) for key in keys}
+        rows.append({"alpha": alpha, **scores})
+    return rows
+
+
+def write_model(args: Arguments, network: SuperResolutionModel) -> None:
+    """Writes the network between as a model folder, with a card that tells what it is."""
+    names = [markdown(last_name(name)) for name in (args.first, args.second)]
+    training = (
+        f"\n## Training\n\nNot trained: every weight is {1 - args.alpha:g} times that of "
+        f"{names[0]} plus {args.alpha:g} times that of {names[1]} (network interpolation, [ESRGAN]"
+        f"(https://arxiv.org/abs/1809.00219)).\n\n    {printable(shorten_command(args.command))}\n"
+    )
+    name = type(network).__name__
+    with filled_folder(args.output_dir) as folder:
+        network.save(folder)
+        card = model_card(name, network.architecture(), network.scales, training=training)
+        (folder / CARD).write_text(card)
+    print(f"The model of alpha {args.alpha:g} is in {args.output_dir}.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    set_up_cpu()
+    first, second = load_model(args.first), load_model(args.second)
+    check_pair(first, second)
+    if args.alpha is not None and state.is_main_process:
+        write_model(args, interpolate(first, second, args.alpha))
+    if not args.curve:
+        return
+    rows = score_curve(args, first, second, state.device)
+    state.destroy_process_group()
+    if not state.is_main_process:
+        return
+    cells = [
+        {"alpha": f"{row['alpha']:.2f}"}
+        | {score_name(key): format_score(key, row[key]) for key in row if key != "alpha"}
+        for row in rows
+    ]
+    lr = f"made from HR, means over {', '.join(args.benchmarks)}"
+    print(f"Protocol: {protocol(lr)}.\n\n{text_table(cells)}")
+    if args.page:
+        page = Page(f"From {last_name(args.first)} to {last_name(args.second)}")
+        drawn = [
+            curves({key: [(row["alpha"], row[key]) for row in rows]}, "alpha", score_name(key))
+            for key in rows[0]
+            if key != "alpha"
+        ]
+        page.add_section("Curves", "".join(drawn))
+        table = as_table([list(cells[0]), *(list(row.values()) for row in cells)])
+        page.add_section("Scores", f"{table}{as_code(shorten_command(args.command))}")
+        page.write(args.page)
+        print(f"{args.page} is a page to open in a browser.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Makes a page of a training run: what it is, its curves, its validation pictures, its scores.
+
+    python report.py out/a2n                        # writes out/a2n/report.html
+    python report.py out/srgan --output srgan.html
+
+The page is one file that any browser shows, without a server or a network. Start the script where
+the training was started, since the pictures are found by the paths of its command. A run that goes
+on may be looked at as well; the report is then made anew each time.
+"""
+
+import common.start
+
+import importlib
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.card import CARD
+from common.data.load import load_pictures
+from common.errors import UserError
+from common.files import cannot_write, last_name, read_json_lines, shorten_command
+from common.hub import load_model
+from common.images.strip import Versions
+from common.images.tensors import to_float
+from common.machine import set_up_cpu
+from common.metrics import psnr_y, to_uint8
+from common.network import CONFIG, WEIGHTS, SuperResolutionModel
+from common.options import Arguments, Parser, whole
+from common.page.curves import curves
+from common.page.page import Page, PagePicture, as_code, as_table, is_page
+from common.tables import format_score, score_name
+from common.terminal import say
+
+MOST_SIDE = 512  # pixels of LR; of a larger picture the middle is shown
+PHASES = ("pretrained", ".")  # of SRGAN: the folders of its networks
+
+
+def parse_args(argv: Sequence[str] | None = None) -> Arguments:
+    parser = Parser(__file__, __doc__)
+    parser.add_argument("folder", type=Path, help="output folder of a training script")
+    output = parser.group("output")
+    output.add_argument(
+        "--output", type=Path, help="file for the page (default: report.html in the folder)"
+    )
+    output.add_argument(
+        "--pictures", type=whole(least=0), default=4, help="validation pictures to show"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace another file")
+    return parser.parse_args(argv)
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Reads the record, the metrics and the times of a run.
+
+    Raises:
+        UserError: The folder is not that of a run.
+    """
+    try:
+        record = json.loads((folder / "args.json").read_text("utf-8-sig"))
+        record["command"], record["args"]["output_dir"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            f"{folder} is not the folder of a run: its args.json is missing or damaged. Give the "
+            "--output_dir of a training."
+        ) from None
+    files = (folder / name for name in ("metrics.jsonl", "times.jsonl"))
+    metrics, times = (
+        list(read_json_lines(file).lines.values()) if file.is_file() else [] for file in files
+    )
+    return record, metrics, times
+
+
+def facts(
+    record: dict[str, Any],
+    metrics: list[dict[str, Any]],
+    times: list[dict[str, Any]],
+    network: SuperResolutionModel | None,
+) -> list[tuple[str, str]]:
+    """What the run is and how far it is, as its banner told."""
+    args, hardware = record["args"], record.get("hardware", {})
+    step = max((line["step"] for line in metrics), default=0)
+    rows = [("", "")]
+    if network:
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        scales = " ".join(f"x{scale}" for scale in network.scales)
+        rows.append(("Network", f"{type(network).__name__} {scales}, {parameters:,} parameters"))
+    rows += [
+        ("Pictures", last_name(f"{args.get('train_data_dir') or args.get('dataset_name')}")),
+        ("Steps", f"{step:,} of {args.get('max_train_steps', 0):,}"),
+        ("Batch", f"{args.get('batch_size')} patches of {args.get('patch_size')} pixels of HR"),
+        ("Precision", f"{args.get('mixed_precision') or 'no'}".replace("no", "float32")),
+        ("Hardware", f"{hardware.get('gpu') or hardware.get('cpu') or 'not recorded'}"),
+        ("Commit", f"{record.get('commit')}, PyTorch {record.get('torch')}"),
+    ]
+    if times:
+        speed = times[-1].get("patches_per_second", 0)
+        rows.append(("Time", f"{times[-1]['seconds'] / 3600:.2f} h, {speed:,.0f} patches a second"))
+    return rows
+
+
+def add_curves(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
+    """Adds the curves of the losses and of the PSNR."""
+
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(line["step"], line[key]) for line in metrics if _is_number(line.get(key))]
+
+    keys = list(dict.fromkeys(key for line in metrics for key in line))
+    losses = {key: points(key) for key in keys if "loss" in key}
+    scores = {score_name(key): points(key) for key in keys if key.startswith("psnr")}
+    card = folder / CARD
+    found = re.findall(r"bicubic: ([\d.]+) dB", card.read_text()) if card.is_file() else []
+    level = ("bicubic", float(found[0])) if len(found) == 1 else None
+    content = curves(scores, "step", "PSNR on the validation pictures, dB", level)
+    for name, line in losses.items():
+        content += curves({name: line}, "step", name)
+    page.add_section("Curves", content)
+
+
+def add_scores(page: Page, metrics: list[dict[str, Any]]) -> None:
+    """Adds a table of the last validations; the best one is bold."""
+    lines = [line for line in metrics if _is_number(line.get("psnr_y"))]
+    if not lines:
+        return
+    keys = [key for key in lines[-1] if key.startswith(("psnr", "ssim"))]
+    best = max(lines, key=lambda line: line["psnr_y"])
+    shown = lines[-20:]
+    shown = shown if best in shown else [best, *shown]
+    rows = [
+        [f"{line['step']:,}", *(format_score(key, line[key]) for key in keys if key in line)]
+        for line in shown
+    ]
+    page.add_section(
+        "Validations", as_table([["Step", *map(score_name, keys)], *rows], [shown.index(best)])
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+@torch.no_grad()
+def add_pictures(page: Page, folder: Path, record: dict[str, Any], most: int) -> str:
+    """Adds validation pictures as the saved networks of the run enlarge them.
+
+    Returns:
+        Why there are none, or "".
+    """
+    networks = {}
+    for phase in PHASES:
+        if (folder / phase / CONFIG).is_file() and (folder / phase / WEIGHTS).is_file():
+            network = load_model(folder / phase)
+            networks[type(network).__name__ if phase == "." else phase] = network
+    if not networks:
+        return "The run has saved no model yet."
+    script = importlib.import_module(f"train_{network.architecture()}")
+    try:
+        with redirect_stderr(StringIO()) as mistakes:
+            args = script.parse_args(shlex.split(record["command"])[2:])
+        benchmark = load_pictures(args, network.scales, say).validation[0]
+    except UserError as error:
+        return f"The validation pictures cannot be had: {error}"
+    except SystemExit:
+        return f"The validation pictures cannot be had: {mistakes.getvalue().splitlines()[0]}"
+    for index in range(min(most, len(benchmark))):
+        name, lr, hr = benchmark[index]
+        tops = [(side - min(side, MOST_SIDE)) // 2 for side in lr.shape[1:]]
+        scale = benchmark.scale
+        lr, hr = (
+            image[:, tops[0] * factor :, tops[1] * factor :][
+                :, : MOST_SIDE * factor, : MOST_SIDE * factor
+            ]
+            for image, factor in ((lr, 1), (hr, scale))
+        )
+        results = []
+        for label, network in networks.items():
+            network.scale = scale
+            sr = network.enlarge(to_float(lr, torch.device("cpu"))[None])[0]
+            results.append((label, to_uint8(sr)))
+        named = Versions.of(lr, results, hr).named
+        values = [(label, psnr_y(image / 255, hr / 255, scale)) for label, image in named[:-1]]
+        caption = "PSNR-Y " + ", ".join(
+            f"{label} {format_score('psnr_y', value)}" for label, value in values
+        )
+        arrays = [(label, image.permute(1, 2, 0).numpy()) for label, image in named]
+        picture = PagePicture.of(name, arrays, shown=len(results))
+        page.add(picture._replace(caption=f"{caption} dB"))
+    return ""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    record, metrics, times = read_run(args.folder)
+    output = args.output or args.folder / "report.html"
+    ours = output.is_file() and is_page(output)  # an earlier report
+    if reason := cannot_write(output, args.overwrite or ours):
+        raise UserError(f"--output {output} {reason}.")
+    set_up_cpu()
+    page = Page(f"Run {args.folder.resolve().name}")
+    missing = add_pictures(page, args.folder, record, args.pictures)
+    has_model = (args.folder / WEIGHTS).is_file() and (args.folder / CONFIG).is_file()
+    network = load_model(args.folder) if has_model else None
+    page.add_section("Run", as_table(facts(record, metrics, times, network)))
+    add_curves(page, args.folder, metrics)
+    add_scores(page, metrics)
+    page.add_section("Command", as_code(shorten_command(record["command"])))
+    if missing:
+        page.add_section("Validation pictures", as_code(missing))
+        print(missing)
+    page.write(output)
+    print(f"{output} is a page to open in a browser.")
+
+
+if __name__ == "__main__":
+    main()

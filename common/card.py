@@ -68,7 +68,7 @@ def model_card(
     where = f"[the repository]({code})" if code else "the repository"
     example = (
         f"![A crop of a photograph: input, bicubic, {name}, original]({EXAMPLE})\n\n"
-        "*Eileen Collins, photographed by NASA, in the public domain. Not trained on.*\n\n"
+        "*Eileen Collins, photographed by NASA, in the public domain.*\n\n"
     )
     return f"""---
 {metadata.to_yaml()}

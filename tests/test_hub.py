@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import common.machine
-from common.card import add_to_card, model_card
+import common.onnx_files
+from common.card import add_to_card, give_address, model_card
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
 from common.machine import repository_address
@@ -86,14 +87,17 @@ def test_the_scales_of_a_benchmark_stay_apart(tmp_path):
     assert "| Set5 x2 | 28.00 | 0.9000 |\n| Set5 x4 | 26.00 | 0.9000 |\n" in found.text
 
 
-def test_the_card_has_ten_lines_that_need_no_clone_of_this_code(hub, folder, tmp_path):
+def test_the_card_has_ten_lines_that_need_no_clone_of_this_code(hub, tmp_path):
     pytest.importorskip("onnxruntime")
-    for _ in range(2):  # the second time in place of the first
-        run_here("common.hub", f"{folder}", "user/sharp", "--onnx", HF_TOKEN="hf_test")
+    folder = tmp_path / "model"
+    SRCNN(2).save_pretrained(folder)
+    run_here("common.hub", f"{folder}", "user/sharp", "--onnx", HF_TOKEN="hf_test")
+    before = (folder / "README.md").read_text()
+    give_address(folder, "user/sharp", {2: "model.onnx"})  # in place of the first
+    assert (folder / "README.md").read_text() == before
     card = card_of(hub.folder / "models" / "user" / "sharp").text
     assert card.count("## Without this repository") == 1
     code = card.split("## Without this repository")[1].split("```python\n")[1].split("```")[0]
-    assert len(code.split("\n\n")[1].splitlines()) == 5
     lines = [line for line in code.splitlines() if line]
     assert len(lines) <= 10
     pixels = np.random.default_rng(0).integers(0, 256, (12, 15, 3), np.uint8)
@@ -112,6 +116,16 @@ def test_the_card_has_ten_lines_that_need_no_clone_of_this_code(hub, folder, tmp
     # Without the file, nothing is said of it.
     run_here("common.hub", f"{folder}", "user/sharp", HF_TOKEN="hf_test")
     assert "Without this repository" not in card_of(folder).text
+
+
+def test_what_an_onnx_file_needs_is_said_before_the_training(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(common.onnx_files, "find_spec", lambda name: name != "onnxscript" or None)
+    options = ("--max_train_images", 4, "--push_to_hub", "--push_onnx", "--license", "MIT License")
+    message = train_from_hub(tmp_path / "run", *options, runner=refusal, HF_TOKEN="hf_test")
+    assert "--license 'MIT License' is no license as the Hub names them: apache-2.0, mit" in message
+    message = train_from_hub(tmp_path / "run", *options[:-2], runner=refusal, HF_TOKEN="hf_test")
+    assert message.endswith("--push_onnx needs onnxscript: pip install onnxscript")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.options import Group, Parser, whole
 from common.training.optimizer import add_optimizer_arguments
 from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments
+from common.training.recipe import add_recipe_arguments, modern
 
 
 def training_parser(
@@ -54,6 +54,7 @@ def training_parser(
         lr_scheduler=lr_scheduler,
         lr_step_size=lr_step_size,
         lr_gamma=lr_gamma,
+        recipes={"modern": modern(learning_rate)},
     )
     recipe.add_argument(
         "--scale",

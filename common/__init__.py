@@ -12,6 +12,7 @@ network card                          a network and its model card
 weights pretrained                    files of a model; the models of this repository
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
-evaluation inference                  a network over a benchmark, over your pictures
+evaluation inference sizes            a network over a benchmark, over your pictures, to any size
+gallery evaluated page/               what people look at: strips, pages of HTML, curves
 training/                             the books of one run, for `train_*.py` alone
 """

@@ -67,7 +67,7 @@ def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path)
 def panels_of(strip: np.ndarray, number: int, size: int) -> list[np.ndarray]:
     """The first detail in the panels of a strip, without their zoom of 2."""
     first = strip.shape[1] - number * (2 * size + 8) + 8
-    lefts = [first + index * (2 * size + 8) - 8 for index in range(number)]
+    lefts = [first + index * (2 * size + 8) for index in range(number)]
     return [strip[28 : 28 + 2 * size : 2, left : left + 2 * size : 2] for left in lefts]
 
 
@@ -197,7 +197,7 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
     assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")
-    assert "needs a --comparison FILE" in refusal(
+    assert "needs a --comparison or a --page" in refusal(
         *bicubic, "--scale", 2, "--comparison_model", folder
     )
     assert "--sr_dir needs a --scale" in refusal("evaluate.py", "--sr_dir", tmp_path, *tiny)

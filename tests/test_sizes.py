@@ -122,6 +122,11 @@ def test_opacity_and_16_bits_have_the_size_as_well(srcnn, pixels):
     assert np.abs(larger.alpha - alpha.round().clamp(0, 65535).numpy()).max() <= 1
 
 
+def test_what_no_memory_holds_is_refused_before_it_is_made(srcnn, pixels):
+    with pytest.raises(ValueError, match="65535x43690 takes more than 1,074 megapixels at once"):
+        Enlarger(srcnn)(pixels, size="65535x")
+
+
 KINDS = {
     "gray": lambda rgb: rgb[..., 0],
     "gray with an axis": lambda rgb: rgb[..., :1],

@@ -192,7 +192,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--comparison {sheet} must end in one of {' '.join(FORMATS)}"
     # It could be a picture that was meant as an input, so it is not even replaced by --overwrite.
     elif sheet and (reason := cannot_write(sheet, overwrite=False)):
-        yield f"--comparison {sheet} {reason.partition(',')[0]}; pictures to enlarge come before it"
+        yield f"--comparison {sheet} {reason.partition(';')[0]}; pictures to enlarge come before it"
     if args.page and (reason := cannot_write(args.page, args.overwrite)):
         yield f"--page {args.page} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:

@@ -282,7 +282,7 @@ class Run:
             self._validator.best = {}
             self._validator.validate(self.step)
         self._close()
-        if reason := processes.from_main(lambda: write_curves(args.output_dir)):
+        if processes.is_main and (reason := write_curves(args.output_dir)):
             processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             processes.fail(done_but_unsaved(args.output_dir, unsaved))

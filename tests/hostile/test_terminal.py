@@ -165,7 +165,7 @@ def test_what_is_pushed_knows_no_path_and_no_markup(train, pictures_dir, tmp_pat
     card = ModelCard.load(folder / "README.md")
     assert "\x1b" not in (folder / "README.md").read_text()
     headings = re.findall("^#.*", card.text, re.MULTILINE)
-    assert headings == ["# SRCNN x3", "## Use", "## Results", "## Training"]
+    assert headings == ["# SRCNN x3", "## Use", "## Results", "## Training", "## License"]
     outside_of_code = re.sub("^    .*", "", card.text, flags=re.MULTILINE)
     assert "<script" not in outside_of_code
     assert "[x](" not in outside_of_code

@@ -288,8 +288,7 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
     sheet, page = tmp_path / "sheet.png", tmp_path / "page.html"
     base = (folder, "--model", model, "--output", tmp_path / "out", "--scale", 1.5)
     process = upscale(*base, "--comparison", sheet, "--page", page)
-    assert f"The comparison is in {sheet}." in process.stdout
-    assert f"{page} is a page to open in a browser." in process.stdout
+    assert f"Written: {sheet}, {page}, " in process.stdout
     assert Image.open(sheet).height == 2 * 220 + 8
     text = page.read_text()
     assert '"name": "\\u003cscript>.png"' in text

@@ -17,6 +17,7 @@ def end(psnr: float = 33.0, **options: object) -> list[str]:
         result=lambda: "Best validation.",
     )
     args = {"output_dir": Path("out/my run"), "dataset_name": "user/name", "report_to": "none"}
+    args |= {"lr_scheduler": "step"}
     return ending(SimpleNamespace(**args | options), validator).splitlines()
 
 

@@ -201,7 +201,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
     assert f"It is on the Hub now: {hub.url}/user/tiny" in process.stdout
     pushed = hub.folder / "models" / "user" / "tiny"
     assert {path.name for path in pushed.iterdir()} == {
-        *("README.md", "config.json", "model.safetensors")
+        *("README.md", "config.json", "curves.svg", "model.safetensors")
     }
     for path in pushed.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
@@ -266,7 +266,7 @@ def test_a_push_goes_on_where_it_broke_off(hub, tmp_path):
     pushed = hub.folder / "models" / "user" / "again"
     for path in pushed.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
-    assert len(list(pushed.iterdir())) == 3
+    assert len(list(pushed.iterdir())) == 4
 
     run_here("common.hub", *shlex.split(command)[3:], HF_TOKEN="hf_test")
     assert uploads() == []  # nothing is missing

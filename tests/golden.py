@@ -90,8 +90,10 @@ def differences(ours: Path, theirs: Path) -> Iterator[str]:
         load = load_file if name.endswith(".safetensors") else torch.load
         new, old = (load(f / name) if (f / name).exists() else "no file" for f in (one, two))
         if name == "custom_checkpoint_0.pkl":  # to which the working tree may add keys
-            if (one / "scores.json").exists():
-                new |= json.loads((one / "scores.json").read_text())
+            for state, folder in ((new, one), (old, two)):
+                if (folder / "scores.json").exists():
+                    state |= json.loads((folder / "scores.json").read_text())
+            new, old = new | {"seconds": 0}, old | {"seconds": 0}
             new = {key: new[key] for key in old if key in new}
         yield from unequal(new, old, name)
 

@@ -84,7 +84,8 @@ def add_optimizer_arguments(
 
 
 def _check_decay(args: argparse.Namespace) -> Iterator[str]:
-    if args.learning_rate * args.weight_decay >= 1:
+    # (Adam's own does not take its share from the weight: it passes through the moments.)
+    if args.optimizer != "adam" and args.learning_rate * args.weight_decay >= 1:
         yield (
             f"--weight_decay {args.weight_decay:g} times --learning_rate {args.learning_rate:g} is "
             "not below 1, so a step would remove all of a weight. 1e-4 to 1e-2 are usual."

@@ -281,9 +281,9 @@ class Run:
             processes.warn(f"{WEIGHTS} is missing: it is written from the last step.")
             self._validator.best = {}
             self._validator.validate(self.step)
-        self._close()
-        if processes.is_main and (reason := write_curves(args.output_dir)):
+        if reason := processes.from_main(lambda: write_curves(args.output_dir)):
             processes.warn(reason)
+        self._close()
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             processes.fail(done_but_unsaved(args.output_dir, unsaved))
         if isinstance(self._pictures.patches, PatchStream):

@@ -216,7 +216,10 @@ def test_any_option_overrides_a_recipe():
             "--lr_scheduler wsd --lr_decay_steps 999 --lr_warmup_steps 2",
             "are more than --max_train",
         ),
-        ("--weight_decay 3000", "--weight_decay 3000 times --learning_rate 0.0005 is not below 1"),
+        (
+            "--optimizer adamw --weight_decay 3000",
+            "3000 times --learning_rate 0.0005 is not below 1",
+        ),
         ("--weight_decay -1", "--weight_decay -1 is not at least 0"),
         ("--betas 0.9 1", "--betas 1 is not at least 0 and below 1"),
         ("--clip_grad_norm 0", "--clip_grad_norm 0 is not above 0"),

@@ -53,7 +53,7 @@ from common.metrics import (
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
 from common.pretrained import choose_all
-from common.tables import score_row, text_table
+from common.tables import enumerate_first, score_row, text_table
 
 ALL = "all"  # models in pretrained/
 SHEET_LENGTH = 20  # pictures
@@ -204,11 +204,11 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
 
 def score_subject(
     args: argparse.Namespace, name: str | None, scale: int | None, device: torch.device
-) -> tuple[str, list[dict[str, str]], dict[str, Any], list[str]]:
+) -> tuple[str, list[dict[str, str]], dict[str, Any]]:
     """Scores a model or, without a name, the pictures of --sr_dir, on all benchmarks.
 
     Returns:
-        (title of the table, its rows, all figures for --output, what was written in words).
+        (title of the table, its rows, all figures for --output).
     """
     network = load_subject(name, scale, device, args.revision) if name else None
     if args.attention_window:
@@ -285,8 +285,9 @@ def score_subject(
         report["benchmarks"][benchmark_name] = means | {"images": images}
         if args.output and PartialState().is_main_process:
             report["lr_checksums"][benchmark_name] = benchmark.lr_checksum()
-    written = pictures.finish(title, report["protocol"], rows) if pictures else []
-    return title, rows, report, written
+    if pictures:
+        pictures.finish(title, report["protocol"], rows)
+    return title, rows, report
 
 
 @degradation_refused()
@@ -296,21 +297,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up_cpu()
     scores_all = args.model == ALL and not args.sr_dir
     subjects: Sequence[tuple[str | None, int | None]]
-    subjects = [(None if args.sr_dir else args.model, args.scale)]
-    if scores_all:
-        subjects = choose_all(args.scale)
+    own = None if args.sr_dir else args.model
+    subjects = choose_all(args.scale) if scores_all else [(own, args.scale)]
     folders = [args.benchmark_dir / name for name in args.benchmarks] if args.benchmark_dir else []
     for folder in [*folders, args.sr_dir] if state.is_main_process else ():
         if folder and folder.is_dir() and (said := describe_kinds(folder)):
             print(f"{folder}: {said}\n")
-    titles, rows, reports, written = [], [], [], []
+    titles, rows, reports = [], [], []
     for name, scale in subjects:
-        title, its_rows, report, its_files = score_subject(args, name, scale, state.device)
-        written += its_files
+        title, its_rows, report = score_subject(args, name, scale, state.device)
         titles.append(title)
         rows += [{"model": f"{name} x{scale}", **row} if scores_all else row for row in its_rows]
         reports.append(report)
-
     state.destroy_process_group()  # while all are still there
     if not state.is_main_process:
         return
@@ -324,10 +322,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     origins = reports[0]["lr"]
     for name, origin in origins.items() if len(set(origins.values())) > 1 else ():
         print(f"LR of {name}: {origin}.")
-    print()
-    print(text_table(rows))
-    for text in written:
-        print(text)
+    print(f"\n{text_table(rows)}")
+    written = [args.output, args.save_images, args.comparison, args.page]
     if args.add_to_card:
         means = {
             name: {key: value for key, value in scores.items() if key not in ("images", "seconds")}
@@ -337,7 +333,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         assert folder is not None  # as the options were checked
         if note := add_to_card(folder, reports[0]["scale"], means, reports[0]["protocol"]):
             print(f"\nWarning: {note}")
-        print(f"\nThese results are in {folder / CARD} now.")
+        written.append(folder / CARD)
+    if files := [f"{path}" for path in written if path]:
+        print(f"\nWritten: {enumerate_first(files)}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ from common.options import Arguments, Parser, add_model_arguments, real, whole
 from common.page.page import Page
 from common.pretrained import choose, choose_to_reach
 from common.sizes import Size
-from common.tables import plural
+from common.tables import enumerate_first, plural
 from common.terminal import printable, say
 from common.workers import Writers
 
@@ -192,7 +192,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--comparison {sheet} must end in one of {' '.join(FORMATS)}"
     # It could be a picture that was meant as an input, so it is not even replaced by --overwrite.
     elif sheet and (reason := cannot_write(sheet, overwrite=False)):
-        yield f"--comparison {sheet} {reason.partition(',')[0]}; pictures to enlarge come before it"
+        yield f"--comparison {sheet} {reason.partition(';')[0]}; pictures to enlarge come before it"
     if args.page and (reason := cannot_write(args.page, args.overwrite)):
         yield f"--page {args.page} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:
@@ -205,19 +205,24 @@ def is_done(args: argparse.Namespace, output: Path) -> bool:
     return not is_shown and all(map(os.path.exists, targets_of(args, output)))
 
 
+def is_written(args: argparse.Namespace, file: Path) -> bool:
+    """Whether a file is to be written, and does not stay as it is."""
+    return args.overwrite or not file.exists()
+
+
 def write(
     args: argparse.Namespace, gallery: Gallery, job: Job, lr: Picture, sr: Picture, label: str
 ) -> None:
     """Writes the result and what is to be shown of it, except where it is there already."""
     path = job.output
     path.parent.mkdir(parents=True, exist_ok=True)
-    if args.overwrite or not path.exists():
+    if is_written(args, path):
         write_picture(sr, path, args.quality)
     if args.page or args.comparison:
         before, after = (to_tensor(to_rgb(picture)) for picture in (lr, sr))
         versions = Versions.of(before, [(label, after)])
         gallery.add(job.number, job.path.name, versions)
-        if args.comparison is True and (args.overwrite or not strip_of(path).exists()):
+        if args.comparison is True and is_written(args, strip_of(path)):
             write_picture(Picture(np.asarray(make_strip(versions))), strip_of(path))
 
 
@@ -278,6 +283,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = [Job(number, path, output) for number, (path, output) in enumerate(files)]
     mine = work[state.process_index :: state.num_processes]
     gallery = Gallery(sheet=isinstance(args.comparison, Path), page=args.page is not None)
+    written = {
+        path: [f"{file}" for file in targets_of(args, output) if is_written(args, file)]
+        for path, output in files
+    }
     try:
         failures = enlarge_all(args, enlarger, wanted, gallery, mine)
     except KeyboardInterrupt:
@@ -297,14 +306,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             done = len(files) - len(failures)
             total = plural(len(files) + len(refused), "picture")
             print(f"Enlarged {done} of {total}, in {args.output}.")
+            made = [f"{file}" for file in shown]
+            made += [name for path in written if path not in failures for name in written[path]]
+            if made:
+                print(f"Written: {enumerate_first(made)}")
         if there:
             print(
                 f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "
                 "model. --overwrite makes them anew, another --output keeps both."
             )
-        for text in (*shown, said):
-            if text:
-                print(text)
+        if said:
+            print(said)
     failures |= refused
     if failures:
         message = (
@@ -321,27 +333,23 @@ def in_words(network: SuperResolutionModel) -> str:
     return f"{type(network).__name__} enlarges by {scales},"
 
 
-def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[str]:
-    """Writes the sheet and the page; all processes call it. Returns what was written, in words."""
-    written = []
+def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[Path]:
+    """Writes the sheet and the page; all processes call it. Returns their files."""
+    files = []
     if isinstance(args.comparison, Path):
         gallery.write_sheet(args.comparison)
-        written.append(f"The comparison is in {args.comparison}.")
+        files.append(args.comparison)
     if args.page:
         page = Page(title, "Each picture as bicubic and as the network enlarge it.")
         fill(page, gallery.gathered())
         if PartialState().is_main_process:
             page.write(args.page)
-        written.append(f"{args.page} is a page to open in a browser.")
-    return written
+        files.append(args.page)
+    return files
 
 
 def enlarge_all(
-    args: argparse.Namespace,
-    enlarger: Enlarger,
-    wanted: Size,
-    gallery: Gallery,
-    jobs: list[Job],
+    args: argparse.Namespace, enlarger: Enlarger, wanted: Size, gallery: Gallery, jobs: list[Job]
 ) -> dict[Path, str]:
     """Enlarges pictures, and reads and writes others meanwhile.
 
@@ -370,7 +378,7 @@ def enlarge_all(
                     say(f"{path}: the first of its {lr.frames} frames is enlarged.")
                 size = wanted.of(*lr.pixels.shape[:2])
                 check_size(output, *size)
-                if args.overwrite or not output.exists():
+                if is_written(args, output):
                     label = type(enlarger.network).__name__
                     sr = enlarger.enlarge(lr, bar.update, size)
                 else:

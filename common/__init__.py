@@ -13,6 +13,7 @@ curves                                the logs of runs as a picture
 weights pretrained onnx_files         files of a model; the models of this repository
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
-evaluation inference                  a network over a benchmark, over your pictures
+evaluation inference sizes            a network over a benchmark, over your pictures, to any size
+gallery evaluated page/               what people look at: strips, pages of HTML, curves
 training/                             the books of one run, for `train_*.py` alone
 """

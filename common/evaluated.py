@@ -107,19 +107,11 @@ class EvaluatedPictures:
                 pictures[index] = picture._replace(caption=f"{', '.join(scores)}; {over}")
         fill(self._page, pictures)
 
-    def finish(self, title: str, protocol: str, rows: Sequence[Mapping[str, str]]) -> list[str]:
-        """Writes the page on the first process. Returns what was written, in words."""
-        written = []
-        if self._args.comparison:
-            written.append(f"The comparison is in {self._args.comparison}.")
-        if self._args.save_images:
-            written.append(f"The pictures are in {self._args.save_images}.")
-        if self._args.page:
+    def finish(self, title: str, protocol: str, rows: Sequence[Mapping[str, str]]) -> None:
+        """Writes the page, on the first process."""
+        if self._args.page and PartialState().is_main_process:
             name = last_name(f"{self._args.model}")
             self._page.title = f"{self._label} x{self._network.scale}, {name}"
             table = as_table([list(rows[0]), *(list(row.values()) for row in rows)])
             self._page.add_section("Scores", f"{table}{as_code(f'{title}. Protocol: {protocol}.')}")
-            if PartialState().is_main_process:
-                self._page.write(self._args.page)
-            written.append(f"{self._args.page} is a page to open in a browser.")
-        return written
+            self._page.write(self._args.page)

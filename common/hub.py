@@ -28,7 +28,7 @@ from torch import nn
 from common.card import CARD, EXAMPLE, give_address
 from common.curves import CURVES
 from common.errors import UserError
-from common.hub_api import ask_hub, full_name, push_folder
+from common.hub_api import ask_hub, full_name, push_folder, why
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
 from common.onnx_files import check_packages, export_beside
@@ -78,7 +78,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         UserError,
         Exception,
     ) as error:  # besides ask_hub's, errors of many kinds: network, disk
-        reason = f"{error}" if isinstance(error, UserError) else f"Cannot download it: {error}"
+        reason = f"{error}" if isinstance(error, UserError) else f"Cannot download it: {why(error)}"
     if missing:
         raise UserError(f"The model {name} on the Hub has no {' and no '.join(missing)}.")
     parent = Path(name).parent

@@ -71,6 +71,20 @@ def ask_hub(kind: str, name: str, revision: str | None = None) -> tuple[str, lis
     return found.sha or "", [file.rfilename for file in found.siblings or []]
 
 
+def why(error: BaseException) -> str:
+    """Reason for which something could not be had from the Hub, in words, with a point at its end.
+
+    Libraries blame the network also where `HF_HUB_OFFLINE=1` forbids it.
+    """
+    missing = isinstance(error, ConnectionError | FileNotFoundError)
+    if huggingface_hub.constants.HF_HUB_OFFLINE and missing:
+        return (
+            "HF_HUB_OFFLINE=1 forbids a download, and no earlier one is in the cache. Take the "
+            "variable away (`unset HF_HUB_OFFLINE`) to download it."
+        )
+    return f"{error}".rstrip(".") + "."
+
+
 def _answer_within(seconds: float | None, question: Callable[[], Any]) -> Any:
     """Asks a question that may hang, as one to a name server, and returns or raises its outcome.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ ALIGNMENT = 8
 # Side of what is made at once, in pixels of SR, if nobody says otherwise: 2 to 4 GB of memory.
 AUTO_SIDE = 2048
 SMALLEST_TILE = 64
+MOST_PIXELS = 2**30  # of what is made on the way to another size, 13 GB in float32
 
 
 class SelfEnsemble(nn.Module):
@@ -218,6 +219,11 @@ class Enlarger:
         (height, width), dtype = pixels.shape[:2], pixels.dtype
         factors = self.factors((height, width), size)
         if not (len(factors) == 1 and size == (height * factors[0], width * factors[0])):
+            if max(height * width * prod(factors) ** 2, prod(size)) > MOST_PIXELS:
+                raise ValueError(
+                    f"{size[1]}x{size[0]} takes more than {MOST_PIXELS / 1e6:,.0f} megapixels at "
+                    "once; ask for a smaller size, or for a factor of the network"
+                )
             pixels = (pixels / np.float32(maximum_of(dtype))).astype(np.float32, copy=False)
         try:
             for factor in factors:

@@ -97,7 +97,7 @@ def training(folder: Path) -> dict[str, Any]:
     return {"command": command, "seconds": seconds, **facts}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -110,7 +110,7 @@ def main() -> None:
         "--also", action="append", default=[], help="options of evaluate.py to measure as well"
     )
     parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if "Set5" not in args.benchmarks:
         parser.error("--benchmarks lacks Set5, by which the table is sorted")
 

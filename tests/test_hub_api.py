@@ -11,6 +11,7 @@ from common.data.benchmarks import hub_benchmark
 from common.data.hub_sets import hub_pictures
 from common.errors import UserError
 from common.hub import load_model
+from common.hub_api import why
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,11 @@ def test_a_network_that_does_not_answer(monkeypatch):
         silent.accept()
         with pytest.raises(BlockingIOError):
             silent.accept()  # it asked once, and not again
+
+
+@pytest.mark.parametrize("error", [ConnectionError("Check your connection"), FileNotFoundError()])
+def test_the_network_is_not_blamed_for_the_users_own_wish(error, monkeypatch):
+    assert why(ConnectionError("Check your connection.")) == "Check your connection."
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert why(error).startswith("HF_HUB_OFFLINE=1 forbids a download")
+    assert why(ValueError("it is damaged")) == "it is damaged."

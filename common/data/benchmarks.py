@@ -20,7 +20,7 @@ from common.data.find import SAMPLE_BENCHMARK, list_folder, sample_pictures
 from common.data.layouts import picture_files
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
-from common.hub_api import ask_hub
+from common.hub_api import ask_hub, why
 from common.tables import enumerate_first, plural
 
 # The benchmark sets on the Hub under the names of the papers, and how many pictures they have.
@@ -121,6 +121,7 @@ def _unpack_benchmark(name: str, folder: Path) -> None:
             shutil.move(flat, folder / "HR")
     except (UserError, Exception) as error:  # errors of many kinds: network, archive, disk
         raise UserError(
-            f"The benchmark {name} ({repository} on the Hub) cannot be had: {error} With its "
-            f"pictures in DIR/{name}/HR, use --benchmark_dir DIR."
+            f"The benchmark {name} ({repository} on the Hub) cannot be had: {why(error)} With its "
+            f"pictures in DIR/{name}/HR, use --benchmark_dir DIR; or --benchmarks sample, which is "
+            "here."
         ) from None

@@ -91,7 +91,10 @@ def list_folder(
             pictures at several sizes in no known layout.
     """
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}. Check the path.")
+        raise UserError(
+            f"There is no folder {folder}. Check the path. Where T91, the 291 and DIV2K come from "
+            "is told in docs/data.md."
+        )
     place = _enter(folder, scales, split)
     hr_folder, lr_folders = _choose_hr(place, split)
     if hr_folder != place and (part := splits_of(hr_folder)):

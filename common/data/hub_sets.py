@@ -22,7 +22,7 @@ from common.data.find import Listing, check_unpaired, lr_in_words, splits_of
 from common.data.layouts import picture_files
 from common.errors import UserError
 from common.files import checksum, replace_file
-from common.hub_api import ask_hub
+from common.hub_api import ask_hub, why
 from common.tables import enumerate_first
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def hub_pictures(
         raise
     except Exception as error:  # a repository can fail to be a data set in many ways
         cause = error.__cause__ or error
-        raise UserError(f"Cannot load the data set {name}: {cause}. {WAYS_OUT}") from None
+        raise UserError(f"Cannot load the data set {name}: {why(cause)} {WAYS_OUT}") from None
     return Listing(table, [*identity, version], roots, _lr_in(table, scales))
 
 

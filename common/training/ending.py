@@ -1,28 +1,58 @@
-"""What a run says and leaves at its end."""
+"""The end of a run: what it has reached, what that is worth, what to do next, and its curves."""
 
+import argparse
+import shlex
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+
+from huggingface_hub import constants
 
 from common.card import CARD
 from common.curves import CURVES, draw_curves, read_curves
 from common.errors import UserError
 from common.files import replace_file
-from common.options import Arguments
 from common.training.folder import way_on
 from common.training.schedule import decay_start, longer_by_wsd
+from common.training.validation import Validator
 
 
-def last_words(args: Arguments, result: str) -> str:
-    """Says where the model is, how to evaluate it and, by `wsd`, how to train longer."""
-    benchmarks = " --benchmarks sample" if args.dataset_name == "sample" else ""
-    text = (
-        f"{result}\nThe model is in {args.output_dir}. Evaluate it with\n"
-        f"    python evaluate.py --model {args.output_dir}{benchmarks}"
-    )
+def ending(args: argparse.Namespace, validator: Validator) -> str:
+    """Says what a run has reached, a line each.
+
+    Args:
+        args: Options of the run.
+        validator: Scores of the saved weights and of bicubic.
+    """
+    lines = [validator.result()]
+    best, bicubic = validator.best.get("psnr_y"), validator.bicubic.get("psnr_y")
+    # (SRGAN's second phase costs PSNR, as it must.)
+    if validator.keeps_best and best is not None and bicubic is not None and best < bicubic:
+        lines.append(
+            "That is worse than bicubic, which needs no network: the run was too short, or its "
+            "--learning_rate does not suit it. Usually more --max_train_steps help."
+        )
+    lines += [f"The model is in {args.output_dir}. What next:", *_next(args)]
     if (kept := args.output_dir / f"checkpoint-{decay_start(args)}").is_dir():
-        text += f"\nThe rate fell since {kept.name}. {longer_by_wsd(f'{kept}')}."
-    return text
+        lines.append(f"The rate fell since {kept.name}. {longer_by_wsd(f'{kept}')}.")
+    return "\n".join(lines)
+
+
+def _next(args: argparse.Namespace) -> list[str]:
+    """Commands for somebody who has a model now, and what each is for."""
+    folder = shlex.quote(f"{args.output_dir}")
+    scores, purpose = f"python evaluate.py --model {folder}", "scores on Set5 and Set14, of the Hub"
+    if args.dataset_name in (None, "sample") or constants.HF_HUB_OFFLINE:  # there may be no Hub
+        scores += " --benchmarks sample"
+        purpose = "scores; without --benchmarks on Set5 and Set14, of the Hub"
+    commands = {
+        scores: purpose,
+        f"python upscale.py photo.jpg --model {folder} --comparison": "a picture, beside bicubic",
+    }
+    if "tensorboard" in args.report_to:
+        commands[f"tensorboard --logdir {folder}"] = "curves, and the validation pictures"
+    width = max(map(len, commands))
+    return [f"    {command:{width}}  # {purpose}" for command, purpose in commands.items()]
 
 
 def done_but_unsaved(output_dir: Path, unsaved: Mapping[str, str]) -> str:

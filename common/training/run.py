@@ -27,7 +27,7 @@ from common.metrics import Metric
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
-from common.training.ending import done_but_unsaved, last_words, stopped_and_saved, write_curves
+from common.training.ending import done_but_unsaved, ending, stopped_and_saved, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, finite_means, skipped_in_words
@@ -282,13 +282,13 @@ class Run:
             self._validator.best = {}
             self._validator.validate(self.step)
         self._close()
-        if reason := processes.from_main(lambda: write_curves(args.output_dir)):
+        if processes.is_main and (reason := write_curves(args.output_dir)):
             processes.warn(reason)
         if unsaved := self._validator.unsaved | self._checkpoints.unsaved:
             processes.fail(done_but_unsaved(args.output_dir, unsaved))
         if isinstance(self._pictures.patches, PatchStream):
             self._pictures.patches.clear()
-        self.print(last_words(args, self._validator.result()))
+        self.print(ending(args, self._validator))
         if self._push and processes.is_main:
             self.print(f"It is on the Hub now: {self._push.push(stop)}")
 

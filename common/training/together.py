@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.launcher import ON_CPUS, is_one_for_several, is_one_of_several
 from common.machine import check_compiler
 from common.network import SuperResolutionModel
 from common.terminal import end_bars, say
@@ -167,10 +168,23 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
     """Checks what only Accelerate knows: the number of processes, and the device.
 
     Raises:
-        UserError: The batch does not divide among the processes, the precision does not work, or
-            there is no compiler.
+        UserError: The processes cannot train together, the batch does not divide among them, the
+            precision does not work, or there is no compiler.
     """
     batch_size, processes = args.batch_size, accelerator.num_processes
+    if processes == 1 and is_one_of_several():
+        raise UserError(
+            "The launcher has started several processes, and PyTorch sees no GPU by which they "
+            "could train together. Check the driver by `nvidia-smi`, and that PyTorch was built "
+            "for it (torch.cuda.is_available()); or train on the CPU by plain `python`, or by "
+            f"several processes with `{ON_CPUS}`."
+        )
+    if is_one_for_several():
+        say(
+            "Warning: where there is no GPU, `accelerate launch` starts one process, whatever "
+            "--num_processes says. This one trains alone. Several on CPUs are started by "
+            f"`{ON_CPUS}`."
+        )
     parts = _parts(args)
     if batch_size % (processes * parts):
         divisor = processes * parts

@@ -273,7 +273,10 @@ class Validator:
             name = f"x{benchmark.scale}: " if end else ""
             results.append(f"{name}{', '.join(named)} (bicubic: {', '.join(bicubic)})")
         pictures = plural(len(self._benchmarks[0]), "picture")
-        return f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
+        text = f"{kind}, at step {scores['step']}, on {pictures}: {'; '.join(results)}."
+        if self.keeps_best and len(self._benchmarks[0]) == 1:
+            text += " One picture is too few to tell which step is the best."
+        return text
 
 
 def _unit(key: str) -> str:

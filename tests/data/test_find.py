@@ -93,7 +93,7 @@ def test_links_that_lead_nowhere_or_in_circles(tmp_path):
 
 
 def test_folder_mistakes(tmp_path):
-    with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"There is no folder .*nowhere\..* docs/data\.md"):
         find_pictures(tmp_path / "nowhere", [2])
     with pytest.raises(UserError, match=r"no picture in .* Known endings: \.png"):
         find_pictures(tmp_path, [2])

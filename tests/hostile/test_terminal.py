@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -164,7 +165,7 @@ def test_what_is_pushed_knows_no_path_and_no_markup(train, pictures_dir, tmp_pat
     card = ModelCard.load(folder / "README.md")
     assert "\x1b" not in (folder / "README.md").read_text()
     headings = re.findall("^#.*", card.text, re.MULTILINE)
-    assert headings == ["# SRCNN x3", "## Use", "## Results", "## Training"]
+    assert headings == ["# SRCNN x3", "## Use", "## Results", "## Training", "## License"]
     outside_of_code = re.sub("^    .*", "", card.text, flags=re.MULTILINE)
     assert "<script" not in outside_of_code
     assert "[x](" not in outside_of_code
@@ -212,7 +213,9 @@ def test_evaluation_of_pictures_of_all_names(tiny_benchmark_dir, tmp_path):
     options = ("--model", "bicubic", "--scale", 2, "--benchmark_dir", tmp_path)
     options += ("--benchmarks", "Odd")
     output = run_here("evaluate.py", *options, "--per_image", "--output", report).stdout
-    lines = output[output.index("   images ") :].lstrip().rstrip().split("\n")
+    table, written = output[output.index("   images ") :].split("\n\n")
+    assert written == f"Written: {report}\n"
+    lines = table.lstrip().split("\n")
     assert len(lines) == 1 + len(NAMES) + 1
     assert all(line.isprintable() for line in lines)
     images = json.loads(report.read_text())["benchmarks"]["Odd"]["images"]
@@ -365,7 +368,6 @@ def test_a_parser_shows_warnings_beside_bars():
 
 def test_processes_ask_who_speaks(monkeypatch):
     assert says_first("a") and says_first("a")  # noqa: PT018 (not launched)
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     store = distributed.HashStore()
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
@@ -373,6 +375,9 @@ def test_processes_ask_who_speaks(monkeypatch):
         error = UserError("c")
         assert (error.code, error.code) == ("c", "c")
         assert UserError("c").code == 1
+        gone = mock.Mock(side_effect=RuntimeError("Broken pipe"))  # the process that had the store
+        monkeypatch.setattr(distributed.distributed_c10d, "_get_default_store", gone)
+        assert UserError("c").code == "c"
     finally:
         distributed.destroy_process_group()
 

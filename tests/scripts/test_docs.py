@@ -130,7 +130,8 @@ def test_all_commands_are_found():
     assert len(EXAMPLES) > 35
     assert len(RUNNABLE) > 3
     slurm = [options for name, options in scripts_in(ROOT / "docs" / "resume.md")]
-    assert ["--output_dir", "/nfs/a2n", "--resume_from_checkpoint", "latest"] in slurm
+    job = "--mixed_precision bf16 --output_dir /nfs/a2n --resume_from_checkpoint latest"
+    assert job.split() in slurm
 
 
 @pytest.mark.parametrize(("name", "options"), EXAMPLES)
@@ -217,8 +218,12 @@ def test_python_runs(page, code, reader):
         names = {}
         exec(compiled, names)
         if "larger" in names:
-            assert names["larger"].shape == (160, 240, 3)
+            assert names["larger"].size == (240, 160)
+            assert names["exact"].size == (1920, 1280)
+        if "write_picture" in names:
             assert (reader / "photo-sr.png").is_file()
+        if "upscale" in names:
+            assert (reader / "large" / "photo_x2.jpg").is_file()
 
 
 def test_the_new_network_is_a_whole_one(reader):

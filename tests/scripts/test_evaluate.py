@@ -64,20 +64,23 @@ def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path)
         assert again["images"][name]["ssim_y"] == scores["ssim_y"]
 
 
+def panels_of(strip: np.ndarray, number: int, size: int) -> list[np.ndarray]:
+    """The first detail in the panels of a strip, without their zoom of 2."""
+    first = strip.shape[1] - number * (2 * size + 8) + 8
+    lefts = [first + index * (2 * size + 8) for index in range(number)]
+    return [strip[28 : 28 + 2 * size : 2, left : left + 2 * size : 2] for left in lefts]
+
+
 def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
     strip = read_rgb(evaluation[2] / "comparison.png")
     scale = evaluation[1]["scale"]
     size = 80 // scale * scale
-    assert strip.shape == (size * 3 + 28, 4 * size * 3 + 3 * 8, 3)
-    lr, bicubic, sr, original = (
-        strip[28::3, x : x + 3 * size : 3] for x in range(0, 4 * (3 * size + 8), 3 * size + 8)
-    )
+    lr, bicubic, sr, original = panels_of(strip, 4, size)
     hr = read_rgb(tiny_benchmark_dir / "Tiny" / "HR" / "0.png")[:size]
     crops = [hr[:, left : left + size] for left in range(0, 96 - size + 1)]
     left = next(left for left, crop in enumerate(crops) if np.array_equal(crop, original))
     made = read_rgb(evaluation[2] / "sr" / "Tiny" / "0.png")[:, left : left + size]
     assert np.array_equal(sr, made)
-    assert np.array_equal(lr[::scale, ::scale], lr[1::scale, 1::scale])
     error = [np.square(panel.astype(float) - original).mean() for panel in (lr, bicubic)]
     assert error[1] < error[0]
 
@@ -96,11 +99,16 @@ def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path, monkeypatch):
         *("evaluate.py", "--model", tmp_path / "one", "--comparison_model", tmp_path / "other"),
         *("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny"),
         *("--comparison", tmp_path / "comparison.png", "--save_images", tmp_path),
+        *("--page", tmp_path / "page.html"),
     )
+    page = (tmp_path / "page.html").read_text()
+    labels = [page.count(f'"label": "{name}"') for name in ("Bicubic", "other", "one", "Original")]
+    assert labels == [3] * 4
+    assert '"name": "Tiny: 0"' in page
+    assert "bicubic PSNR-Y " in page
     assert len(set(enlarging)) == 2  # (which bounds the memory)
     strip = read_rgb(tmp_path / "comparison.png")
-    assert strip.shape[1] == 5 * 240 + 4 * 8
-    _, _, other, one, _ = (strip[28::3, x : x + 240 : 3] for x in range(0, 5 * 248, 248))
+    _, _, other, one, _ = panels_of(strip, 5, 80)
     made = read_rgb(tmp_path / "Tiny" / "0.png")
     crops = [made[:, left : left + 80] for left in range(made.shape[1] - 79)]
     assert any(np.array_equal(crop, one) for crop in crops)
@@ -189,7 +197,7 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
     assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")
-    assert "needs a --comparison FILE" in refusal(
+    assert "needs a --comparison or a --page" in refusal(
         *bicubic, "--scale", 2, "--comparison_model", folder
     )
     assert "--sr_dir needs a --scale" in refusal("evaluate.py", "--sr_dir", tmp_path, *tiny)

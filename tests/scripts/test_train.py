@@ -105,6 +105,7 @@ def test_best_weights_are_kept(script, train, tmp_path):
     assert all(torch.equal(saved[name], kept[name]) for name in saved)
     card = (folder / "README.md").read_text()
     assert f"Best validation, at step {best + 1}, on 1 picture: " in card
+    assert " One picture is too few to tell which step is the best." in card
     row = [row for row in metrics(folder) if "psnr_y" in row][best]
     for key in row.keys() - {"step", "psnr_y", "ssim_y"} or {"psnr_y"}:
         if "psnr" in key:

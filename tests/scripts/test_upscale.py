@@ -65,6 +65,7 @@ def test_pictures_folders_and_patterns(model, pictures_dir, tmp_path):
     (output / "single_x2.png").write_text("mine")
     process = upscale(*options)
     assert "Enlarged 1 of 1 picture, in" in process.stdout
+    assert f"Written: {output / 'top_x2.png'}\n" in process.stdout
     assert "9 results in" in process.stdout
     assert (output / "single_x2.png").read_text() == "mine"
     upscale(*options, "--overwrite")
@@ -156,7 +157,7 @@ def test_formats_and_strips(model, pictures_dir, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"0_large.jpg", "0_large.jpg_comparison.png"}
     strip = Image.open(tmp_path / "0_large.jpg_comparison.png")
-    assert strip.size == (3 * 288 + 2 * 8, 288 + 28)  # LR, bicubic and the network
+    assert strip.size == (230 + 3 * 200, 192 + 28)  # the whole, LR, bicubic and the network
     small = (tmp_path / "0_large.jpg").stat().st_size
     upscale(*base, "--format", "jpg", "--overwrite")
     assert (tmp_path / "0_large.jpg").stat().st_size > small
@@ -200,16 +201,17 @@ def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
     message = upscale(*base, "--comparison", runner=refusal)
     assert "0_x2.png is there, but it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 20" in message
     Image.new("RGB", (192, 160), "red").save(tmp_path / "0_x2.png")
-    assert "Enlarged 1 of 1" in upscale(*base, "--comparison").stdout
+    output = upscale(*base, "--comparison").stdout
+    assert "Enlarged 1 of 1" in output
+    assert f"Written: {tmp_path / '0_x2.png_comparison.png'}\n" in output  # and not the result
     assert read_picture(tmp_path / "0_x2.png").pixels[0, 0].tolist() == [255, 0, 0]
     strip = Image.open(tmp_path / "0_x2.png_comparison.png")
-    assert strip.size == (3 * 288 + 2 * 8, 288 + 28)
-    assert strip.getpixel((800, 200)) == (255, 0, 0)  # of what is there
+    assert strip.getpixel((strip.width - 50, 150)) == (255, 0, 0)  # of what is there
     assert "1 result in" in upscale(*base, "--comparison").stdout
     Image.new("RGB", (96, 80), "red").save(tmp_path / "0_x2.png")
     (tmp_path / "0_x2.png_comparison.png").unlink()
     message = upscale(*base, "--comparison", runner=refusal)
-    assert "0_x2.png is there, and is not x2 of it; see --overwrite" in message
+    assert "0_x2.png is there, and is not 192x160; see --overwrite" in message
 
 
 def test_results_among_the_inputs(model, pictures_dir, tmp_path, monkeypatch):
@@ -239,11 +241,11 @@ def test_stopped_by_ctrl_c(model, pictures_dir, tmp_path):
     base = (pictures_dir, "--model", model, "--output", tmp_path)
     enlarge, seen = Enlarger.enlarge, []
 
-    def interrupted(self, picture, on_pixels):
+    def interrupted(self, picture, on_pixels, size):
         seen.append(picture)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return enlarge(self, picture, on_pixels)
+        return enlarge(self, picture, on_pixels, size)
 
     with mock.patch.object(Enlarger, "enlarge", interrupted):
         process = upscale(*base, runner=partial(run_here, check=False))
@@ -258,9 +260,47 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
     base = (pictures_dir / "0.png", "--model", tmp_path / "vdsr", "--output", tmp_path)
     upscale(*base, "--scale", 3)
     assert read_picture(tmp_path / "0_x3.png").pixels.shape == (240, 288, 3)
-    assert "is trained to enlarge by 2 or 3, not by 4" in upscale(
-        *base, "--scale", 4, runner=refusal
-    )
+    process = upscale(*base, "--scale", 4)
+    assert "VDSR enlarges by any factor up to 3, as often as needed;" in process.stdout
+    assert read_picture(tmp_path / "0_x4.png").pixels.shape == (320, 384, 3)
+
+
+def test_any_size(model, pictures_dir, tmp_path):
+    base = (pictures_dir / "0.png", "--model", model, "--output", tmp_path)
+    process = upscale(*base, "--size", "400x300")
+    assert "SRCNN enlarges by 2, as often as needed; bicubic then makes the" in process.stdout
+    expected = Enlarger(load_model(model))(read_rgb(pictures_dir / "0.png"), size="400x300")
+    found = read_picture(tmp_path / "0_400x300.png").pixels
+    assert found.shape == (300, 360, 3)  # fit into
+    assert_nearly_equal(found, expected)
+    upscale(*base, "--size", "50x100", "--stretch")
+    assert read_picture(tmp_path / "0_50x100.png").pixels.shape == (100, 50, 3)
+    upscale(*base, "--scale", 1.5)
+    assert read_picture(tmp_path / "0_x1.5.png").pixels.shape == (120, 144, 3)
+    assert "1 result in" in upscale(*base, "--size", "400x300").stdout
+
+
+def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "<script>.png"):
+        shutil.copy(pictures_dir / "0.png", folder / name)
+    sheet, page = tmp_path / "sheet.png", tmp_path / "page.html"
+    base = (folder, "--model", model, "--output", tmp_path / "out", "--scale", 1.5)
+    process = upscale(*base, "--comparison", sheet, "--page", page)
+    assert f"Written: {sheet}, {page}, " in process.stdout
+    assert Image.open(sheet).height == 2 * 220 + 8
+    text = page.read_text()
+    assert '"name": "\\u003cscript>.png"' in text
+    assert text.count('"label": "Bicubic"') == text.count('"label": "SRCNN"') == 2
+    message = upscale(*base, "--page", page, runner=refusal)
+    assert f"--page {page} exists already; name another, or add --overwrite" in message
+    page.unlink()
+    (tmp_path / "out" / "a_x1.5.png").unlink()
+    assert "Enlarged 2 of 2" in upscale(*base, "--page", page).stdout  # one is read again
+    assert page.read_text().count('"label": "Bicubic"') == 2
+    message = upscale("--comparison", folder / "a.png", folder, "--overwrite", runner=refusal)
+    assert "a.png exists already; pictures to enlarge come before it" in message
 
 
 @pytest.mark.parametrize(
@@ -293,7 +333,11 @@ def test_a_scale_of_several(pictures_dir, tmp_path):
         ),
         (("{folder}/a.png", "--attention_window", "-5"), "_window -5 is not at least 0"),
         (("{folder}/a.png", "--max_megapixels", "-1"), "--max_megapixels -1 is not above 0"),
-        (("{folder}/a.png", "--scale", "0"), "invalid choice: 0"),
+        (("{folder}/a.png", "--scale", "1"), "--scale 1 is not above 1 and at most 64"),
+        (("{folder}/a.png", "--size", "big"), "--size big is no size; give 4000x3000 to fit into"),
+        (("{folder}/a.png", "--size", "0x"), "--size 0x: a side has from 1 to 65,535 pixels"),
+        (("{folder}/a.png", "--size", "8x", "--scale", "2"), "--size and --scale exclude each"),
+        (("{folder}/a.png", "--size", "8x", "--stretch"), "--stretch needs a --size of two sides"),
         (("{folder}/a.png", "--revision", "v1"), "Revision v1 is of models on the Hub, and "),
         (("{folder}/a.png", "--tile", "half"), "half is neither auto nor a multiple of 8"),
         (("{folder}/a.png", "--tile", "7"), "7 is neither auto nor a multiple of 8"),

@@ -98,3 +98,26 @@ def test_a_batch_that_does_not_divide(accelerator, batch_size, count, parts, mes
         check_processes(args, accelerator)
     args.batch_size = count * parts
     check_processes(args, accelerator)
+
+
+def check(accelerator) -> None:
+    accelerator.num_processes, accelerator.device = 1, torch.device("cpu")
+    args = Arguments(batch_size=4, gradient_accumulation_steps=1, compile=False)
+    check_processes(args, accelerator)
+
+
+def test_processes_that_would_each_train_alone_are_refused(accelerator, monkeypatch):
+    """`accelerate launch --multi_gpu` starts them where PyTorch sees no GPU."""
+    check(accelerator)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"PyTorch sees no GPU .* torch\.distributed\.run"):
+        check(accelerator)
+
+
+def test_one_process_in_place_of_several_is_told(accelerator, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    check(accelerator)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("MASTER_PORT", "29500")  # as left by --num_processes 2 without a GPU
+    check(accelerator)
+    assert capsys.readouterr().out.startswith("Warning: where there is no GPU, `accelerate launch`")

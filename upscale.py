@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = wanted or Size(factor=network.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     if wanted.factor not in network.scales and state.is_main_process:
-        print(f"{in_words(network)} as often as needed; bicubic then makes the size exact.")
+        print(in_words(network))
     enlarger = Enlarger(
         network,
         state.device,
@@ -325,10 +325,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def in_words(network: SuperResolutionModel) -> str:
-    scales = " or ".join(map(str, network.scales))
+    name, scales = type(network).__name__, network.scales
     if network.refines_bicubic:
-        return f"{type(network).__name__} enlarges by any factor up to {network.scales[-1]},"
-    return f"{type(network).__name__} enlarges by {scales},"
+        return f"{name} enlarges by any factor, up to {scales[-1]} at once."
+    factors = " or ".join(map(str, scales))
+    return f"{name} enlarges by {factors}, as often as needed; bicubic then makes the size exact."
 
 
 def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[str]:

@@ -55,7 +55,7 @@ from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
 from common.network import SuperResolutionModel
-from common.options import Arguments, Parser, add_model_arguments, real, whole
+from common.options import Arguments, Parser, add_model_arguments, real, wanted_size, whole
 from common.page.page import Page
 from common.pretrained import choose, choose_to_reach
 from common.sizes import Size
@@ -71,14 +71,6 @@ def tile_size(text: str) -> int | None:
     if text.isdecimal() and (size := whole(least=0)(text)) % ALIGNMENT == 0:
         return size
     raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
-
-
-def wanted_size(text: str) -> Size:
-    """Type of an option, for argparse: `4000x3000`, `4000x` or `x3000`."""
-    try:
-        return Size.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}") from None
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:

@@ -41,7 +41,7 @@ from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
 from common.network import SuperResolutionModel
-from common.options import Arguments, Parser, add_model_arguments, real, whole
+from common.options import Arguments, Parser, add_model_arguments, real, wanted_size, whole
 from common.page.page import Page
 from common.pretrained import choose, choose_to_reach
 from common.sizes import Size
@@ -57,14 +57,6 @@ def tile_size(text: str) -> int | None:
     if text.isdecimal() and (size := whole(least=0)(text)) % ALIGNMENT == 0:
         return size
     raise argparse.ArgumentTypeError(f"{text} is neither auto nor a multiple of {ALIGNMENT}")
-
-
-def wanted_size(text: str) -> Size:
-    """Type of an option, for argparse: `4000x3000`, `4000x` or `x3000`."""
-    try:
-        return Size.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}") from None
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
@@ -263,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = wanted or Size(factor=network.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     if wanted.factor not in network.scales and state.is_main_process:
-        print(f"{in_words(network)} as often as needed; bicubic then makes the size exact.")
+        print(in_words(network))
     enlarger = Enlarger(
         network,
         state.device,
@@ -327,10 +319,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def in_words(network: SuperResolutionModel) -> str:
-    scales = " or ".join(map(str, network.scales))
+    name, scales = type(network).__name__, network.scales
     if network.refines_bicubic:
-        return f"{type(network).__name__} enlarges by any factor up to {network.scales[-1]},"
-    return f"{type(network).__name__} enlarges by {scales},"
+        return f"{name} enlarges by any factor, up to {scales[-1]} at once."
+    factors = " or ".join(map(str, scales))
+    return f"{name} enlarges by {factors}, as often as needed; bicubic then makes the size exact."
 
 
 def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[Path]:

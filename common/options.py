@@ -23,7 +23,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.sizes import LARGEST_FACTOR
+from common.sizes import LARGEST_FACTOR, Size
 from common.terminal import printable, show_warnings_beside_bars
 
 # A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
@@ -269,6 +269,14 @@ def real(
         return value
 
     return convert
+
+
+def wanted_size(text: str) -> Size:
+    """Type of an option, for argparse: `4000x3000`, `4000x` or `x3000`."""
+    try:
+        return Size.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from None
 
 
 def _shown(text: str) -> str:

@@ -160,8 +160,10 @@ def test_upscale_without_a_model(three, tmp_path):
     assert "Model: a2n-x2, of this repository." in run_here("upscale.py", *options).stdout
     assert "Model: vdsr, of this repo" in run_here("upscale.py", *options, "--scale", 4).stdout
     assert Image.open(tmp_path / "large" / "photo_x4.png").size == (80, 48)
-    text = refusal("upscale.py", *options, "--scale", 8)
-    assert f"No model here enlarges by 8; train one. {NAMES}" in text
+    assert "Model: vdsr, of this repo" in run_here("upscale.py", *options, "--scale", 8).stdout
+    assert Image.open(tmp_path / "large" / "photo_x8.png").size == (160, 96)
+    assert "Model: a2n-x2, of" in run_here("upscale.py", *options, "--size", "30x").stdout
+    assert "Model: vdsr, of this repo" in run_here("upscale.py", *options, "--size", "70x").stdout
 
 
 def test_evaluate_without_a_model_scores_all(three, tiny_benchmark_dir, tmp_path):

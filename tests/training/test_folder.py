@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import common.training.folder
 from common.errors import UserError
@@ -153,12 +154,15 @@ def test_the_oldest_are_deleted(folder):
 
 def test_two_runs_cannot_share_a_folder(folder, monkeypatch, capsys):
     monkeypatch.setattr(common.training.folder, "PATIENCE", 0.1)
-    lock = claim_folder(folder, "latest")
+    lock = FileLock(folder / ".lock")  # as another program has it
+    lock.acquire()
     with pytest.raises(UserError, match=f"Another program still trains in --output_dir {folder}"):
         claim_folder(folder, "latest")
     assert "for another program that holds" in capsys.readouterr().out
     lock.release()
-    claim_folder(folder, "latest").release()
+    kept = claim_folder(folder, "latest")  # by a run that failed in a notebook
+    claim_folder(folder, "latest")
+    kept.release(force=True)
 
 
 def test_a_run_that_ended_before_it_began_leaves_the_folder_free(tmp_path):

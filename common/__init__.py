@@ -13,5 +13,6 @@ weights pretrained                    files of a model; the models of this repos
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
 evaluation inference                  a network over a benchmark, over your pictures
+exports/                              a network as files for programs without PyTorch
 training/                             the books of one run, for `train_*.py` alone
 """

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +92,8 @@ class LumaNetwork(nn.Module):
         self.model = model
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.model.enhance_luma(y)
+        enhance: Any = self.model.enhance_luma
+        return enhance(y)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:

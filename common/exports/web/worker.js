@@ -4,7 +4,7 @@ import * as ort from "./ort.wasm.bundle.min.mjs";
 import { enlarge } from "./tiles.js";
 
 ort.env.wasm.numThreads = 1; // more would need headers that a simple web server does not send
-ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
 const ready = ort.InferenceSession.create(new URL("network.onnx", import.meta.url).href);
 ready.then(
   () => postMessage({ kind: "ready" }),

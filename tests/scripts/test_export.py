@@ -178,7 +178,16 @@ def srgan_is_exported(exported, monkeypatch) -> bytes:
     return content
 
 
-def test_fp16_is_half_as_large_and_takes_and_gives_float32(srgan_is_exported, models, monkeypatch):
+@pytest.fixture
+def photographs(pictures_dir, monkeypatch) -> None:
+    """Small pictures in place of those of the scikit-image package."""
+    sources = [{"hr": {"path": path}} for path in sorted(pictures_dir.glob("*.png"))]
+    monkeypatch.setattr(export, "sample_pictures", lambda names: sources)
+
+
+def test_fp16_is_half_as_large_and_takes_and_gives_float32(
+    srgan_is_exported, models, photographs, monkeypatch
+):
     monkeypatch.chdir(models)
     end = run_here("export.py", "--model", "srgan", "--precision", "fp16")
     content = (models / "srgan_x4_fp16.onnx").read_bytes()
@@ -210,7 +219,7 @@ def test_int8_leaves_the_first_and_the_last_convolutions_alone(
     )
 
 
-def test_a_result_that_differs_visibly_is_not_written(models, tmp_path, monkeypatch):
+def test_a_result_that_differs_visibly_is_not_written(models, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "to_onnx", lambda model: b"")
     monkeypatch.setattr(export, "to_fp16", lambda file: b"")
     monkeypatch.setattr(export, "OnnxNetwork", lambda file: lambda lr: imresize(lr, 4) + 1)

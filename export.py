@@ -59,8 +59,8 @@ class PortableBlock(nn.Module):
         assert squeeze is not None
         assert score is not None
         difference = (score[:1] - score[1:]) / 30
-        self.squeeze = nn.Conv2d(*squeeze.shape[::-1], kernel_size=1, bias=False)
-        self.score = nn.Conv2d(*difference.shape[::-1], kernel_size=1, bias=False)
+        self.squeeze = nn.Conv2d(squeeze.shape[1], len(squeeze), kernel_size=1, bias=False)
+        self.score = nn.Conv2d(len(squeeze), 1, kernel_size=1, bias=False)
         self.squeeze.weight.data = squeeze[..., None, None]
         self.score.weight.data = difference[..., None, None]
 
@@ -281,6 +281,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pictures = [luma(imresize(lr, model.scale)) for lr in pictures]
 
     exported: Callable[[Tensor], Tensor]
+    sizes: Sequence[Sequence[int]] = CHECKED_SIZES
     if args.format == "onnx":
         runtime = fetch_runtime() if args.web else {}
         file = to_onnx(model)
@@ -288,12 +289,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             file = to_fp16(file)
         elif args.precision == "int8":
             file = to_int8(file, model, pictures)
-        contents, exported, sizes = [file], OnnxNetwork(file), CHECKED_SIZES
+        contents, exported = [file], OnnxNetwork(file)
     else:
         channels = 1 if is_luma else 3
         param, weights = to_ncnn(network, channels, fp16=args.precision == "fp16")
         contents, exported = [param.encode(), weights], NcnnNetwork(param, weights)
-        sizes = tuple((1, channels, *size[2:]) for size in CHECKED_SIZES)  # ncnn has no batches
+        sizes = [(1, channels, *size[2:]) for size in CHECKED_SIZES]  # ncnn has no batches
     check(args.web or output, args, exported, network, sizes, pictures)
     if args.web:
         write_page(args.web, model, file, runtime)

@@ -84,7 +84,8 @@ class NcnnNetwork:
         import ncnn
 
         extractor = self.net.create_extractor()
-        extractor.input("data", ncnn.Mat(image[0].contiguous().numpy()).clone())
+        pixels = image[0].contiguous().numpy()  # whose memory the Mat has, but does not keep
+        extractor.input("data", ncnn.Mat(pixels).clone())
         failed, result = extractor.extract("output")
         if failed:
             raise UserError("ncnn cannot compute what pnnx wrote. Try other versions of both.")

@@ -288,7 +288,8 @@ def test_ncnn_gives_what_pytorch_gives(models, name, tmp_path, monkeypatch):
     assert ("ncnn gets the luma network alone" in end.stdout) == is_luma
     model = load_model(models / name, scale=SCALES[name])
     model.attention_window = 64 if window else model.attention_window
-    lr = torch.rand(1, channels, 30, 31, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    lr = torch.rand(1, 30, 31, channels, generator=generator).movedim(-1, 1)  # as pictures lie
     with torch.no_grad():
         expected = model.enhance_luma(lr) if is_luma else model(lr)
     result = NcnnNetwork(param.read_text(), binary.read_bytes())(lr)

@@ -1,129 +1,359 @@
-"""Writes a network as an ONNX file, for programs that do without PyTorch.
+"""Writes a network as a file for programs that do without PyTorch, or as a page for the browser.
 
-    python export.py --model a2n-x2                                 # writes a2n_x2.onnx
-    python export.py --model user/name --scale 3 --output sr.onnx
+    python export.py --model a2n-x2                                   # ONNX: a2n_x2.onnx
+    python export.py --model a2n-x2 --precision fp16                  # half as large
+    python export.py --model a2n-x2 --precision int8 --calibration_dir PHOTOS
+    python export.py --model a2n-x2 --format ncnn                     # a2n_x2.param, a2n_x2.bin
+    python export.py --model a2n-x2 --web page                        # then python -m http.server
 
-Its input `lr` is RGB in [0, 1], float32, (batch, 3, height, width), of any size; its output `sr` is
-(batch, 3, height * scale, width * scale), not clamped. No file is written unless onnxruntime gives
-what PyTorch gives. Needs PyTorch 2.9 and the packages onnx, onnxscript and onnxruntime.
+No file is written unless it gives what PyTorch gives. docs/export.md says how to use each.
 """
 
 import common.start
 
-import warnings
-from collections.abc import Sequence
+import argparse
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from common.data.find import SAMPLE_TRAIN, sample_pictures
+from common.data.layouts import picture_files
 from common.errors import UserError
-from common.files import cannot_write, delete_leftovers, replace_file
+from common.exports.ncnn_files import NcnnNetwork, to_ncnn
+from common.exports.onnx_file import OnnxNetwork, calibration_pictures, to_fp16, to_int8, to_onnx
+from common.exports.web import fetch_runtime, write_page
+from common.files import cannot_fill, cannot_write_any, delete_leftovers, replace_file
 from common.hub import load_model
+from common.images.color import luma
+from common.images.resize import imresize
 from common.network import SuperResolutionModel
-from common.options import Arguments, Parser, add_model_arguments
+from common.options import Arguments, Parser, add_model_arguments, whole
 from common.pretrained import choose
+from train_a2n import CELL, AttentionInAttentionBlock
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-EXPORTED_SIZE = (2, 3, 12, 13)
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "ncnn": ("pnnx", "ncnn")}
 CHECKED_SIZES = ((1, 3, 17, 23), (1, 3, 40, 33), (2, 3, 9, 11))
-TOLERANCE = 1e-4  # a fortieth of what rounding to 8 bits tells apart
+TOLERANCE = 1e-4  # of float32: a fortieth of what rounding to 8 bits tells apart
+LEAST_PSNR = 30.0  # dB of fp16 and int8 to float32; below, pictures differ visibly
+TILED_WINDOW = 64  # as upscale.py takes it for tiles
+
+
+class PortableBlock(nn.Module):
+    """A2N's block in operations that ncnn has: the same function, but for rounding.
+
+    The softmax of two scores is the sigmoid of their difference, dense layers on a map are 1x1
+    convolutions, and the mean of a window that the border cuts is a quotient.
+    """
+
+    def __init__(self, block: AttentionInAttentionBlock) -> None:
+        super().__init__()
+        self.block = block
+        squeeze, _, score = (getattr(layer, "weight", None) for layer in block.branch_scores)
+        assert squeeze is not None
+        assert score is not None
+        difference = (score[:1] - score[1:]) / 30
+        self.squeeze = nn.Conv2d(squeeze.shape[1], len(squeeze), kernel_size=1, bias=False)
+        self.score = nn.Conv2d(len(squeeze), 1, kernel_size=1, bias=False)
+        self.squeeze.weight.data = squeeze[..., None, None]
+        self.score.weight.data = difference[..., None, None]
+
+    def forward(self, features: Tensor, window: int = 0) -> Tensor:
+        x = F.leaky_relu(self.block.conv_in(features), 0.2)
+        if window:
+            # ncnn divides the sum of a cell that the border cuts as if the cell were whole.
+            cells, whole_cells = (F.avg_pool2d(y, CELL, ceil_mode=True) for y in (x, x * 0 + 1))
+            radius = round(window / CELL) // 2
+            means = cells / whole_cells
+            means = F.avg_pool2d(means, 2 * radius + 1, 1, radius, count_include_pad=False)
+        else:
+            means = x.mean(dim=(2, 3), keepdim=True)
+        weight = torch.sigmoid(self.score(F.relu(self.squeeze(means))))
+        if window:
+            height, width = x.shape[2:]
+            weight = F.interpolate(weight, scale_factor=CELL, mode="bilinear")
+            weight = weight[:, :, :height, :width]
+        plain = self.block.plain_branch(x)
+        x = plain + weight * (self.block.attention_branch(x) - plain)
+        return features + self.block.conv_out(F.leaky_relu(x, 0.2))
+
+
+class LumaNetwork(nn.Module):
+    """What SRCNN and VDSR do to the luma of an enlarged picture, (N, 1, h, w) -> the same shape."""
+
+    def __init__(self, model: SuperResolutionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, y: Tensor) -> Tensor:
+        enhance: Any = self.model.enhance_luma
+        return enhance(y)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser = Parser(__file__, __doc__)
-    add_model_arguments(parser.group("model"))
+    model = parser.group("model")
+    add_model_arguments(model)
+    model.add_argument(
+        "--attention_window",
+        type=whole(least=0),
+        metavar="N",
+        help="for A2N in programs that enlarge in tiles: side in pixels of LR over which its "
+        "attention takes means; 64 makes tiles agree (default: the whole picture; 64 for --web)",
+    )
     output = parser.group("output")
+    output.add_argument(
+        "--format",
+        choices=list(PACKAGES),
+        default="onnx",
+        help="onnx: one file for onnxruntime and many others; ncnn: two files for ncnn, which runs "
+        "on phones and, by Vulkan, on most GPUs",
+    )
+    output.add_argument(
+        "--precision",
+        choices=["fp32", "fp16", "int8"],
+        default="fp32",
+        help="fp32: as it is; fp16: half as large; int8 (onnx): convolutions of 8-bit integers, but for "
+        "the first and the last ones, smaller yet and a little worse",
+    )
+    output.add_argument(
+        "--calibration_dir",
+        type=Path,
+        help="folder of photographs by which --precision int8 finds the ranges of features, at "
+        "most 16 (default: photographs of the scikit-image package)",
+    )
+    output.add_argument(
+        "--web",
+        type=Path,
+        metavar="DIR",
+        help="write a page that enlarges pictures in the browser instead of a file; the folder "
+        "must be new or empty",
+    )
     output.add_argument(
         "--output",
         type=Path,
-        help="ONNX file to write (default: a2n_x2.onnx for the model out/a2n)",
+        help="the file (default: a2n_x2.onnx for the model out/a2n; with ncnn, a2n_x2.param and "
+        "a2n_x2.bin)",
     )
     output.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
+    parser.checks.append(check_options)
     return parser.parse_args(argv)
 
 
-def to_onnx(model: SuperResolutionModel) -> bytes:
-    """The network as an ONNX file that enlarges pictures of any size by `model.scale`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PyTorch 2.11 warns of itself
-        program = torch.onnx.export(
-            model,
-            (torch.rand(EXPORTED_SIZE),),
-            input_names=["lr"],
-            output_names=["sr"],
-            dynamic_shapes={"lr": {0: "batch", 2: "height", 3: "width"}},
-            dynamo=True,
-            verbose=False,
+def check_options(args: argparse.Namespace) -> Iterator[str]:
+    if args.format == "ncnn" and args.precision == "int8":
+        yield "--precision int8 is for --format onnx; ncnn takes fp32 and fp16."
+    if args.calibration_dir and args.precision != "int8":
+        yield "--calibration_dir is for --precision int8; leave it out, or add that."
+    if args.format == "ncnn" and args.output and args.output.suffix != ".param":
+        yield f"--output {args.output} must end in .param; the .bin is written beside it"
+    if args.web and (args.format != "onnx" or args.output):
+        yield "--web writes a page with an ONNX file of its own; leave out --format and --output."
+    if args.web and (reason := cannot_fill(args.web)):
+        yield f"--web {args.web} {reason}"
+
+
+def check_packages(kind: str) -> None:
+    """Says what to install for a format, before anything is exported.
+
+    Raises:
+        UserError: PyTorch is too old, or a package is missing.
+    """
+    if kind == "onnx" and torch.__version__ < "2.9":
+        raise UserError(
+            f"export.py needs PyTorch 2.9 or newer, not {torch.__version__}: pip install --upgrade "
+            "torch torchvision"
         )
-    assert program is not None  # as it is for the older exporter
-    for node in program.model.graph:
-        node.metadata_props.clear()  # among them stack traces, with the paths of this machine
-    program.model.metadata_props.update(
-        architecture=model.architecture(), scale=f"{model.scale}", input_range="[0, 1]"
-    )
-    return program.model_proto.SerializeToString()
+    missing = [package for package in PACKAGES[kind] if not find_spec(package)]
+    if missing:
+        raise UserError(f"export.py needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def greatest_difference(file: bytes, model: SuperResolutionModel) -> float:
-    """Runs an ONNX file and its network on noise of several sizes, and prints how they differ.
+def portable(model: SuperResolutionModel) -> nn.Module:
+    """The network in operations that ncnn has, or the part of it that can be so written.
+
+    The enlargement of SRCNN and VDSR, and their color, become constants of one size in ncnn.
+    """
+    if hasattr(model, "enhance_luma"):
+        return LumaNetwork(model)
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, AttentionInAttentionBlock):
+                setattr(parent, name, PortableBlock(child))
+    return model.eval()
+
+
+@torch.no_grad()
+def greatest_difference(
+    exported: Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Tensor],
+    sizes: Sequence[Sequence[int]] = CHECKED_SIZES,
+) -> float:
+    """Runs what was exported and its network on noise of several sizes; prints how they differ.
 
     Returns:
         The greatest difference of a value; infinity if a shape differs; NaN if a value is none.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     differences = []
-    for size in CHECKED_SIZES:
-        lr = torch.rand(size, generator=generator)
-        (result,) = session.run(["sr"], {"lr": lr.numpy()})
-        with torch.no_grad():
-            sr = model(lr)
-        difference = inf
-        if result.shape == sr.shape:
-            difference = (torch.from_numpy(result) - sr).abs().max().item()
+    for size in sizes:
+        lr = torch.rand(*size, generator=generator)
+        result, sr = exported(lr), network(lr)
+        difference = (result - sr).abs().max().item() if result.shape == sr.shape else inf
         print(f"{'x'.join(map(str, size))}: differs from PyTorch by at most {difference:.1e}")
         differences.append(difference)
     return torch.tensor(differences).max().item()  # which is NaN if one is
 
 
+@torch.no_grad()
+def psnr_to_pytorch(
+    exported: Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Tensor],
+    pictures: Sequence[Tensor],
+) -> float:
+    """PSNR in dB between results, the lowest of some pictures; NaN if a value is none."""
+    errors = [F.mse_loss(exported(lr), network(lr)) for lr in pictures]
+    return -10 * torch.stack(errors).max().log10().item()
+
+
+def check(
+    output: Path,
+    args: argparse.Namespace,
+    exported: Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Tensor],
+    sizes: Sequence[Sequence[int]],
+    pictures: Sequence[Tensor],
+) -> None:
+    """Compares what was exported with PyTorch.
+
+    Raises:
+        UserError: They differ by more than the precision explains.
+    """
+    packages = ", ".join(PACKAGES[args.format])
+    if args.precision == "fp32":
+        difference = greatest_difference(exported, network, sizes)
+        if not difference <= TOLERANCE:  # nor if it is not a number
+            raise UserError(
+                f"{output} is not written: {PACKAGES[args.format][-1]} and PyTorch differ by "
+                f"{difference:.1e}, more than {TOLERANCE:.0e}. Try other versions of {packages} or "
+                "torch."
+            )
+        return
+    psnr = psnr_to_pytorch(exported, network, pictures)
+    print(f"{len(pictures)} pictures: at least {psnr:.1f} dB between {args.precision} and PyTorch")
+    if not psnr >= LEAST_PSNR:
+        raise UserError(
+            f"{output} is not written: {args.precision} and PyTorch differ visibly, {psnr:.1f} dB "
+            f"where at least {LEAST_PSNR:g} are demanded. Choose a higher --precision."
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if torch.__version__ < "2.9":
-        raise UserError(
-            f"export.py needs PyTorch 2.9 or newer, not {torch.__version__}: pip install --upgrade "
-            "torch torchvision"
-        )
-    missing = [package for package in PACKAGES if not find_spec(package)]
-    if missing:
-        raise UserError(f"export.py needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    check_packages(args.format)
     name = args.model or choose(args.scale)
     model = load_model(name, args.revision, args.scale)
-    stem = Path(name).resolve().name.removesuffix(f"-x{model.scale}")
-    output = args.output or Path(f"{stem}_x{model.scale}.onnx")
-    if reason := cannot_write(output, args.overwrite):
-        raise UserError(f"--output {output} {reason}.")
+    set_window(model, args)
+    network = portable(model) if args.format == "ncnn" else model
+    is_luma = isinstance(network, LumaNetwork)
 
-    file = to_onnx(model)
-    difference = greatest_difference(file, model)
-    if not difference <= TOLERANCE:  # nor if it is not a number
-        raise UserError(
-            f"{output} is not written: onnxruntime and PyTorch differ by {difference:.1e}, more "
-            f"than {TOLERANCE:.0e}. Try other versions of {', '.join(PACKAGES)} or torch."
+    stem = Path(name).resolve().name.removesuffix(f"-x{model.scale}")
+    parts = [stem, "luma" if is_luma else "", f"x{model.scale}"]
+    parts += [f"window{model.attention_window}" if model.attention_window else ""]
+    parts += [args.precision if args.precision != "fp32" else ""]
+    ending = {"onnx": ".onnx", "ncnn": ".param"}[args.format]
+    output = args.output or Path("_".join(filter(None, parts)) + ending)
+    outputs = [output] if args.format == "onnx" else [output, output.with_suffix(".bin")]
+    if not args.web and (reason := cannot_write_any(outputs, args.overwrite)):
+        raise UserError(f"--output {reason}.")
+
+    pictures = []
+    if args.precision != "fp32":
+        paths = [Path(source["hr"]["path"]) for source in sample_pictures(SAMPLE_TRAIN)]
+        if args.calibration_dir and not (paths := picture_files(args.calibration_dir)):
+            raise UserError(f"--calibration_dir {args.calibration_dir} holds no pictures.")
+        pictures = calibration_pictures(paths, model.scale)
+    if is_luma:
+        pictures = [luma(imresize(lr, model.scale)) for lr in pictures]
+
+    exported: Callable[[Tensor], Tensor]
+    sizes: Sequence[Sequence[int]] = CHECKED_SIZES
+    if args.format == "onnx":
+        runtime = fetch_runtime() if args.web else {}
+        file = to_onnx(model)
+        if args.precision == "fp16":
+            file = to_fp16(file)
+        elif args.precision == "int8":
+            file = to_int8(file, model, pictures)
+        contents, exported = [file], OnnxNetwork(file)
+    else:
+        channels = 1 if is_luma else 3
+        param, weights = to_ncnn(network, channels, fp16=args.precision == "fp16")
+        contents, exported = [param.encode(), weights], NcnnNetwork(param, weights)
+        sizes = [(1, channels, *size[2:]) for size in CHECKED_SIZES]  # ncnn has no batches
+    check(args.web or output, args, exported, network, sizes, pictures)
+    if args.web:
+        write_page(args.web, model, file, runtime)
+        return
+    write(outputs, contents)
+    size = sum(map(len, contents)) / 1e6
+    print(
+        f"{' and '.join(map(str, outputs))}: {type(model).__name__} x{model.scale}, {size:.1f} MB"
+    )
+    if is_luma:
+        print(
+            "ncnn gets the luma network alone: the enlargement and the color of this network would "
+            "have one size. Its input is the Y channel of the picture enlarged by bicubic, its "
+            "result the Y to put in that place. docs/export.md has the code."
         )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        delete_leftovers(output.parent)
-        replace_file(output, file)
-    except OSError as error:
+
+
+def set_window(model: SuperResolutionModel, args: argparse.Namespace) -> None:
+    """Sets the window of a network that takes means of the whole picture.
+
+    Raises:
+        UserError: The network has no such means, or a tile cannot have them.
+    """
+    if args.attention_window is None:
+        if args.web and model.attention_window is not None:
+            model.attention_window = TILED_WINDOW
+        return
+    if model.attention_window is None:
         raise UserError(
-            f"Cannot write {output}, {len(file):,} bytes: {error.strerror or error}. "
-            "Nothing of it is kept. Make room, or name another --output."
-        ) from None
-    print(f"{output}: {type(model).__name__} x{model.scale}, {len(file) / 1e6:.1f} MB")
+            f"--attention_window is for networks that take the mean of the whole picture; "
+            f"{type(model).__name__} does not. Leave it out."
+        )
+    if args.web and args.attention_window == 0:
+        raise UserError(
+            "--attention_window 0 with --web, which enlarges in tiles: a tile does not know the "
+            f"mean of the whole picture. Leave it out, for {TILED_WINDOW}."
+        )
+    model.attention_window = args.attention_window
+
+
+def write(outputs: Sequence[Path], contents: Sequence[bytes]) -> None:
+    """Writes the files.
+
+    Raises:
+        UserError: There is no room, for example.
+    """
+    for output, content in zip(outputs, contents, strict=True):
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            delete_leftovers(output.parent)
+            replace_file(output, content)
+        except OSError as error:
+            raise UserError(
+                f"Cannot write {output}, {len(content):,} bytes: {error.strerror or error}. "
+                "Nothing of it is kept. Make room, or name another --output."
+            ) from None
 
 
 if __name__ == "__main__":

@@ -76,7 +76,11 @@ class SRCNN(SuperResolutionModel):
     def forward(self, lr: Tensor) -> Tensor:
         """RGB in [0, 1], (N, 3, h, w) -> (N, 3, h * scale, w * scale), not clamped."""
         enlarged = imresize(lr, self.scale)
-        return replace_luma(enlarged, self.layers(luma(enlarged) - self.mean) + self.mean)
+        return replace_luma(enlarged, self.enhance_luma(luma(enlarged)))
+
+    def enhance_luma(self, y: Tensor) -> Tensor:
+        """The luma of an enlarged picture, (N, 1, h, w) -> luma of the same shape."""
+        return self.layers(y - self.mean) + self.mean
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:

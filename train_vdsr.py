@@ -78,8 +78,11 @@ class VDSR(SuperResolutionModel):
         It can enlarge by any `scale`, but was trained for `scales`.
         """
         enlarged = imresize(lr, scale or self.scale)
-        y = luma(enlarged)
-        return replace_luma(enlarged, y + self.layers(y))
+        return replace_luma(enlarged, self.enhance_luma(luma(enlarged)))
+
+    def enhance_luma(self, y: Tensor) -> Tensor:
+        """The luma of an enlarged picture, (N, 1, h, w) -> luma of the same shape."""
+        return y + self.layers(y)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:

@@ -15,5 +15,6 @@ hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
 evaluation inference sizes            a network over a benchmark, over your pictures, to any size
 gallery evaluated page/               what people look at: strips, pages of HTML, curves
+exports/                              a network as files for programs without PyTorch
 training/                             the books of one run, for `train_*.py` alone
 """

@@ -14,7 +14,7 @@ def check_packages(option: str) -> None:
     Raises:
         UserError: A package is missing.
     """
-    packages = importlib.import_module("export").PACKAGES
+    packages = importlib.import_module("export").PACKAGES["onnx"]
     if missing := [package for package in packages if not find_spec(package)]:
         raise UserError(f"{option} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 

@@ -209,10 +209,8 @@ class Parser(argparse.ArgumentParser):
     def _without_meaning(self, args: argparse.Namespace) -> Iterator[str]:
         for name, (other, *values) in self._only_with.items():
             if getattr(args, name) is not None and not self._has_meaning(args, name):
-                yield (
-                    f"--{name} belongs to --{other} {' or '.join(values)}. Leave it out, or add "
-                    "that."
-                )
+                those = " or ".join(values)
+                yield f"--{name} belongs to --{other} {those}. Leave it out, or add that."
 
     def _parse(self, words: list[str]) -> tuple[Arguments | None, list[str], set[str]]:
         """(options, None if they could not be read; mistakes; options that were left out)."""

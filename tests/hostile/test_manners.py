@@ -44,7 +44,8 @@ def commands(tmp_path, monkeypatch):
     SRCNN(2).save_pretrained(tmp_path / "model")
     # What is written matters here, and not what is in it.
     monkeypatch.setattr(export, "to_onnx", lambda model: bytes(9000))
-    monkeypatch.setattr(export, "greatest_difference", lambda file, model: 0.0)
+    monkeypatch.setattr(export, "OnnxNetwork", lambda file: None)
+    monkeypatch.setattr(export, "greatest_difference", lambda *words: 0.0)
     weights = (tmp_path / "weights.safetensors", "--architecture", "srcnn", "--scale", 2)
     return {
         "prepare": (prepare_dataset.main, [tmp_path / "photos", "--scales", "2"]),
@@ -96,7 +97,7 @@ def test_no_room(commands, name, owner, function, tmp_path, capsys, monkeypatch)
     before = files_below(tmp_path)
     for module in (prepare_dataset, convert_published):  # the disk is found full later
         monkeypatch.setattr(module, "cannot_fill", lambda folder: "")
-    monkeypatch.setattr(export, "cannot_write", lambda file, overwrite: "")
+    monkeypatch.setattr(export, "cannot_write_any", lambda files, overwrite: "")
     with monkeypatch.context() as patch:
         patch.setattr(owner, function, full)
         message = refused(capsys, commands[name], NAMES[name], output)

@@ -1,0 +1,1 @@
+"""A network as files for programs without PyTorch: ONNX, ncnn, a page for the browser."""

@@ -119,8 +119,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--precision",
         choices=["fp32", "fp16", "int8"],
         default="fp32",
-        help="fp32: as it is; fp16: half as large; int8 (onnx): convolutions of 8-bit integers, but for "
-        "the first and the last ones, smaller yet and a little worse",
+        help="fp32: as it is; fp16: half as large; int8 (onnx): convolutions of 8-bit integers, "
+        "but for the first and the last ones, smaller yet and a little worse",
     )
     output.add_argument(
         "--calibration_dir",
@@ -138,8 +138,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--output",
         type=Path,
-        help="the file (default: a2n_x2.onnx for the model out/a2n; with ncnn, a2n_x2.param and "
-        "a2n_x2.bin)",
+        help="the file to write (default: a2n_x2.onnx for the model out/a2n; with ncnn, "
+        "a2n_x2.param and a2n_x2.bin)",
     )
     output.add_argument("--overwrite", action="store_true", help="replace an --output that exists")
     parser.checks.append(check_options)

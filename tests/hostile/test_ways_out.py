@@ -149,7 +149,7 @@ WAYS = [
     Way(
         VDSR,
         "--clip_theta 1",
-        "--optimizer sgd; leave it out, or add that.",
+        "--optimizer sgd. Leave it out, or add that.",
         ["", "--clip_theta 1 --optimizer sgd"],
     ),
     Way(VDSR, "--scale 2 --patch_size 4", "48 is usual.", ["--scale 2 --patch_size 48"]),

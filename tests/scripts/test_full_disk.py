@@ -53,7 +53,7 @@ def test_no_room_for_a_checkpoint(train, tmp_path):
 
 
 def test_an_old_checkpoint_that_cannot_be_deleted(train, tmp_path, monkeypatch):
-    def delete(folder, keep):
+    def delete(folder, keep, spared):
         raise OSError(16, "Device or resource busy")
 
     monkeypatch.setattr("common.training.state.delete_oldest", delete)

@@ -53,7 +53,7 @@ def test_mistakes_of_the_luma_networks(pictures_dir, tmp_path):
     sgd = ("train_vdsr.py", *base, "--optimizer", "sgd")
     assert "--clip_theta 0 is not above 0" in refusal(*sgd, "--clip_theta", 0)
     message = refusal("train_vdsr.py", *base, "--clip_theta", 1e-4)
-    assert "--clip_theta belongs to --optimizer sgd; leave it out, or add that" in message
+    assert "--clip_theta belongs to --optimizer sgd. Leave it out, or add that" in message
     assert "--weight_decay -1 is not at least 0" in refusal(
         "train_vdsr.py", *base, "--weight_decay", -1
     )

@@ -98,29 +98,7 @@ def skipped_in_words(share: float, steps: int) -> str:
     )
 
 
-def finite_means(
-    means: RunningMeans,
-    model: torch.nn.Module,
-    guard: StepGuard,
-    processes: Processes,
-    step: int,
-) -> dict[str, float]:
-    """Means of the losses since the last log. Waits for the device.
-
-    Raises:
-        UserError: A loss or a weight is not finite.
-    """
-    found = means.means(processes)
-    if bad := not_finite(found, model) + guard.bad():
-        processes.fail(
-            f"Training diverged before step {step}: {', '.join(bad)}. Try a smaller "
-            "--learning_rate, more --lr_warmup_steps, or bf16 instead of fp16, in another "
-            "--output_dir: anew, or by --resume_from_checkpoint PATH --allow_recipe_change."
-        )
-    return found
-
-
-def not_finite(means: Mapping[str, float], model: torch.nn.Module) -> list[str]:
+def not_finite(means: Mapping[str, float], model: nn.Module) -> list[str]:
     """Losses and weights that are infinite or no numbers, in words. Waits for the device."""
     bad = [f"{name} is {value}" for name, value in means.items() if not isfinite(value)]
     finite = torch.stack([weights.isfinite().all() for weights in model.parameters()])

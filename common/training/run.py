@@ -30,7 +30,7 @@ from common.training.banner import banner
 from common.training.ending import done_but_unsaved, ending, stopped_and_saved, write_curves
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
-from common.training.guard import StepGuard, finite_means, skipped_in_words
+from common.training.guard import StepGuard, skipped_in_words
 from common.training.length import Stopwatch
 from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
@@ -78,7 +78,7 @@ class Run:
         """
         from accelerate.utils import set_seed
 
-        self.args, self._choice = args, (metrics, rank)
+        self.args, self._metrics, self._rank = args, metrics, rank
         self._stopwatch = Stopwatch(args, has_phases=total_steps is not None)
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
@@ -134,13 +134,17 @@ class Run:
         self._pictures, self._means = pictures, RunningMeans(accelerator.device)
         is_fp16 = accelerator.mixed_precision == "fp16"
         self._guard = StepGuard(optimizers, accelerator.device, is_fp16)
-        self._trackers = Trackers(accelerator, processes)
-        self._log = Log(
-            args.output_dir, args.batch_size, accelerator.device, self._trackers, processes
-        )
-        told = pictures.in_card(), *self._choice
+        trackers = self._trackers = Trackers(accelerator, processes)
+        self._log = Log(args.output_dir, args.batch_size, accelerator.device, trackers, processes)
         self._validator = Validator(
-            args, self._model, pictures.validation, processes, self._trackers, *told
+            args,
+            self._model,
+            pictures.validation,
+            processes,
+            trackers,
+            pictures.in_card(),
+            self._metrics,
+            self._rank,
         )
         if args.gradient_accumulation_steps == AUTO:
             parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
@@ -232,7 +236,7 @@ class Run:
         saves = saves or self.step == decay_start(args)
         ends_early = stop if self.step < self.total_steps else None
         if logs or validates or saves:
-            means = finite_means(self._means, self._model, self._guard, self._processes, self.step)
+            means = self._guard.finite_means(self._means, self._model, self._processes, self.step)
         if logs:
             numbers = {
                 name: value for name, value in values.items() if not isinstance(value, Tensor)

@@ -23,15 +23,14 @@ def script_of(network: SuperResolutionModel) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:8]}
 
 
-def script_changed(record: Mapping[str, Any], network: SuperResolutionModel, allowed: bool) -> str:
+def script_changed(record: Mapping[str, Any], script: Mapping[str, str], allowed: bool) -> str:
     """Says what it means that the script is not that of a checkpoint; "" if it is.
 
     Args:
         record: Record of the checkpoint. That of an earlier version names no script.
-        network: Network that is trained.
+        script: Name and checksum of the script, by `script_of`.
         allowed: Whether `--allow_recipe_change` is given.
     """
-    script = script_of(network)
     if record.get("script", script) == script:
         return ""
     settings = "are those of the checkpoint, unless you add --allow_recipe_change"

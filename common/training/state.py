@@ -125,6 +125,7 @@ class Checkpoints:
         self._state, self._pictures = state, pictures
         self._optimizers, self._schedulers = optimizers, schedulers
         self._network = network
+        self._script = script_of(network)  # now: the file may be edited while the run trains
         self.unsaved: dict[str, str] = {}
         self.recipes: list[EarlierRecipe] = []
 
@@ -167,7 +168,7 @@ class Checkpoints:
                 "seconds": log.seconds(),
                 "step": self._state.step,
                 "command": self._args.command,
-                "script": script_of(self._network),
+                "script": self._script,
                 "optimizers": optimizer_names(self._optimizers),
                 "recipes": [recipe._asdict() for recipe in self.recipes],
             }
@@ -242,7 +243,7 @@ class Checkpoints:
         all_differences = [*differences, *allow_differences(others, args, checkpoint)]
         if error := another_optimizer(record, self._optimizers):
             processes.fail(f"{checkpoint} {error}")
-        changed = script_changed(record, self._network, args.allow_recipe_change)
+        changed = script_changed(record, self._script, args.allow_recipe_change)
         fresh = [
             [{key: value for key, value in group.items() if key != "params"} for group in groups]
             for groups in (optimizer.param_groups for optimizer in self._optimizers)

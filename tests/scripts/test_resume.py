@@ -3,16 +3,15 @@
 import json
 import re
 import shutil
+from itertools import count
 
 import torch
 from safetensors.torch import load_file
 
-import common.training.code
 from common.files import write_checksums
-from common.training.folder import (
-    choose_checkpoint,
-    seal,
-)
+from common.training import state
+from common.training.folder import choose_checkpoint, seal
+from common.training.recipe import read_record
 from helpers.forked import run_forked
 from running import (
     LATEST,
@@ -132,12 +131,15 @@ def test_another_optimizer_is_refused_in_words(copy, pictures_dir):
 
 
 def test_a_script_that_has_changed_is_said(copy, train, monkeypatch):
-    monkeypatch.setattr(common.training.code, "script_of", lambda network: {SCRIPT: "0" * 8})
+    looks = count()  # the script is another one at each look
+    monkeypatch.setattr(state, "script_of", lambda network: {SCRIPT: f"{next(looks)}"})
     process = train(SCRIPT, copy, *RECIPE, *LATEST, steps=21)
     said = f"Warning: Since checkpoint-20 {SCRIPT} has changed. From here on its network and its "
     assert said in process.stdout
     assert "optimizer are those of the checkpoint, unless you add --allow_recipe" in process.stdout
-    monkeypatch.undo()
+    # A file that is edited while a run trains is not what it trains by.
+    assert read_record(copy / "checkpoint-21")["script"] == {SCRIPT: "0"}
+    monkeypatch.setattr(state, "script_of", lambda network: {SCRIPT: "0"})
     process = train(SCRIPT, copy, *RECIPE, *LATEST, steps=22)
     assert "has changed" not in process.stdout
 

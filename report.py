@@ -115,7 +115,8 @@ def add_curves(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
     losses = {key: points(key) for key in keys if "loss" in key}
     scores = {score_name(key): points(key) for key in keys if key.startswith("psnr")}
     card = folder / CARD
-    found = re.findall(r"bicubic: ([\d.]+) dB", card.read_text()) if card.is_file() else []
+    text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
+    found = re.findall(r"bicubic: ([\d.]+) dB", text)
     level = ("bicubic", float(found[0])) if len(found) == 1 else None
     content = curves(scores, "step", "PSNR on the validation pictures, dB", level)
     for name, line in losses.items():

@@ -81,7 +81,7 @@ def write_curves(folder: Path) -> str:
     try:
         picture = draw_curves({folder.resolve().name: read_curves(folder)})
         replace_file(folder / CURVES, picture.encode())
-        card = (folder / CARD).read_text()
+        card = (folder / CARD).read_text("utf-8")
         heading, link = "## Results\n\n", f"![Loss and PSNR of the training]({CURVES})\n\n"
         if heading in card and link not in card:
             replace_file(folder / CARD, card.replace(heading, heading + link, 1).encode())

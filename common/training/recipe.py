@@ -55,7 +55,7 @@ def add_recipe_arguments(
         parser: Parser of the script.
         description: Where the defaults come from.
         batch_size: Default of `--batch_size`; the arguments below are defaults as well.
-        lr_scheduler: "step", "cosine" or "multistep".
+        lr_scheduler: "step", "multistep", "cosine" or "wsd".
         lr_step_size: Optimizer steps.
         lr_gamma: Factor in (0, 1].
         lr_warmup_steps: Optimizer steps.

@@ -31,7 +31,7 @@ TERMS = {"sample": "the photographs of the scikit-image package come with theirs
 
 
 class EarlierRecipe(NamedTuple):
-    """EarlierRecipe of a run until it was changed.
+    """Recipe of a run until it was changed.
 
     Attributes:
         until: Step at which it changed.
@@ -138,10 +138,8 @@ class RunCard:
         """Markdown on the earlier recipes, "" if there was one alone."""
         parts = []
         for until, command, changes in self.recipes:
-            told = "; ".join(
-                " ".join(last_name(word) for word in change.split(" ")) for change in changes
-            )
-            told = f"Until step {until:,} the recipe was another one. Then {markdown(told)}."
+            told = markdown("; ".join(map(_without_folders, changes)))
+            told = f"Until step {until:,} the recipe was another one. Then {told}."
             parts.append(f"\n{told}\n" + (f"\n    {_shown(command)}\n" if command else ""))
         return "".join(parts)
 
@@ -157,6 +155,11 @@ class RunCard:
         else:
             terms = "The training pictures may have terms of their own, which are not known here."
         return f"{claim} {terms}"
+
+
+def _without_folders(change: str) -> str:
+    """A change like `--degradation was none and is /home/me/own.py:f`, with the file alone."""
+    return "".join(map(last_name, re.split("( was | and is )", change)))
 
 
 def _shown(command: str) -> str:

@@ -193,7 +193,7 @@ def test_a_rank_by_a_metric_that_is_not_there_fails_in_the_rehearsal(make, bench
 
 def test_the_card_tells_license_terms_code_and_earlier_recipes(make, benchmarks, tmp_path):
     validator = make(Tiny(2), scales=1)
-    change = "--degradation was none and is /home/me/own.py:f@01234567"
+    change = "--degradation was none and is /home/me and you/own.py:f@01234567"
     command = "python train_tiny.py --train_data_dir /home/me/T91"
     validator.card.recipes = [EarlierRecipe(6000, command, [change, "--batch_size was 4 and is 8"])]
     benchmarks.scores = [30.0]

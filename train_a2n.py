@@ -20,10 +20,10 @@ from common.data.load import load_pictures
 from common.hub import load_matching
 from common.losses import WINDOW, charbonnier, frequency, ms_ssim
 from common.network import SuperResolutionModel
-from common.options import Arguments, Parser, real, whole
-from common.training.optimizer import add_optimizer_arguments, clip_gradients, make_optimizer
-from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments, fixed_recipe, modern
+from common.options import Arguments, real
+from common.training.optimizer import clip_gradients, make_optimizer
+from common.training.parser import training_parser
+from common.training.recipe import fixed_recipe
 from common.training.run import Run
 from common.training.schedule import learning_rate_factor
 
@@ -231,16 +231,19 @@ class A2N(SuperResolutionModel):
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
-    parser = Parser(__file__, __doc__)
-    recipe = add_recipe_arguments(
-        parser,
+    parser, recipe = training_parser(
+        __file__,
+        __doc__,
         "Defaults are the paper's.",
+        scale=2,
+        lr_patch_size=64,
         batch_size=32,
+        learning_rate=5e-4,
+        max_train_steps=1_000_000,
         lr_scheduler="step",
         lr_step_size=200_000,
         lr_gamma=0.5,
         recipes={
-            "modern": modern(5e-4),
             "cpu": fixed_recipe(
                 batch_size=8,
                 patch_size=96,
@@ -250,9 +253,6 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
                 lr_warmup_steps=100,
             ),
         },
-    )
-    recipe.add_argument(
-        "--scale", type=whole(least=0), choices=[2, 3, 4], default=2, help="factor of enlargement"
     )
     recipe.add_argument(
         "--variant",
@@ -274,21 +274,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
             default=0.0,
             help=f"weight of the {what}, which is added to --loss",
         )
-    recipe.add_argument(
-        "--patch_size",
-        type=whole(),
-        help="side of an HR patch in pixels, a multiple of the scale (default: 64 times the scale)",
-    )
-    add_optimizer_arguments(parser, recipe, learning_rates={"adam": 5e-4, "adamw": 5e-4})
-    add_run_arguments(parser, output_dir="out/a2n", max_train_steps=1_000_000)
     parser.checks.append(check_patch_size)
-    args = parser.parse_args(argv)
-    args.patch_size = args.patch_size or 64 * args.scale
-    return args
+    return parser.parse_args(argv)
 
 
 def check_patch_size(args: argparse.Namespace) -> Iterator[str]:
-    if args.ms_ssim_weight and args.patch_size and args.patch_size < WINDOW:
+    if args.ms_ssim_weight and args.patch_size < WINDOW:
         yield (
             f"--patch_size {args.patch_size} is smaller than the window of --ms_ssim_weight, "
             f"{WINDOW}. Give larger patches, or leave it out."

@@ -58,7 +58,7 @@ def banner(
     lr, lr_to_validate = pictures.lr, pictures.validation[0].lr
     if lr_to_validate != lr:
         lr += f"; to validate on, {lr_to_validate}"
-    recipe = [f"{word}{vars(args)[key]}" for key, word in RECIPE.items() if key in args]
+    recipe = [f"{word}{vars(args)[key]}" for key, word in RECIPE.items()]
     length = f"{steps.start:,} to {steps.stop:,}"
     if args.max_train_minutes and steps.start < args.lr_warmup_steps - 1:
         length += f", or what {args.max_train_minutes:g} minutes allow"

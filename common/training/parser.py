@@ -1,10 +1,10 @@
 """The command line of a network that has one scale and one optimizer, in one call."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.options import Group, Parser, whole
+from common.options import Group, Parser, Recipe, whole
 from common.training.optimizer import add_optimizer_arguments
 from common.training.options import add_run_arguments
 from common.training.recipe import add_recipe_arguments, modern
@@ -24,6 +24,7 @@ def training_parser(
     lr_scheduler: str = "step",
     lr_step_size: int = 200_000,
     lr_gamma: float = 0.5,
+    recipes: Mapping[str, Recipe] | None = None,
 ) -> tuple[Parser, Group]:
     """Makes the parser of a script `train_mine.py`, with all options that every script has.
 
@@ -42,6 +43,7 @@ def training_parser(
         lr_scheduler: Name of the schedule.
         lr_step_size: Steps between two falls of the rate, by the schedule `step`.
         lr_gamma: Factor of the rate at each fall.
+        recipes: Named recipes beside "paper", the defaults, and "modern".
 
     Returns:
         (parser, its group `recipe`, to which a script adds the options of its own).
@@ -54,7 +56,7 @@ def training_parser(
         lr_scheduler=lr_scheduler,
         lr_step_size=lr_step_size,
         lr_gamma=lr_gamma,
-        recipes={"modern": modern(learning_rate)},
+        recipes={"modern": modern(learning_rate), **(recipes or {})},
     )
     recipe.add_argument(
         "--scale",

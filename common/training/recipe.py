@@ -46,8 +46,8 @@ def add_recipe_arguments(
     lr_scheduler: str,
     lr_step_size: int,
     lr_gamma: float,
+    recipes: Mapping[str, Recipe],
     lr_warmup_steps: int = 0,
-    recipes: Mapping[str, Recipe] | None = None,
 ) -> Group:
     """Adds the options of the recipe that mean the same in all scripts.
 
@@ -58,24 +58,22 @@ def add_recipe_arguments(
         lr_scheduler: "step", "multistep", "cosine" or "wsd".
         lr_step_size: Optimizer steps.
         lr_gamma: Factor in (0, 1].
+        recipes: Named recipes beside the defaults, which are "paper". `--help` shows docstrings.
         lr_warmup_steps: Optimizer steps.
-        recipes: Named recipes beside the defaults, which are "paper". A recipe can have a docstring
-            for `--help`.
 
     Returns:
         The group `recipe`, to which a script adds the options of its own.
     """
     recipe = parser.group("recipe", description)
-    if recipes:
-        parser.recipes.update(recipes)
-        what = "".join(f"; {name}: {function.__doc__}" for name, function in recipes.items())
-        recipe.add_argument(
-            "--recipe",
-            choices=[PAPER, *recipes],
-            default=PAPER,
-            recipe_if=lambda args: False,  # the options that it sets are compared
-            help=f"defaults, which any option overrides; {PAPER}: those that are named here{what}",
-        )
+    parser.recipes.update(recipes)
+    what = "".join(f"; {name}: {function.__doc__}" for name, function in recipes.items())
+    recipe.add_argument(
+        "--recipe",
+        choices=[PAPER, *recipes],
+        default=PAPER,
+        recipe_if=lambda args: False,  # the options that it sets are compared
+        help=f"defaults, which any option overrides; {PAPER}: those that are named here{what}",
+    )
     recipe.add_argument(
         "--batch_size",
         type=whole(most=1_000_000),

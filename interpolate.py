@@ -20,6 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from common.card import CARD, model_card
+from common.curves import draw_panel
 from common.data.benchmarks import open_benchmark
 from common.errors import UserError
 from common.evaluation import evaluate, mean_scores
@@ -29,7 +30,6 @@ from common.machine import set_up_cpu
 from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
-from common.page.curves import curves
 from common.page.page import Page, as_code, as_table
 from common.tables import format_score, score_name, text_table
 from common.terminal import markdown, printable, say
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.page:
         page = Page(f"From {last_name(args.first)} to {last_name(args.second)}")
         drawn = [
-            curves({key: [(row["alpha"], row[key]) for row in rows]}, "alpha", score_name(key))
+            draw_panel({key: [(row["alpha"], row[key]) for row in rows]}, "alpha", score_name(key))
             for key in rows[0]
             if key != "alpha"
         ]

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from common.card import CARD
+from common.curves import draw_panel
 from common.data.load import load_pictures
 from common.errors import UserError
 from common.files import cannot_write, last_name, read_json_lines, shorten_command
@@ -33,7 +34,6 @@ from common.machine import set_up_cpu
 from common.metrics import psnr_y, to_uint8
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel
 from common.options import Arguments, Parser, whole
-from common.page.curves import curves
 from common.page.page import Page, PagePicture, as_code, as_table, is_page
 from common.tables import format_score, score_name
 from common.terminal import say
@@ -118,9 +118,9 @@ def add_curves(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
     text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
     found = re.findall(r"bicubic: ([\d.]+) dB", text)
     level = ("bicubic", float(found[0])) if len(found) == 1 else None
-    content = curves(scores, "step", "PSNR on the validation pictures, dB", level)
+    content = draw_panel(scores, "steps", "PSNR on the validation pictures, dB", level)
     for name, line in losses.items():
-        content += curves({name: line}, "step", name)
+        content += draw_panel({name: line}, "steps", name, logarithmic=True)
     page.add_section("Curves", content)
 
 

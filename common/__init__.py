@@ -9,12 +9,12 @@ options                               command lines
 images/                               pixels: resizing, color, files, strips
 losses metrics                        tensors in, scalars out; metrics is the protocol
 network card                          a network and its model card
-curves                                the logs of runs as a picture
+curves                                values as curves, those of runs from their logs
 weights pretrained onnx_files         files of a model; the models of this repository
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
 evaluation inference sizes            a network over a benchmark, over your pictures, to any size
-gallery evaluated page/               what people look at: strips, pages of HTML, curves
+gallery evaluated page/               what people look at: strips, pages of HTML
 exports/                              a network as files for programs without PyTorch
 training/                             the books of one run, for `train_*.py` alone
 """

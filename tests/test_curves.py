@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from common.curves import CURVES, Curves, draw_curves, read_curves
+from common.curves import CURVES, Curves, draw_curves, draw_panel, read_curves, ticks
 from common.errors import UserError
 from results import compare
 
@@ -64,7 +64,7 @@ def test_two_runs_in_one_picture(tmp_path):
     assert psnr_by_steps[0][0][1] > psnr_by_steps[0][1][1]  # upwards is better
     assert ">fast</text>" in picture
     assert ">slow</text>" in picture
-    assert "PSNR-Y in dB, validation, over minutes" in picture
+    assert ">PSNR-Y in dB, validation</text>" in picture
     with pytest.raises(UserError, match="exists already; name another, or add --overwrite"):
         compare.main([*map(str, runs), "--output", str(output)])
     compare.main([*map(str, runs[:1]), "--output", str(output), "--overwrite"])
@@ -73,11 +73,12 @@ def test_two_runs_in_one_picture(tmp_path):
 
 def test_a_loss_is_drawn_by_its_logarithm():
     points = [(1, 1.0), (2, 0.1), (3, 0.01)]
-    picture = draw_curves({"<run>": Curves(points, [], [(3, 1.0)])})
-    (line,), *_ = panels(picture)
+    run = Curves(points, [], [(3, 1.0)])
+    picture = draw_curves({"<run>": run, "other": run})
+    (line, _), *_ = panels(picture)
     (_, first), (_, second), (_, third) = line
     assert second - first == pytest.approx(third - second, abs=0.2)
-    assert "nothing logged" in picture
+    assert "Nothing has been logged yet." in picture
     assert "&lt;run&gt;" in picture
     assert {"0.01", "0.1", "1"} <= set(re.findall(r">([\d.]+)</text>", picture))
 
@@ -113,3 +114,26 @@ def test_a_run_leaves_its_curves_beside_its_card(train, tmp_path):
     assert len(psnr[0]) == 1
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"## Results\n\n![Loss and PSNR of the training]({CURVES})\n\nBest validation" in card
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 10, [0, 2, 4, 6, 8, 10]),
+        (29.2, 30.7, [29.5, 30, 30.5]),
+        (0.017, 0.023, [0.018, 0.02, 0.022]),
+    ],
+)
+def test_ticks_are_round_numbers(low, high, expected):
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_curves_leave_out_what_is_no_number():
+    points = [(1, float("nan")), (2, 1.0), (3, float("inf")), (4, 3.0)]
+    svg = draw_panel({"loss": points}, "step", "x")
+    (line,) = re.findall(r'<polyline points="([^"]+)"', svg)
+    (first, last) = [tuple(map(float, spot.split(","))) for spot in line.split()]
+    assert first[0] < last[0]
+    assert first[1] > last[1]  # down is small
+    assert "Nothing has been logged yet." in draw_panel({"loss": []}, "step", "x")
+    assert "polyline" in draw_panel({"loss": [(5, 1.0)]}, "step", "x", ("bicubic", 1.0))

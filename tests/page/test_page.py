@@ -8,11 +8,10 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import common.page.page
-from common.page.curves import curves, ticks
+from common.curves import draw_panel
 from common.page.page import Page, PagePicture, as_code, as_table, is_page
 
 HOSTILE = "<script>alert(1)</script><!--DATA--><img src=x onerror=alert(1)>\u202e\x1b[2J.png"
@@ -67,7 +66,7 @@ def test_names_are_text():
     page = Page(HOSTILE, HOSTILE)
     page.add(PagePicture.of(HOSTILE, [(HOSTILE, pixels(1)), ("b", pixels(2))]))
     page.add_section(HOSTILE, as_table([[HOSTILE], [HOSTILE]]) + as_code(HOSTILE))
-    page.add_section("Curves", curves({HOSTILE: [(1, 2)], "b": [(1, 2)]}, HOSTILE, HOSTILE))
+    page.add_section("Curves", draw_panel({HOSTILE: [(1, 2)], "b": [(1, 2)]}, HOSTILE, HOSTILE))
     text = page.html()
     tags = [name for name, _ in Tags(text).found]
     assert tags.count("script") == 2  # the data and the page's own
@@ -92,25 +91,3 @@ def test_large_pictures_are_jpeg(monkeypatch):
     monkeypatch.setattr(common.page.page, "MOST_LOSSLESS", 50)
     picture = PagePicture.of("one", [("a", pixels(1)), ("b", pixels(2))])
     assert picture.versions[0][1].startswith("data:image/jpeg;base64,")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 10, [0, 2, 4, 6, 8, 10]),
-        (29.2, 30.7, [29.5, 30, 30.5]),
-        (0.017, 0.023, [0.018, 0.02, 0.022]),
-    ],
-)
-def test_ticks_are_round_numbers(low, high, expected):
-    assert ticks(low, high) == pytest.approx(expected)
-
-
-def test_curves_leave_out_what_is_no_number():
-    svg = curves({"loss": [(1, float("nan")), (2, 1.0), (3, float("inf")), (4, 3.0)]}, "step", "x")
-    (line,) = re.findall(r'<polyline points="([^"]+)"', svg)
-    (first, last) = [tuple(map(float, spot.split(","))) for spot in line.split()]
-    assert first[0] < last[0]
-    assert first[1] > last[1]  # down is small
-    assert "Nothing has been logged yet." in curves({"loss": []}, "step", "x")
-    assert "polyline" in curves({"loss": [(5, 1.0)]}, "step", "x", ("bicubic", 1.0))

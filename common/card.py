@@ -104,13 +104,16 @@ def give_address(folder: Path, name: str, onnx: Mapping[int, str]) -> None:
     Raises:
         OSError: The card cannot be read or written.
     """
-    text = (folder / CARD).read_text("utf-8", errors="surrogateescape").replace(PLACE, name)
+    text = (folder / CARD).read_text("utf-8", errors="surrogateescape")
     text = re.sub(f"{ALONE}.*?(?=^## |\\Z)", "", text, flags=re.DOTALL | re.MULTILINE)
+    before, heading, rest = text.partition("## Use\n")
+    end = re.search(r"^## ", rest, re.MULTILINE)
+    use, after = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
+    # In place of the folder, or of the name of an earlier push.
+    use = re.sub(r"""(--model |load_model\(")[\w.-]+/[\w./-]+""", rf"\g<1>{name}", use)
     if onnx:
-        before, use, after = text.partition("## Use\n")
-        end = re.search(r"^## ", after, re.MULTILINE)
-        place = end.start() if end else len(after)
-        text = before + use + after[:place].rstrip() + "\n\n" + _alone(name, onnx) + after[place:]
+        use = f"{use.rstrip()}\n\n{_alone(name, onnx)}"
+    text = before + heading + use + after
     replace_file(folder / CARD, text.encode("utf-8", errors="surrogateescape"))
 
 

@@ -116,6 +116,12 @@ def test_the_card_has_ten_lines_that_need_no_clone_of_this_code(hub, tmp_path):
     # Without the file, nothing is said of it.
     run_here("common.hub", f"{folder}", "user/sharp", HF_TOKEN="hf_test")
     assert "Without this repository" not in card_of(folder).text
+    # Under another name, the card tells that one.
+    give_address(folder, "team/sharper-x2", {})
+    card = card_of(folder).text
+    assert "upscale.py photo.jpg --model team/sharper-x2\n" in card
+    assert 'load_model("team/sharper-x2")' in card
+    assert "user/sharp" not in card
 
 
 def test_what_an_onnx_file_needs_is_said_before_the_training(hub, tmp_path, monkeypatch):

@@ -103,6 +103,7 @@ def test_a_speedrun_scores_the_last_weights(set5, pictures_dir, tmp_path, monkey
     options = ["--rounds", "2", "--benchmark_dir", f"{set5}", "--output", f"{output}"]
     speedrun.main([*options, "--", *training])
 
+    assert commands.pop(0)[:3] == ["evaluate.py", "--model", "bicubic"]
     assert [words[0] for words in commands] == ["train_srcnn.py", "evaluate.py"] * 2
     assert [words[words.index("--seed") + 1] for words in commands[::2]] == ["0", "1"]
     assert all("checkpoint-3" in words[2] for words in commands[1::2])

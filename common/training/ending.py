@@ -34,7 +34,7 @@ def ending(args: argparse.Namespace, validator: Validator) -> str:
         )
     lines += [f"The model is in {args.output_dir}. What next:", *_next(args)]
     if (kept := args.output_dir / f"checkpoint-{decay_start(args)}").is_dir():
-        lines.append(f"The rate fell since {kept.name}. {longer_by_wsd(f'{kept}')}.")
+        lines.append(f"The rate began to fall after {kept.name}. {longer_by_wsd(f'{kept}')}.")
     return "\n".join(lines)
 
 

@@ -86,5 +86,5 @@ def write_curves(folder: Path) -> str:
         if heading in card and link not in card:
             replace_file(folder / CARD, card.replace(heading, heading + link, 1).encode())
     except (OSError, ValueError, UserError) as error:
-        return f"{CURVES} could not be written: {error}"
+        return f"The curves of the run could not be put into its card: {error}"
     return ""

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.training.guard import StepGuard, skipped_in_words
+from common.training.guard import StepGuard, not_finite, skipped_in_words
 
 CPU = torch.device("cpu")
 
@@ -69,3 +69,13 @@ def test_steps_that_the_scaler_skips_are_counted(fused):
 def test_many_skipped_steps_are_said():
     assert skipped_in_words(0.5, 100) == ""
     assert skipped_in_words(0.8, 100).startswith("fp16 skipped 80% of the last 100 steps, whose")
+
+
+def test_what_is_not_finite_is_named():
+    model = torch.nn.Linear(1, 1)
+    assert not_finite({"loss": 1.0}, model) == []
+    model.weight.data.fill_(torch.nan)
+    assert not_finite({"loss": float("inf"), "mse": 1.0}, model) == [
+        "loss is inf",
+        "there are weights that are not finite",
+    ]

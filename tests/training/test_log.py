@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import common.training.log
-from common.training.guard import not_finite
 from common.training.log import JsonLines, Log, RunningMeans
 from common.training.trackers import Trackers
 
@@ -63,16 +62,6 @@ def test_sums_of_a_checkpoint_with_other_processes(processes):
     assert (means.sums, means.count) == ({"loss": torch.tensor(3.0)}, 2)
     means.load([{"loss": torch.tensor(7.0)}], 1, processes)
     assert (means.sums, means.count) == ({"loss": torch.tensor(7.0)}, 1)
-
-
-def test_what_is_not_finite_is_named():
-    model = torch.nn.Linear(1, 1)
-    assert not_finite({"loss": 1.0}, model) == []
-    model.weight.data.fill_(torch.nan)
-    assert not_finite({"loss": float("inf"), "mse": 1.0}, model) == [
-        "loss is inf",
-        "there are weights that are not finite",
-    ]
 
 
 def test_seconds_go_on_from_the_checkpoint(tmp_path, accelerator, processes, monkeypatch):

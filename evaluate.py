@@ -56,7 +56,6 @@ from common.pretrained import choose_all
 from common.tables import enumerate_first, score_row, text_table
 
 ALL = "all"  # models in pretrained/
-SHEET_LENGTH = 20  # pictures
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:

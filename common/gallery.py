@@ -36,9 +36,7 @@ class Gallery:
         if self._page and self._bytes > MOST_BYTES:
             self.pictures[number] = None
         elif self._page:
-            named = [(label, image.permute(1, 2, 0).numpy()) for label, image in versions.named]
-            shown = len(named) - (2 if named[-1][0] == "Original" else 1)
-            picture = PagePicture.of(name, named, shown)
+            picture = on_page(name, versions)
             self._bytes += picture.bytes
             self.pictures[number] = picture
 
@@ -54,6 +52,12 @@ class Gallery:
         """Pictures of all processes, in the order of their numbers; all processes call it."""
         found = {i: each for part in gather_object([self.pictures]) for i, each in part.items()}
         return [found[number] for number in sorted(found)]
+
+
+def on_page(name: str, versions: Versions) -> PagePicture:
+    """A picture in its versions, as a page shows it."""
+    named = [(label, image.permute(1, 2, 0).numpy()) for label, image in versions.named]
+    return PagePicture.of(name, named, versions.shown)
 
 
 def fill(page: Page, pictures: Iterable[PagePicture | None]) -> None:

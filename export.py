@@ -167,8 +167,8 @@ def check_packages(kind: str, wanted_by: str = "export.py") -> None:
     """
     if kind == "onnx" and torch.__version__ < "2.9":
         raise UserError(
-            f"{wanted_by} needs PyTorch 2.9 or newer, not {torch.__version__}: pip install --upgrade "
-            "torch torchvision"
+            f"{wanted_by} needs PyTorch 2.9 or newer, not {torch.__version__}: "
+            "pip install --upgrade torch torchvision"
         )
     missing = [package for package in PACKAGES[kind] if not find_spec(package)]
     if missing:

@@ -25,7 +25,7 @@ import torch
 from common.card import CARD
 from common.data.load import load_pictures
 from common.errors import UserError
-from common.files import cannot_write, last_name, read_json_lines, shorten_command
+from common.files import last_name, read_json_lines, shorten_command
 from common.gallery import on_page
 from common.hub import load_model
 from common.images.strip import Versions
@@ -35,7 +35,7 @@ from common.metrics import psnr_y, to_uint8
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel
 from common.options import Arguments, Parser, whole
 from common.page.curves import curves
-from common.page.page import Page, as_code, as_table, is_page
+from common.page.page import Page, as_code, as_table, cannot_write_page, is_page
 from common.tables import format_score, score_name
 from common.terminal import say
 
@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     record, metrics, times = read_run(args.folder)
     output = args.output or args.folder / "report.html"
     ours = output.is_file() and is_page(output)  # an earlier report
-    if reason := cannot_write(output, args.overwrite or ours):
+    if reason := cannot_write_page(output, args.overwrite or ours):
         raise UserError(f"--output {output} {reason}.")
     set_up_cpu()
     page = Page(f"Run {args.folder.resolve().name}")

@@ -42,7 +42,7 @@ from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments, real, wanted_size, whole
-from common.page.page import Page
+from common.page.page import Page, cannot_write_page
 from common.pretrained import choose, choose_to_reach
 from common.sizes import Size
 from common.tables import enumerate_first, plural
@@ -185,7 +185,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
     # It could be a picture that was meant as an input, so it is not even replaced by --overwrite.
     elif sheet and (reason := cannot_write(sheet, overwrite=False)):
         yield f"--comparison {sheet} {reason.partition(';')[0]}; pictures to enlarge come before it"
-    if args.page and (reason := cannot_write(args.page, args.overwrite)):
+    if args.page and (reason := cannot_write_page(args.page, args.overwrite)):
         yield f"--page {args.page} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:
         yield f"--suffix {args.suffix} is a part of names; folders are for --output"
@@ -304,8 +304,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"Written: {enumerate_first(made)}")
         if there:
             print(
-                f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "
-                "model. --overwrite makes them anew, another --output keeps both."
+                f"Kept as before, perhaps by another model: {plural(there, 'result')} in "
+                f"{args.output}. --overwrite makes them anew, another --output keeps both."
             )
         if said:
             print(said)
@@ -327,14 +327,17 @@ def in_words(network: SuperResolutionModel) -> str:
 
 
 def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[Path]:
-    """Writes the sheet and the page; all processes call it. Returns their files."""
+    """Writes the sheet and the page, if pictures were enlarged; all processes call it.
+
+    Returns:
+        Files that were written.
+    """
     files = []
-    if isinstance(args.comparison, Path):
-        gallery.write_sheet(args.comparison)
+    if isinstance(args.comparison, Path) and gallery.write_sheet(args.comparison):
         files.append(args.comparison)
-    if args.page:
+    if args.page and (pictures := gallery.gathered()):
         page = Page(title, "Each picture as bicubic and as the network enlarge it.")
-        fill(page, gallery.gathered())
+        fill(page, pictures)
         if PartialState().is_main_process:
             page.write(args.page)
         files.append(args.page)

@@ -40,13 +40,18 @@ class Gallery:
             self._bytes += picture.bytes
             self.pictures[number] = picture
 
-    def write_sheet(self, path: Path) -> None:
-        """Writes the strips of all processes below one another; all processes call it."""
+    def write_sheet(self, path: Path) -> bool:
+        """Writes the strips of all processes below one another; all processes call it.
+
+        Returns:
+            Whether there are any.
+        """
         found = {i: strip for part in gather_object([self.strips]) for i, strip in part.items()}
         if PartialState().is_main_process and found:
             sheet = stack_strips([found[number] for number in sorted(found)])
             path.parent.mkdir(parents=True, exist_ok=True)
             write_picture(Picture(np.asarray(sheet)), path)
+        return bool(found)
 
     def gathered(self) -> list[PagePicture | None]:
         """Pictures of all processes, in the order of their numbers; all processes call it."""

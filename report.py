@@ -53,7 +53,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--pictures", type=whole(least=0), default=4, help="validation pictures to show"
     )
-    output.add_argument("--overwrite", action="store_true", help="replace another file")
+    output.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is no earlier report"
+    )
     return parser.parse_args(argv)
 
 
@@ -176,7 +178,8 @@ def add_pictures(
     script = importlib.import_module(f"train_{network.architecture()}")
     try:
         with redirect_stderr(StringIO()) as mistakes:
-            args = script.parse_args(shlex.split(record["command"])[2:])
+            words = [*shlex.split(record["command"])[2:], "--report_to", "none"]  # nothing is sent
+            args = script.parse_args(words)
         benchmark = load_pictures(args, network.scales, say).validation[0]
     except UserError as error:
         return f"The validation pictures cannot be had: {error}"

@@ -104,7 +104,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="quality of JPEG and WebP, as Pillow counts it",
     )
     output.add_argument(
-        "--overwrite", action="store_true", help="replace results that exist already"
+        "--overwrite", action="store_true", help="replace results, and a --page, that exist already"
     )
     output.add_argument(
         "--comparison",
@@ -210,11 +210,12 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_written(args, path):
         write_picture(sr, path, args.quality)
-    if args.page or args.comparison:
+    has_strip = args.comparison is True and is_written(args, strip_of(path))
+    if has_strip or gallery.takes(job.number):
         before, after = (to_tensor(to_rgb(picture)) for picture in (lr, sr))
         versions = Versions.of(before, [(label, after)])
         gallery.add(job.number, job.path.name, versions)
-        if args.comparison is True and is_written(args, strip_of(path)):
+        if has_strip:
             write_picture(Picture(np.asarray(make_strip(versions))), strip_of(path))
 
 

@@ -29,6 +29,10 @@ class Gallery:
         self.pictures: dict[int, PagePicture | None] = {}
         self.strips: dict[int, Image.Image] = {}
 
+    def takes(self, number: int) -> bool:
+        """Whether `add` has a use for the picture of that number."""
+        return self._page or (self._sheet and number < SHEET_LENGTH)
+
     def add(self, number: int, name: str, versions: Versions) -> None:
         """Adds a picture. Threads may do so at the same time."""
         if self._sheet and number < SHEET_LENGTH:

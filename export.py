@@ -120,7 +120,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         choices=["fp32", "fp16", "int8"],
         default="fp32",
         help="fp32: as it is; fp16: half as large; int8 (onnx): convolutions of 8-bit integers, "
-        "but for the first and the last ones, smaller yet and a little worse",
+        "but for the first and the last ones, of most networks smaller yet, and a little worse",
     )
     output.add_argument(
         "--calibration_dir",

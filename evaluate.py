@@ -52,11 +52,11 @@ from common.metrics import (
 )
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, whole
+from common.page.page import cannot_write_page
 from common.pretrained import choose_all
 from common.tables import enumerate_first, score_row, text_table
 
 ALL = "all"  # models in pretrained/
-SHEET_LENGTH = 20  # pictures
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Arguments:
@@ -191,9 +191,10 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
                 f"--save_images {args.save_images} is in --benchmark_dir, where it might overwrite "
                 "the pictures; name another folder"
             )
-    for name in ("output", "comparison", "page"):
+    checks = {"output": cannot_write, "comparison": cannot_write, "page": cannot_write_page}
+    for name, check in checks.items():
         file = getattr(args, name)
-        if file and (reason := cannot_write(file, args.overwrite)):
+        if file and (reason := check(file, args.overwrite)):
             yield f"--{name} {file} {reason}"
     if args.save_images and (reason := cannot_make(args.save_images)):
         yield f"--save_images {args.save_images} {reason}"

@@ -120,7 +120,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         choices=["fp32", "fp16", "int8"],
         default="fp32",
         help="fp32: as it is; fp16: half as large; int8 (onnx): convolutions of 8-bit integers, "
-        "but for the first and the last ones, smaller yet and a little worse",
+        "but for the first and the last ones, of most networks smaller yet, and a little worse",
     )
     output.add_argument(
         "--calibration_dir",
@@ -159,7 +159,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--web {args.web} {reason}"
 
 
-def check_packages(kind: str) -> None:
+def check_packages(kind: str, wanted_by: str = "export.py") -> None:
     """Says what to install for a format, before anything is exported.
 
     Raises:
@@ -167,12 +167,13 @@ def check_packages(kind: str) -> None:
     """
     if kind == "onnx" and torch.__version__ < "2.9":
         raise UserError(
-            f"export.py needs PyTorch 2.9 or newer, not {torch.__version__}: pip install --upgrade "
-            "torch torchvision"
+            f"{wanted_by} needs PyTorch 2.9 or newer, not {torch.__version__}: "
+            "pip install --upgrade torch torchvision"
         )
     missing = [package for package in PACKAGES[kind] if not find_spec(package)]
     if missing:
-        raise UserError(f"export.py needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        packages = " ".join(missing)
+        raise UserError(f"{wanted_by} needs {' and '.join(missing)}: pip install {packages}")
 
 
 def portable(model: SuperResolutionModel) -> nn.Module:
@@ -276,9 +277,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     pictures = []
     if args.precision != "fp32":
-        paths = [Path(source["hr"]["path"]) for source in sample_pictures(SAMPLE_TRAIN)]
-        if args.calibration_dir and not (paths := picture_files(args.calibration_dir)):
-            raise UserError(f"--calibration_dir {args.calibration_dir} holds no pictures.")
+        if args.calibration_dir is None:
+            paths = [Path(source["hr"]["path"]) for source in sample_pictures(SAMPLE_TRAIN)]
+        else:
+            paths = picture_files(args.calibration_dir)
+        if not paths:
+            raise UserError(
+                f"--calibration_dir {args.calibration_dir} holds no pictures; name a folder of "
+                "photographs, or leave it out."
+            )
         pictures = calibration_pictures(paths, model.scale)
     if is_luma:
         pictures = [luma(imresize(lr, model.scale)) for lr in pictures]

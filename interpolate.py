@@ -22,15 +22,16 @@ from accelerate.utils import parse_flag_from_env
 from common.card import CARD, model_card
 from common.curves import draw_panel
 from common.data.benchmarks import open_benchmark
+from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import evaluate, mean_scores
-from common.files import cannot_fill, cannot_write, filled_folder, last_name, shorten_command
+from common.files import cannot_fill, filled_folder, last_name, shorten_command
 from common.hub import load_model
 from common.machine import set_up_cpu
 from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
-from common.page.page import Page, as_code, as_table
+from common.page.page import Page, as_code, as_table, cannot_write_page
 from common.tables import format_score, score_name, text_table
 from common.terminal import markdown, printable, say
 
@@ -72,7 +73,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--output_dir {args.output_dir} {reason}"
     if args.page and not args.curve:
         yield "--page needs a --curve to show"
-    if args.page and (reason := cannot_write(args.page, args.overwrite)):
+    if args.page and (reason := cannot_write_page(args.page, args.overwrite)):
         yield f"--page {args.page} {reason}"
 
 
@@ -118,21 +119,21 @@ def interpolate(
 
 
 def score_curve(
-    args: argparse.Namespace,
+    number: int,
     first: SuperResolutionModel,
     second: SuperResolutionModel,
+    benchmarks: Sequence[BenchmarkDataset],
     device: torch.device,
 ) -> list[dict[str, float]]:
-    """Scores networks from alpha 0 to 1: means over all pictures of the benchmarks."""
+    """Scores a number of networks from alpha 0 to 1: means of the means of the benchmarks."""
     metrics: list[Metric] = [psnr_y, ssim_y]
     try:
         metrics.append(make_lpips(device))
     except UserError as error:
         say(f"The curve is without LPIPS. {error}")
-    benchmarks = [open_benchmark(name, first.scale, args.benchmark_dir) for name in args.benchmarks]
     rows = []
-    for number in range(args.curve):
-        alpha = number / (args.curve - 1)
+    for index in range(number):
+        alpha = index / (number - 1)
         network = interpolate(first, second, alpha).to(device)
         means = [
             mean_scores(evaluate(network.enlarge, each, device, metrics)) for each in benchmarks
@@ -167,18 +168,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_pair(first, second)
     if args.alpha is not None and state.is_main_process:
         write_model(args, interpolate(first, second, args.alpha))
-    if not args.curve:
-        return
-    rows = score_curve(args, first, second, state.device)
-    state.destroy_process_group()
-    if not state.is_main_process:
+    benchmarks, rows = [], []
+    if args.curve:
+        benchmarks = [
+            open_benchmark(name, first.scale, args.benchmark_dir) for name in args.benchmarks
+        ]
+        rows = score_curve(args.curve, first, second, benchmarks, state.device)
+    state.destroy_process_group()  # while all are still there
+    if not (rows and state.is_main_process):
         return
     cells = [
         {"alpha": f"{row['alpha']:.2f}"}
         | {score_name(key): format_score(key, row[key]) for key in row if key != "alpha"}
         for row in rows
     ]
-    lr = f"made from HR, means over {', '.join(args.benchmarks)}"
+    lr = " or ".join(dict.fromkeys(benchmark.lr for benchmark in benchmarks))
+    print(f"{type(first).__name__} x{first.scale}, means over {', '.join(args.benchmarks)}")
     print(f"Protocol: {protocol(lr)}.\n\n{text_table(cells)}")
     if args.page:
         page = Page(f"From {last_name(args.first)} to {last_name(args.second)}")

@@ -26,7 +26,8 @@ from common.card import CARD
 from common.curves import draw_panel
 from common.data.load import load_pictures
 from common.errors import UserError
-from common.files import cannot_write, last_name, read_json_lines, shorten_command
+from common.files import last_name, read_json_lines, shorten_command
+from common.gallery import on_page
 from common.hub import load_model
 from common.images.strip import Versions
 from common.images.tensors import to_float
@@ -34,7 +35,7 @@ from common.machine import set_up_cpu
 from common.metrics import psnr_y, to_uint8
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel
 from common.options import Arguments, Parser, whole
-from common.page.page import Page, PagePicture, as_code, as_table, is_page
+from common.page.page import Page, as_code, as_table, cannot_write_page, is_page
 from common.tables import format_score, score_name
 from common.terminal import say
 
@@ -52,7 +53,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--pictures", type=whole(least=0), default=4, help="validation pictures to show"
     )
-    output.add_argument("--overwrite", action="store_true", help="replace another file")
+    output.add_argument(
+        "--overwrite", action="store_true", help="replace a file that is no earlier report"
+    )
     return parser.parse_args(argv)
 
 
@@ -86,16 +89,18 @@ def facts(
     """What the run is and how far it is, as its banner told."""
     args, hardware = record["args"], record.get("hardware", {})
     step = max((line["step"] for line in metrics), default=0)
-    rows = [("", "")]
+    rows = [("", "")]  # no headings
+    precision = args.get("mixed_precision") or "no"
+    steps = (args.get("pretrain_steps") or 0) + (args.get("max_train_steps") or 0)
     if network:
         parameters = sum(parameter.numel() for parameter in network.parameters())
         scales = " ".join(f"x{scale}" for scale in network.scales)
         rows.append(("Network", f"{type(network).__name__} {scales}, {parameters:,} parameters"))
     rows += [
         ("Pictures", last_name(f"{args.get('train_data_dir') or args.get('dataset_name')}")),
-        ("Steps", f"{step:,} of {args.get('max_train_steps', 0):,}"),
+        ("Steps", f"{step:,} of {steps:,}"),
         ("Batch", f"{args.get('batch_size')} patches of {args.get('patch_size')} pixels of HR"),
-        ("Precision", f"{args.get('mixed_precision') or 'no'}".replace("no", "float32")),
+        ("Precision", "float32" if precision == "no" else precision),
         ("Hardware", f"{hardware.get('gpu') or hardware.get('cpu') or 'not recorded'}"),
         ("Commit", f"{record.get('commit')}, PyTorch {record.get('torch')}"),
     ]
@@ -116,7 +121,7 @@ def add_curves(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
     scores = {score_name(key): points(key) for key in keys if key.startswith("psnr")}
     card = folder / CARD
     text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
-    found = re.findall(r"bicubic: ([\d.]+) dB", text)
+    found = re.findall(r"bicubic: (\d+\.\d+) dB", text)
     level = ("bicubic", float(found[0])) if len(found) == 1 else None
     content = draw_panel(scores, "steps", "PSNR on the validation pictures, dB", level)
     for name, line in losses.items():
@@ -134,7 +139,10 @@ def add_scores(page: Page, metrics: list[dict[str, Any]]) -> None:
     shown = lines[-20:]
     shown = shown if best in shown else [best, *shown]
     rows = [
-        [f"{line['step']:,}", *(format_score(key, line[key]) for key in keys if key in line)]
+        [
+            f"{line['step']:,}",
+            *(format_score(key, line[key]) if key in line else "" for key in keys),
+        ]
         for line in shown
     ]
     page.add_section(
@@ -146,24 +154,33 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-@torch.no_grad()
-def add_pictures(page: Page, folder: Path, record: dict[str, Any], most: int) -> str:
-    """Adds validation pictures as the saved networks of the run enlarge them.
-
-    Returns:
-        Why there are none, or "".
-    """
+def load_networks(folder: Path) -> dict[str, SuperResolutionModel]:
+    """Loads the networks that a run has saved, the last phase last, by what they are called."""
     networks = {}
     for phase in PHASES:
         if (folder / phase / CONFIG).is_file() and (folder / phase / WEIGHTS).is_file():
             network = load_model(folder / phase)
             networks[type(network).__name__ if phase == "." else phase] = network
+    return networks
+
+
+@torch.no_grad()
+def add_pictures(
+    page: Page, networks: dict[str, SuperResolutionModel], record: dict[str, Any], most: int
+) -> str:
+    """Adds validation pictures as the saved networks of a run enlarge them.
+
+    Returns:
+        Why there are none, or "".
+    """
     if not networks:
         return "The run has saved no model yet."
+    network = list(networks.values())[-1]
     script = importlib.import_module(f"train_{network.architecture()}")
     try:
         with redirect_stderr(StringIO()) as mistakes:
-            args = script.parse_args(shlex.split(record["command"])[2:])
+            words = [*shlex.split(record["command"])[2:], "--report_to", "none"]  # nothing is sent
+            args = script.parse_args(words)
         benchmark = load_pictures(args, network.scales, say).validation[0]
     except UserError as error:
         return f"The validation pictures cannot be had: {error}"
@@ -184,14 +201,14 @@ def add_pictures(page: Page, folder: Path, record: dict[str, Any], most: int) ->
             network.scale = scale
             sr = network.enlarge(to_float(lr, torch.device("cpu"))[None])[0]
             results.append((label, to_uint8(sr)))
-        named = Versions.of(lr, results, hr).named
-        values = [(label, psnr_y(image / 255, hr / 255, scale)) for label, image in named[:-1]]
+        versions = Versions.of(lr, results, hr)
+        values = [
+            (label, psnr_y(image / 255, hr / 255, scale)) for label, image in versions.named[:-1]
+        ]
         caption = "PSNR-Y " + ", ".join(
             f"{label} {format_score('psnr_y', value)}" for label, value in values
         )
-        arrays = [(label, image.permute(1, 2, 0).numpy()) for label, image in named]
-        picture = PagePicture.of(name, arrays, shown=len(results))
-        page.add(picture._replace(caption=f"{caption} dB"))
+        page.add(on_page(name, versions)._replace(caption=f"{caption} dB"))
     return ""
 
 
@@ -200,13 +217,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     record, metrics, times = read_run(args.folder)
     output = args.output or args.folder / "report.html"
     ours = output.is_file() and is_page(output)  # an earlier report
-    if reason := cannot_write(output, args.overwrite or ours):
+    if reason := cannot_write_page(output, args.overwrite or ours):
         raise UserError(f"--output {output} {reason}.")
     set_up_cpu()
     page = Page(f"Run {args.folder.resolve().name}")
-    missing = add_pictures(page, args.folder, record, args.pictures)
-    has_model = (args.folder / WEIGHTS).is_file() and (args.folder / CONFIG).is_file()
-    network = load_model(args.folder) if has_model else None
+    networks = load_networks(args.folder)
+    missing = add_pictures(page, networks, record, args.pictures)
+    network = list(networks.values())[-1] if networks else None
     page.add_section("Run", as_table(facts(record, metrics, times, network)))
     add_curves(page, args.folder, metrics)
     add_scores(page, metrics)

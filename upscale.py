@@ -42,7 +42,7 @@ from common.inference import ALIGNMENT, Enlarger
 from common.machine import check_compiler, set_up_cpu
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments, real, wanted_size, whole
-from common.page.page import Page
+from common.page.page import Page, cannot_write_page
 from common.pretrained import choose, choose_to_reach
 from common.sizes import Size
 from common.tables import enumerate_first, plural
@@ -104,7 +104,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="quality of JPEG and WebP, as Pillow counts it",
     )
     output.add_argument(
-        "--overwrite", action="store_true", help="replace results that exist already"
+        "--overwrite", action="store_true", help="replace results, and a --page, that exist already"
     )
     output.add_argument(
         "--comparison",
@@ -185,7 +185,7 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
     # It could be a picture that was meant as an input, so it is not even replaced by --overwrite.
     elif sheet and (reason := cannot_write(sheet, overwrite=False)):
         yield f"--comparison {sheet} {reason.partition(';')[0]}; pictures to enlarge come before it"
-    if args.page and (reason := cannot_write(args.page, args.overwrite)):
+    if args.page and (reason := cannot_write_page(args.page, args.overwrite)):
         yield f"--page {args.page} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:
         yield f"--suffix {args.suffix} is a part of names; folders are for --output"
@@ -210,11 +210,12 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     if is_written(args, path):
         write_picture(sr, path, args.quality)
-    if args.page or args.comparison:
+    has_strip = args.comparison is True and is_written(args, strip_of(path))
+    if has_strip or gallery.takes(job.number):
         before, after = (to_tensor(to_rgb(picture)) for picture in (lr, sr))
         versions = Versions.of(before, [(label, after)])
         gallery.add(job.number, job.path.name, versions)
-        if args.comparison is True and is_written(args, strip_of(path)):
+        if has_strip:
             write_picture(Picture(np.asarray(make_strip(versions))), strip_of(path))
 
 
@@ -304,8 +305,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"Written: {enumerate_first(made)}")
         if there:
             print(
-                f"{plural(there, 'result')} in {args.output} stay as before, perhaps by another "
-                "model. --overwrite makes them anew, another --output keeps both."
+                f"Kept as before, perhaps by another model: {plural(there, 'result')} in "
+                f"{args.output}. --overwrite makes them anew, another --output keeps both."
             )
         if said:
             print(said)
@@ -327,14 +328,17 @@ def in_words(network: SuperResolutionModel) -> str:
 
 
 def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[Path]:
-    """Writes the sheet and the page; all processes call it. Returns their files."""
+    """Writes the sheet and the page, if pictures were enlarged; all processes call it.
+
+    Returns:
+        Files that were written.
+    """
     files = []
-    if isinstance(args.comparison, Path):
-        gallery.write_sheet(args.comparison)
+    if isinstance(args.comparison, Path) and gallery.write_sheet(args.comparison):
         files.append(args.comparison)
-    if args.page:
+    if args.page and (pictures := gallery.gathered()):
         page = Page(title, "Each picture as bicubic and as the network enlarge it.")
-        fill(page, gallery.gathered())
+        fill(page, pictures)
         if PartialState().is_main_process:
             page.write(args.page)
         files.append(args.page)

@@ -67,12 +67,12 @@ class EvaluatedPictures:
             path = args.save_images / name / f"{key}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_picture(Picture(sr.permute(1, 2, 0).cpu().numpy()), path)
-        is_first = index == 0 and name == args.benchmarks[0]
-        if args.save_images or args.page or (args.comparison and is_first):
+        has_strip = args.comparison and index == 0 and name == args.benchmarks[0]
+        if has_strip or self._gallery.takes(index):
             _, lr, hr = self._benchmark[index]
             versions = Versions.of(lr, self._results(lr, sr), hr)
             self._gallery.add(index, f"{name}: {key}", versions)
-            if args.comparison and is_first:
+            if has_strip:
                 args.comparison.parent.mkdir(parents=True, exist_ok=True)
                 write_picture(Picture(np.asarray(make_strip(versions))), args.comparison)
 

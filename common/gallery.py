@@ -29,6 +29,10 @@ class Gallery:
         self.pictures: dict[int, PagePicture | None] = {}
         self.strips: dict[int, Image.Image] = {}
 
+    def takes(self, number: int) -> bool:
+        """Whether `add` has a use for the picture of that number."""
+        return self._page or (self._sheet and number < SHEET_LENGTH)
+
     def add(self, number: int, name: str, versions: Versions) -> None:
         """Adds a picture. Threads may do so at the same time."""
         if self._sheet and number < SHEET_LENGTH:
@@ -36,24 +40,33 @@ class Gallery:
         if self._page and self._bytes > MOST_BYTES:
             self.pictures[number] = None
         elif self._page:
-            named = [(label, image.permute(1, 2, 0).numpy()) for label, image in versions.named]
-            shown = len(named) - (2 if named[-1][0] == "Original" else 1)
-            picture = PagePicture.of(name, named, shown)
+            picture = on_page(name, versions)
             self._bytes += picture.bytes
             self.pictures[number] = picture
 
-    def write_sheet(self, path: Path) -> None:
-        """Writes the strips of all processes below one another; all processes call it."""
+    def write_sheet(self, path: Path) -> bool:
+        """Writes the strips of all processes below one another; all processes call it.
+
+        Returns:
+            Whether there are any.
+        """
         found = {i: strip for part in gather_object([self.strips]) for i, strip in part.items()}
         if PartialState().is_main_process and found:
             sheet = stack_strips([found[number] for number in sorted(found)])
             path.parent.mkdir(parents=True, exist_ok=True)
             write_picture(Picture(np.asarray(sheet)), path)
+        return bool(found)
 
     def gathered(self) -> list[PagePicture | None]:
         """Pictures of all processes, in the order of their numbers; all processes call it."""
         found = {i: each for part in gather_object([self.pictures]) for i, each in part.items()}
         return [found[number] for number in sorted(found)]
+
+
+def on_page(name: str, versions: Versions) -> PagePicture:
+    """A picture in its versions, as a page shows it."""
+    named = [(label, image.permute(1, 2, 0).numpy()) for label, image in versions.named]
+    return PagePicture.of(name, named, versions.shown)
 
 
 def fill(page: Page, pictures: Iterable[PagePicture | None]) -> None:

@@ -2,21 +2,16 @@
 
 import importlib
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-
-from common.errors import UserError
 
 
 def check_packages(option: str) -> None:
     """Checks that export.py can work, before long work whose result it is to export.
 
     Raises:
-        UserError: A package is missing.
+        UserError: PyTorch is too old, or a package is missing.
     """
-    packages = importlib.import_module("export").PACKAGES["onnx"]
-    if missing := [package for package in packages if not find_spec(package)]:
-        raise UserError(f"{option} needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    importlib.import_module("export").check_packages("onnx", option)
 
 
 def export_beside(folder: Path, scales: Sequence[int]) -> dict[int, str]:

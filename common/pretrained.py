@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.files import CHECKSUMS
 from common.machine import ROOT
 from common.network import CONFIG
+from common.sizes import passes
 from common.weights import read_config
 
 FOLDER = ROOT / "pretrained"
@@ -80,9 +81,9 @@ def choose_to_reach(factor: float) -> str:
     Raises:
         UserError: There is none.
     """
-    scales = {scale for name in pretrained_names() for scale in scales_of(name)}
-    reaching = [scale for scale in scales if scale >= factor]
-    return choose(min(reaching, default=max(scales, default=None)))
+    scales = [scale for name in pretrained_names() for scale in scales_of(name)]
+    found = passes(scales, factor) if scales else []
+    return choose(found[0] if found else None)
 
 
 def choose_all(scale: int | None) -> list[tuple[str, int]]:

@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import common.machine
-import common.onnx_files
 from common.card import add_to_card, give_address, model_card
 from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
@@ -125,7 +124,7 @@ def test_the_card_has_ten_lines_that_need_no_clone_of_this_code(hub, tmp_path):
 
 
 def test_what_an_onnx_file_needs_is_said_before_the_training(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(common.onnx_files, "find_spec", lambda name: name != "onnxscript" or None)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     options = ("--max_train_images", 4, "--push_to_hub", "--push_onnx", "--license", "MIT License")
     message = train_from_hub(tmp_path / "run", *options, runner=refusal, HF_TOKEN="hf_test")
     assert "--license 'MIT License' is no license as the Hub names them: apache-2.0, mit" in message

@@ -17,7 +17,7 @@ import common.training.validation
 from common.errors import UserError
 from common.files import CHECKSUMS, write_checksums
 from common.hub import load_matching, load_model, push_model
-from common.pretrained import choose, choose_all, for_scale
+from common.pretrained import choose, choose_all, choose_to_reach, for_scale
 from common.training.stop import StopRequest
 from running import LATEST, SCRIPT, metrics, refusal, run_here
 from running import SRGAN as SRGAN_SCRIPT
@@ -53,6 +53,15 @@ def message(action, *args, **options) -> str:
         action(*args, **options)
     assert len(f"{caught.value}") <= 400
     return f"{caught.value}"
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"),
+    # A last per cent is left to bicubic, and a picture that becomes smaller takes any model.
+    [(0.5, "a2n-x2"), (2, "a2n-x2"), (2.01, "a2n-x2"), (2.1, "vdsr"), (9, "vdsr")],
+)
+def test_the_smallest_scale_that_reaches_a_size_is_chosen(three, factor, name):
+    assert choose_to_reach(factor) == name
 
 
 NAMES = "Models of this repository: a2n-x2, srcnn-x3, vdsr."

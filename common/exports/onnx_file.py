@@ -126,7 +126,7 @@ def calibration_pictures(paths: Sequence[Path], scale: int) -> list[Tensor]:
         try:
             hr = crop_to_multiple(to_tensor(read_rgb(path)), scale)
         except PictureError as error:
-            raise UserError(f"--calibration_dir: {path}: {error}. Take it away.") from None
+            raise UserError(f"--calibration_dir: {path}: {error}. Remove it from there.") from None
         lr = imresize(hr, 1 / scale)
         top, left = ((side - CALIBRATION_SIDE) // 2 for side in lr.shape[1:])
         rows, columns = (

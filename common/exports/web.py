@@ -1,6 +1,7 @@
 """A page that enlarges pictures in the browser: an ONNX file, onnxruntime-web, HTML, JavaScript."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -73,7 +74,5 @@ def write_page(
         (new / "network.json").write_text(json.dumps(facts, indent=2) + "\n")
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     print(f"{folder}: a page for {facts['network']} x{model.scale}, {size:.1f} MB. Look at it by")
-    print(f"    python -m http.server --bind 127.0.0.1 --directory {folder}")
-    print(
-        "and open http://127.0.0.1:8000 in a browser. Any web server that sends files can have it."
-    )
+    print(f"    python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))}")
+    print("and open http://127.0.0.1:8000 in a browser. To share it, put it on any web server.")

@@ -24,12 +24,12 @@ class Versions(NamedTuple):
         lr: LR, uint8, (3, h, w), on the CPU like the others.
         named: Pairs of a label and a picture of the size of the result, uint8, (3, H, W): Bicubic,
             each SR, and the original if it is known.
-        aim: Number of the version that is nearest to the truth: the original, or the last SR.
+        shown: Number of the last SR, which is shown first where not all are.
     """
 
     lr: Tensor
     named: list[tuple[str, Tensor]]
-    aim: int
+    shown: int
 
     @classmethod
     def of(
@@ -48,14 +48,14 @@ class Versions(NamedTuple):
         bicubic = torch.cat([imresize(channel, size) for channel in lr.split(1)])  # less memory
         original = [] if hr is None else [("Original", hr)]
         all_named = [("Bicubic", bicubic), *results, *original]
-        named = [(label, _middle(image, 1)) for label, image in all_named]
-        return cls(_middle(lr, lr.shape[-1] / size[1]), named, len(named) - 1)
+        named = [(label, _middle(image, size)) for label, image in all_named]
+        return cls(_middle(lr, size), named, len(results))
 
 
-def _middle(image: Tensor, ratio: float) -> Tensor:
-    """The middle of a picture; `ratio` is its size to that of the result."""
-    for axis in (1, 2):
-        length = min(image.shape[axis], round(MOST_SIDE * ratio))
+def _middle(image: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of a picture whose result has this height and width."""
+    for axis, side in enumerate(size, start=1):
+        length = max(1, round(image.shape[axis] * min(1, MOST_SIDE / side)))
         image = image.narrow(axis, (image.shape[axis] - length) // 2, length)
     return image
 
@@ -108,7 +108,7 @@ def make_strip(versions: Versions, size: int = 96, zoom: int = 2) -> Image.Image
         zoom: Enlargement of a detail in the strip, without interpolation.
     """
     lr, named = versions.lr, versions.named
-    aim = named[versions.aim][1]
+    aim_label, aim = named[-1]  # the original, or where it is not known the last SR
     height, width = aim.shape[-2:]
     size = min(size, height, width)
     details = find_details(aim, named[0][1], size)
@@ -122,7 +122,7 @@ def make_strip(versions: Versions, size: int = 96, zoom: int = 2) -> Image.Image
     )
     draw = ImageDraw.Draw(strip)
     strip.paste(_image(aim).resize(whole, Image.Resampling.LANCZOS), (0, CAPTION))
-    draw.text((4, 3), named[versions.aim][0], fill="black", font=ImageFont.load_default(18))
+    draw.text((4, 3), aim_label, fill="black", font=ImageFont.load_default(18))
     for number, label in enumerate(labels):
         x = whole[0] + GAP + number * (side + GAP)
         draw.text((x + 4, 3), label, fill="black", font=ImageFont.load_default(18))

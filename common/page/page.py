@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from common.files import replace_file
+from common.files import cannot_write, replace_file
 from common.terminal import printable
 
 FOLDER = Path(__file__).resolve().parent
@@ -91,7 +91,7 @@ class Page:
         self.left_out = 0
 
     def add(self, picture: PagePicture) -> None:
-        """Adds a picture, as long as there is room; the first one always."""
+        """Adds a picture if there is room for it; the first one always."""
         if self._pictures and self._bytes + picture.bytes > MOST_BYTES:
             self.left_out += 1
             return
@@ -120,7 +120,8 @@ class Page:
             for picture in self._pictures
         ]
         number = len(self._pictures) + self.left_out
-        hint = f"The first {len(self._pictures)} of {number} pictures." if self.left_out else ""
+        shown = f"{len(self._pictures)} of {number} pictures are shown, for which there was room."
+        hint = shown if self.left_out else ""
         introduction = f"<p>{escape(self.introduction)}</p>" if self.introduction else ""
         page = (FOLDER / "template.html").read_text()
         # No part can hold the mark of a later one: "<" is escaped in all that is not our own.
@@ -140,6 +141,16 @@ class Page:
         """Writes the page, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, self.html().encode())
+
+
+def cannot_write_page(path: Path, overwrite: bool) -> str:
+    """Says why a page cannot be written to a file, as `cannot_write` does.
+
+    The ending keeps --overwrite from replacing a picture that was meant as an input.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        return "must end in .html; a page is a file of HTML"
+    return cannot_write(path, overwrite)
 
 
 def is_page(path: Path) -> bool:

@@ -84,7 +84,7 @@ def test_a_page_has_an_end(monkeypatch):
     shown = len(data_of(page.html()))
     assert 0 < shown < 9
     assert page.left_out == 9 - shown
-    assert f"The first {shown} of 9 pictures." in page.html()
+    assert f"{shown} of 9 pictures are shown" in page.html()
 
 
 def test_large_pictures_are_jpeg(monkeypatch):

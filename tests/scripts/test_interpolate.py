@@ -57,6 +57,7 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
     options = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
     page = tmp_path / "curve.html"
     printed = run_here(*base, *options, "--page", page).stdout
+    assert "SRGAN x4, means over Tiny" in printed
     rows = [line.split() for line in printed.splitlines() if re.match(r"\d\.\d\d ", line)]
     assert [row[0] for row in rows] == ["0.00", "0.50", "1.00"]
     for row, folder in ((rows[0], "first"), (rows[2], "second")):

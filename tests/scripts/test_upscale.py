@@ -34,8 +34,8 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-def upscale(*options, runner=run_here):
-    return runner("upscale.py", *options)
+def upscale(*options, runner=run_here, **settings):
+    return runner("upscale.py", *options, **settings)
 
 
 def expected(model: Path, pixels: np.ndarray) -> np.ndarray:
@@ -224,7 +224,7 @@ def test_results_among_the_inputs(model, pictures_dir, tmp_path, monkeypatch):
     assert "Enlarged 3 of 3" in process.stdout
     process = upscale("*.png", "2.png", tmp_path / "2.png", "--model", model, "--output", ".")
     assert "Enlarged" not in process.stdout
-    assert "3 results in . stay as before, perhaps by another model." in process.stdout
+    assert "Kept as before, perhaps by another model: 3 results in .." in process.stdout
     assert len(list(tmp_path.iterdir())) == 3 * 3
     options = ("*.png", "--model", model, "--output", ".", "--overwrite")
     assert "0_x2.png, which is an input itself" in upscale(*options, runner=refusal)
@@ -277,7 +277,7 @@ def test_any_size(model, pictures_dir, tmp_path):
     assert read_picture(tmp_path / "0_50x100.png").pixels.shape == (100, 50, 3)
     upscale(*base, "--scale", 1.5)
     assert read_picture(tmp_path / "0_x1.5.png").pixels.shape == (120, 144, 3)
-    assert "1 result in" in upscale(*base, "--size", "400x300").stdout
+    assert "model: 1 result in" in upscale(*base, "--size", "400x300").stdout
 
 
 def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
@@ -299,8 +299,18 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
     (tmp_path / "out" / "a_x1.5.png").unlink()
     assert "Enlarged 2 of 2" in upscale(*base, "--page", page).stdout  # one is read again
     assert page.read_text().count('"label": "Bicubic"') == 2
+    message = upscale(folder, "--page", folder / "a.png", "--overwrite", runner=refusal)
+    assert "a.png must end in .html" in message
     message = upscale("--comparison", folder / "a.png", folder, "--overwrite", runner=refusal)
     assert "a.png exists already; pictures to enlarge come before it" in message
+    broken, new = tmp_path / "broken.png", tmp_path / "new.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    none = upscale(
+        broken, *base[1:], "--comparison", new, "--page", tmp_path / "new.html", check=False
+    )
+    assert none.returncode
+    assert "Written" not in none.stdout
+    assert not list(tmp_path.glob("new.*"))
 
 
 @pytest.mark.parametrize(

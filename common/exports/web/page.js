@@ -3,7 +3,7 @@
 const MOST_MEGAPIXELS = 100, LONGEST_SIDE = 16384; // of a result; canvases of browsers end there
 const byId = (id) => document.getElementById(id);
 const file = byId("file"), canvas = byId("canvas"), before = byId("before");
-let worker = null, busy = false, facts = null, started = 0, input = null, output = null, address = null;
+let worker = null, busy = false, turn = 0, facts = null, started = 0, input = null, output = null, address = null;
 
 function say(text) { byId("status").textContent = text; }
 
@@ -37,14 +37,14 @@ function showProgress(part) {
 
 async function take(blob) {
   if (!facts || !blob) return;
+  const own = ++turn;
   if (busy) startWorker(); // the work at another picture ends
   started = performance.now();
   byId("error").hidden = true;
   byId("result").hidden = true;
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(blob); // upright, in sRGB
-  } catch {
+  const bitmap = await createImageBitmap(blob).catch(() => null); // upright, in sRGB
+  if (own !== turn) return; // another picture came meanwhile
+  if (!bitmap) {
     fail(`${blob.name || "What was pasted"} is no picture that this browser can read. Save it as PNG, JPEG or WebP.`);
     return;
   }

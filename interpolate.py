@@ -41,7 +41,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     parser.add_argument("first", help="model folder or name, at alpha 0")
     parser.add_argument("second", help="model folder or name of the same architecture, at alpha 1")
     model = parser.group("model", "The network between the two.")
-    model.add_argument("--alpha", type=real(), help="share of the second network, 0 to 1 as a rule")
+    model.add_argument(
+        "--alpha", type=real(least=0, most=1), help="share of the second network, 0 to 1"
+    )
     data = parser.group("data", "What the curve over alpha is measured on.")
     data.add_argument(
         "--curve",

@@ -166,9 +166,9 @@ def cannot_write_any(paths: Collection[Path], overwrite: bool) -> str:
     for path in paths:
         if reason := _is_taken(path, overwrite):
             return f"{path} {reason}"
-    for folder in dict.fromkeys(path.parent for path in paths):
+    for folder, path in {path.parent: path for path in paths}.items():
         if reason := cannot_make(folder):
-            return f"{folder} {reason}"
+            return f"{path} {reason}"
     return ""
 
 

@@ -15,7 +15,7 @@ def test_a_connection_that_always_breaks(hub):
     with pytest.raises(UserError) as error:
         hub_benchmark("Set5")
     assert "The benchmark Set5 (eugenesiow/Set5 on the Hub) cannot be had: " in str(error.value)
-    assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in str(error.value)
+    assert "use --benchmark_dir DIR; or --benchmarks sample, which is here." in str(error.value)
     assert not list(Path(os.environ["HF_HOME"]).rglob("*.png"))
     hub.cut.clear()
     assert len(list((hub_benchmark("Set5") / "HR").iterdir())) == 5

@@ -198,7 +198,7 @@ WAYS = [
             ),
             (
                 "--model {run} --comparison_model {run}",
-                "needs a --comparison FILE",
+                "needs a --comparison or a --page",
                 ["--model {run} --comparison_model {run} --comparison {nothing}.png"],
             ),
             (

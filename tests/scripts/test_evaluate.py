@@ -187,7 +187,7 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     assert "--lpips needs the weights of AlexNet, which torchvision cannot download" in message
     message = refusal("evaluate.py", "--model", folder)
     assert "Set5 (eugenesiow/Set5 on the Hub) cannot be had: Cannot reach http://127" in message
-    assert "With its pictures in DIR/Set5/HR, use --benchmark_dir DIR." in message
+    assert "use --benchmark_dir DIR; or --benchmarks sample, which is here." in message
     message = refusal("evaluate.py", "--model", "out/nothing", *tiny)
     assert "There is no folder out/nothing. Train a model first. " in message
     message = refusal("evaluate.py", "--model", "user/nothing", *tiny)

@@ -43,7 +43,7 @@ from common.machine import check_compiler, set_up_cpu
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments, real, wanted_size, whole
 from common.page.page import Page, cannot_write_page
-from common.pretrained import choose, choose_to_reach
+from common.pretrained import choose, choose_to_reach, chosen_in_words
 from common.sizes import Size
 from common.tables import enumerate_first, plural
 from common.terminal import printable, say
@@ -70,6 +70,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     )
     model = parser.group("model")
     add_model_arguments(model, any_scale=True)
+    model.add_argument(
+        "--photo",
+        action="store_true",
+        help="choose the model for JPEG of cameras and sites, which sharpens no blocks and no noise",
+    )
     model.add_argument(
         "--size",
         type=wanted_size,
@@ -177,6 +182,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--output {args.output} {reason}"
     if args.size and args.scale:
         yield "--size and --scale exclude each other; give one of them"
+    if args.photo and args.model:
+        yield "--photo chooses a model, and so does --model; give one of them"
     if args.stretch and not (args.size and args.size.width and args.size.height):
         yield "--stretch needs a --size of two sides, 4000x3000 for example"
     sheet = args.comparison if args.comparison is not True else None
@@ -246,12 +253,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_compiler(state.device)
     wanted = args.size or (Size(factor=args.scale) if args.scale else None)
     inputs = plan(args, wanted.suffix) if wanted else None
-    name = args.model or choose(None)
+    name = args.model or choose(None, args.photo)
     if not args.model and inputs and wanted:
         sizes = read_sizes((path for path, _ in inputs.jobs), args.max_megapixels)
-        name = choose_to_reach(max((wanted.factor_for(*size) for size in sizes), default=1))
+        name = choose_to_reach(max((wanted.factor_for(*s) for s in sizes), default=1), args.photo)
     if not args.model and state.is_main_process:
-        print(f"Model: {name}, of this repository.")
+        print(chosen_in_words(name))
     network = load_model(name, args.revision)
     wanted = wanted or Size(factor=network.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
@@ -296,9 +303,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if state.is_main_process:
         there = len(jobs) - len(files)
         if files:
-            done = len(files) - len(failures)
             total = plural(len(files) + len(refused), "picture")
-            print(f"Enlarged {done} of {total}, in {args.output}.")
+            print(f"Enlarged {len(files) - len(failures)} of {total}, in {args.output}.")
             made = [f"{file}" for file in shown]
             made += [name for path in written if path not in failures for name in written[path]]
             if made:
@@ -320,11 +326,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def in_words(network: SuperResolutionModel) -> str:
-    name, scales = type(network).__name__, network.scales
-    if network.refines_bicubic:
-        return f"{name} enlarges by any factor, up to {scales[-1]} at once."
-    factors = " or ".join(map(str, scales))
-    return f"{name} enlarges by {factors}, as often as needed; bicubic then makes the size exact."
+    any_factor = f"any factor up to {network.scales[-1]}"
+    scales = any_factor if network.refines_bicubic else " or ".join(map(str, network.scales))
+    return f"{type(network).__name__} enlarges by {scales},"
 
 
 def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[Path]:

@@ -14,6 +14,7 @@ from common.sizes import passes
 from common.weights import read_config
 
 FOLDER = ROOT / "pretrained"
+PHOTO = "-photo"  # end of the names of models for what cameras and web sites have saved
 BEST_FIRST = ("a2n", "vdsr", "srcnn")  # networks, as they are chosen where no model is named
 
 
@@ -45,13 +46,15 @@ def scales_of(name: str) -> list[int]:
     return arguments.get("scales") or [arguments["scale"]]
 
 
-def for_scale(scale: int | None) -> list[str]:
+def for_scale(scale: int | None, photo: bool = False) -> list[str]:
     """Names of the models that enlarge by a scale, the best network first.
 
     Args:
         scale: Factor. Default: the smallest that a model is there for.
+        photo: Whether only models are meant that were trained on the pictures of cameras and sites.
     """
-    scales = {name: scales_of(name) for name in pretrained_names()}
+    names = [name for name in pretrained_names() if name.endswith(PHOTO) or not photo]
+    scales = {name: scales_of(name) for name in names}
     wanted = scale or min(map(min, scales.values()), default=None)
 
     def rank(name: str) -> int:
@@ -62,28 +65,31 @@ def for_scale(scale: int | None) -> list[str]:
     return sorted((name for name in scales if wanted in scales[name]), key=rank)
 
 
-def choose(scale: int | None) -> str:
-    """Chooses a model for a command line that names none.
+def choose(scale: int | None, photo: bool = False) -> str:
+    """Chooses a model for a command line that names none. Arguments as of `for_scale`.
 
     Raises:
         UserError: There is none, or none for that scale.
     """
-    if found := for_scale(scale):
+    if found := for_scale(scale, photo):
         return found[0]
+    if photo:
+        raise UserError(f"No model here is for --photo; leave it out, or train one. {in_words()}")
     if pretrained_names():
         raise UserError(f"No model here enlarges by {scale}; train one. {in_words()}")
     raise UserError(f"Name a model by --model. {in_words()}")
 
 
-def choose_to_reach(factor: float) -> str:
+def choose_to_reach(factor: float, photo: bool = False) -> str:
     """Chooses a model by the smallest scale that reaches a factor, or by the largest there is.
 
     Raises:
         UserError: There is none.
     """
-    scales = [scale for name in pretrained_names() for scale in scales_of(name)]
+    names = [name for name in pretrained_names() if name.endswith(PHOTO) or not photo]
+    scales = [scale for name in names for scale in scales_of(name)]
     found = passes(scales, factor) if scales else []
-    return choose(found[0] if found else None)
+    return choose(found[0] if found else None, photo)
 
 
 def choose_all(scale: int | None) -> list[tuple[str, int]]:
@@ -95,6 +101,16 @@ def choose_all(scale: int | None) -> list[tuple[str, int]]:
     choose(scale)
     pairs = [(name, factor) for name in pretrained_names() for factor in scales_of(name)]
     return [(name, factor) for name, factor in pairs if scale in (None, factor)]
+
+
+def chosen_in_words(name: str) -> str:
+    """Says which model was chosen, and for what pictures it is, where there are two kinds."""
+    kind = ""
+    if name.endswith(PHOTO):
+        kind = ", for photographs that were saved as JPEG"
+    elif f"{name}{PHOTO}" in pretrained_names():
+        kind = ", for pictures that were saved without loss; --photo chooses the one for JPEG"
+    return f"Model: {name}, of this repository{kind}."
 
 
 def in_words() -> str:

@@ -17,7 +17,7 @@ import common.training.validation
 from common.errors import UserError
 from common.files import CHECKSUMS, write_checksums
 from common.hub import load_matching, load_model, push_model
-from common.pretrained import choose, choose_all, choose_to_reach, for_scale
+from common.pretrained import choose, choose_all, choose_to_reach, chosen_in_words, for_scale
 from common.training.stop import StopRequest
 from running import LATEST, SCRIPT, metrics, refusal, run_here
 from running import SRGAN as SRGAN_SCRIPT
@@ -88,11 +88,16 @@ def test_the_best_network_for_a_scale_is_chosen(three):
     assert choose(None) == choose(2) == "a2n-x2"
     assert for_scale(3) == ["vdsr", "srcnn-x3"]
     assert choose(4) == "vdsr"
+    assert message(choose, 2, photo=True).startswith("No model here is for --photo; leave it out")
     assert message(choose, 8) == f"No model here enlarges by 8; train one. {NAMES}"
     assert choose_all(None) == [("a2n-x2", 2), ("srcnn-x3", 3), *(("vdsr", x) for x in (2, 3, 4))]
     assert choose_all(3) == [("srcnn-x3", 3), ("vdsr", 3)]
-    (shutil.copytree(three / "a2n-x2", three / "a2n-x2-photo"))
+    assert chosen_in_words("a2n-x2") == "Model: a2n-x2, of this repository."
+    shutil.copytree(three / "a2n-x2", three / "a2n-x2-photo")
     assert for_scale(2) == ["a2n-x2", "a2n-x2-photo", "vdsr"]
+    assert choose(2, photo=True) == choose_to_reach(3.5, photo=True) == "a2n-x2-photo"
+    assert "without loss; --photo chooses the one for JPEG." in chosen_in_words("a2n-x2")
+    assert chosen_in_words("a2n-x2-photo").endswith("for photographs that were saved as JPEG.")
     text = message(load_model, "srcnn-x3", scale=4)
     assert text == "srcnn-x3 is trained to enlarge by 3, not by 4. Here vdsr can."
 

@@ -73,7 +73,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     model.add_argument(
         "--photo",
         action="store_true",
-        help="choose the model for JPEG of cameras and sites, which sharpens no blocks and no noise",
+        help="choose the model for JPEG of cameras and sites, which leaves blocks and noise alone",
     )
     model.add_argument(
         "--size",

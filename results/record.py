@@ -91,8 +91,11 @@ def training(folder: Path) -> dict[str, Any]:
         if not Path(start).exists():
             raise UserError(f"{folder} began from {start}, which is gone, with how it was trained.")
         for before in (Path(start), *Path(start).parents[:2]):
-            if (before / "args.json").exists():
+            # (A checkpoint has an args.json of its own, without the command.)
+            if (before / "args.json").exists() and not before.name.startswith("checkpoint-"):
                 facts["init_from"] = training(before)
+                if step := re.search(r"checkpoint-(\d+)", "/".join(Path(start).parts[-2:])):
+                    facts["init_from"]["ended_at_step"] = int(step[1])
                 break
     return {"command": command, "seconds": seconds, **facts}
 

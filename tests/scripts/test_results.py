@@ -106,14 +106,19 @@ def test_training_hides_where_folders_lie(tmp_path):
         training(tmp_path)
 
 
-@pytest.mark.parametrize("start", [".", "checkpoint-10/model.safetensors", "pretrained"])
+@pytest.mark.parametrize(
+    "start", [".", "checkpoint-10", "checkpoint-10/model.safetensors", "pretrained"]
+)
 def test_training_tells_of_the_run_before(tmp_path, start):
     write_run(tmp_path / "first", command="python train_x.py")
     (tmp_path / "first" / start).mkdir(parents=True, exist_ok=True)
+    if start.startswith("checkpoint"):
+        (tmp_path / "first" / "checkpoint-10" / "args.json").write_text('{"plain": {}}')
     write_run(tmp_path / "second", args={"init_from": str(tmp_path / "first" / start)})
     facts = training(tmp_path / "second")
     assert facts["init_from"]["command"] == "python train_x.py"
     assert facts["seconds"] == facts["init_from"]["seconds"] == 60
+    assert facts["init_from"].get("ended_at_step") == (10 if "checkpoint" in start else None)
 
 
 def test_training_from_weights_without_a_run(tmp_path):

@@ -16,6 +16,7 @@ from common.card import CARD, add_to_card, model_card
 from common.errors import UserError
 from common.files import replace_file, write_checksums
 from common.hub import load_model
+from common.metrics import protocol
 from common.network import CONFIG, WEIGHTS
 from common.pretrained import FOLDER
 from results.record import training
@@ -76,12 +77,12 @@ def publish(
         *(kind, model.architecture(), model.scales), section, license=license, address=name
     )
     replace_file(target / CARD, card.encode())
-    made = "made from HR by MATLAB's bicubic"
+    how = protocol("made from HR by MATLAB's bicubic")
     for scale in model.scales:
-        add_to_card(target, scale, row["scales"][f"{scale}"], made)
+        add_to_card(target, scale, row["scales"][f"{scale}"], how)
         for options, scales in row.get("also", {}).items():
             named = {f"{set_} {options}": scores for set_, scores in scales[f"{scale}"].items()}
-            add_to_card(target, scale, named, made)
+            add_to_card(target, scale, named, how)
     write_checksums(target, [CONFIG, WEIGHTS])  # the card may be edited
     return target
 

@@ -326,9 +326,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def in_words(network: SuperResolutionModel) -> str:
-    any_factor = f"any factor up to {network.scales[-1]}"
-    scales = any_factor if network.refines_bicubic else " or ".join(map(str, network.scales))
-    return f"{type(network).__name__} enlarges by {scales},"
+    name, factors = type(network).__name__, " or ".join(map(str, network.scales))
+    if network.refines_bicubic:
+        return f"{name} enlarges by any factor, up to {network.scales[-1]} at once."
+    return f"{name} enlarges by {factors}, as often as needed; bicubic then makes the size exact."
 
 
 def show(args: argparse.Namespace, gallery: Gallery, title: str) -> list[Path]:

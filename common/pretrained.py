@@ -18,9 +18,10 @@ PHOTO = "-photo"  # end of the names of models for what cameras and web sites ha
 BEST_FIRST = ("a2n", "vdsr", "srcnn")  # networks, as they are chosen where no model is named
 
 
-def pretrained_names() -> list[str]:
-    """Names of the models that are there."""
-    return sorted(path.parent.name for path in FOLDER.glob(f"*/{CONFIG}"))
+def pretrained_names(photo: bool = False) -> list[str]:
+    """Names of the models that are there; with `photo`, of those for what cameras have saved."""
+    names = sorted(path.parent.name for path in FOLDER.glob(f"*/{CONFIG}"))
+    return [name for name in names if name.endswith(PHOTO) or not photo]
 
 
 def find_pretrained(name: str) -> Path | None:
@@ -53,8 +54,7 @@ def for_scale(scale: int | None, photo: bool = False) -> list[str]:
         scale: Factor. Default: the smallest that a model is there for.
         photo: Whether only models are meant that were trained on the pictures of cameras and sites.
     """
-    names = [name for name in pretrained_names() if name.endswith(PHOTO) or not photo]
-    scales = {name: scales_of(name) for name in names}
+    scales = {name: scales_of(name) for name in pretrained_names(photo)}
     wanted = scale or min(map(min, scales.values()), default=None)
 
     def rank(name: str) -> int:
@@ -86,8 +86,7 @@ def choose_to_reach(factor: float, photo: bool = False) -> str:
     Raises:
         UserError: There is none.
     """
-    names = [name for name in pretrained_names() if name.endswith(PHOTO) or not photo]
-    scales = [scale for name in names for scale in scales_of(name)]
+    scales = [scale for name in pretrained_names(photo) for scale in scales_of(name)]
     found = passes(scales, factor) if scales else []
     return choose(found[0] if found else None, photo)
 

@@ -17,6 +17,8 @@ os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="super-resolution-tests-")
 os.environ["HF_HOME"] = os.path.join(os.environ["TMPDIR"], "huggingface")
 os.environ.pop("HF_DATASETS_CACHE", None)
 os.environ.pop("HF_HUB_OFFLINE", None)
+# A process for each core is started by pytest-xdist. (After an import of PyTorch it is too late.)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nobody listens there but the tests' own Hub, while a test has one.
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{reserve_port()}"
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # which the tests' Hub does not have

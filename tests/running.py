@@ -80,22 +80,23 @@ def run_two(script, *options, **variables: str) -> subprocess.CompletedProcess:
 
 def start(*command, **variables: str) -> subprocess.Popen:
     """Starts `python *command`, at the head of a group of processes."""
-    return subprocess.Popen(
-        python(*command),
-        cwd=ROOT,
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=listen,
-    )
-
-
-def listen() -> None:
-    """Makes a process take signals that it would ignore below `nohup`, or in the background."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    # It takes signals also where ours ignores them: below `nohup`, or in the background.
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        return subprocess.Popen(
+            python(*command),
+            cwd=ROOT,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def disturbed(runner: Callable[..., Any], **variables: str) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -80,12 +81,13 @@ def wait_for(
 
 def _begin(loader: DataLoader[T]) -> Iterator[T]:
     """Starts the processes of a loader."""
-    if os.name != "posix":
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
     # PyTorch's handler would raise its error anywhere in the training, where nobody takes it.
-    signal.signal(signal.SIGCHLD, before)
+    is_of_pytorch = getattr(before, "__module__", "").startswith("torch.")  # an earlier loader's
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_of_pytorch else before)
     return batches
 
 

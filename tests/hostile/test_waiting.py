@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,14 +137,41 @@ def test_a_process_without_memory_is_told_with_a_way_out(action):
     assert words.startswith("A batch of 2.5 GB does not fit into the memory. Use a smaller --batch")
 
 
-def test_a_death_is_not_raised_in_the_middle_of_a_step():
+def of_pytorch(number, frame):
+    """Stands for the handler of PyTorch's loader."""
+
+
+of_pytorch.__module__ = "torch.utils.data._utils.signal_handling"
+
+
+def of_the_user(number, frame):
+    """Stands for that of a program that calls us."""
+
+
+@pytest.mark.parametrize(
+    ("before", "during"),
+    [
+        (signal.SIG_DFL, signal.SIG_DFL),
+        (of_the_user, of_the_user),
+        (of_pytorch, signal.SIG_DFL),  # an earlier loader of the same process has left it
+    ],
+)
+def test_a_death_is_not_raised_in_the_middle_of_a_step(before, during):
     """PyTorch would raise it by SIGCHLD, wherever the training is."""
-    before = signal.getsignal(signal.SIGCHLD)
-    loader = DataLoader(Loaded(dies), batch_size=None, num_workers=1, timeout=1)
-    items = wait_for(loader, bool)
-    assert next(items) == 0
-    assert signal.getsignal(signal.SIGCHLD) == before
-    items.close()
+    own = signal.signal(signal.SIGCHLD, before)
+    try:
+        items = wait_for(DataLoader(Loaded(dies), batch_size=None, num_workers=1, timeout=1), bool)
+        assert next(items) == 0
+        assert signal.getsignal(signal.SIGCHLD) == during
+        items.close()
+    finally:
+        signal.signal(signal.SIGCHLD, own)
+
+
+def test_a_loader_in_a_thread():
+    """There no handler can be set, as in a notebook's server."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(gives, bool).result() == (list(range(8)), "")
 
 
 def test_a_wait_ends(shared_memory):

@@ -1,4 +1,4 @@
-"""The speedrun: its rules, what it measures, the table of records."""
+"""Trainings that are scored: rules and records of the speedrun, variants side by side."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from benchmarks import speedrun
+from benchmarks import speedrun, variants
 from common.errors import UserError
 from running import ROOT, SMALL, run_here
 
@@ -17,7 +17,7 @@ def record(seconds: float, psnr: float, rounds: int = 3, **hardware) -> dict:
         "command": "python train_a2n.py --recipe cpu",
         "hardware": {"cpu": "Some CPU", "threads": 2} | hardware,
         "versions": {"commit": "0123456789"},
-        "rounds": [{"seconds": seconds + i, "psnr_y": psnr + i / 100} for i in range(rounds)],
+        "rounds": [{"seconds": seconds + i, "Set5": psnr + i / 100} for i in range(rounds)],
         "seconds": seconds + 1,
         "psnr_y": psnr + 0.01,
     }
@@ -66,10 +66,13 @@ def test_records_keep_the_rules():
     [
         ("", "Give a training after `--`"),
         ("evaluate.py", "Give a training after `--`"),
-        ("train_a2n.py --seed=3", "--seed cannot be in a speedrun, which the benchmark sets"),
+        ("train_a2n.py --seed=3", "--seed cannot be given here, which the benchmark sets"),
         ("train_a2n.py --init_from a2n-x2", "as a run begins with fresh weights"),
         ("train_a2n.py --max_train_minutes 2", "the length of a run is a number of steps"),
-        ("train_a2n.py --validation_data_dir DIR/Set5/HR", "must not look at Set5 while it trains"),
+        (
+            "train_a2n.py --validation_data_dir DIR/Set5/HR",
+            "no training may look at Set5, by which it is scored",
+        ),
         ("train_a2n.py --scale 3", "scored on Set5 x2, not x3"),
     ],
 )
@@ -113,7 +116,7 @@ def test_a_speedrun_scores_the_last_weights(set5, pictures_dir, tmp_path, monkey
     assert facts["command"].startswith("python train_srcnn.py --batch_size 4")
     assert {"cpu", "threads"} <= facts["hardware"].keys()
     assert {"commit", "torch"} <= facts["versions"].keys()
-    scores = [values["psnr_y"] for values in facts["rounds"]]
+    scores = [values["Set5"] for values in facts["rounds"]]
     assert facts["psnr_y"] == pytest.approx(sum(scores) / 2, abs=1e-3)
     assert all(values["seconds"] > 0 for values in facts["rounds"])
     assert f"Written to {output}." in capsys.readouterr().out
@@ -123,6 +126,38 @@ def test_a_speedrun_scores_the_last_weights(set5, pictures_dir, tmp_path, monkey
     monkeypatch.setattr(speedrun, "MOST_PARAMETERS", 8000)
     with pytest.raises(UserError, match="8,129 parameters, more than the 8,000 of the rules"):
         speedrun.main([*options, "--overwrite", "--", *training])
+
+
+def test_variants_are_trained_in_turn_and_compared_by_seed(
+    set5, pictures_dir, tmp_path, monkeypatch, capsys
+):
+    trained = []
+
+    def run(words, **_):
+        if words[0] != "evaluate.py":
+            trained.append((words[words.index("--learning_rate") + 1], words[-3]))
+        run_here(*map(str, words))
+
+    monkeypatch.setattr(speedrun, "run", run)
+    output = tmp_path / "found.json"
+    words = ["--variant=--learning_rate 1e-2", "--variant=--learning_rate 2e-2"]
+    words += ["--benchmarks", "Set5", "--benchmark_dir", f"{set5}", "--output", f"{output}"]
+    training = ["train_srcnn.py", *SMALL, "--scale", "2", "--train_data_dir", f"{pictures_dir}"]
+    variants.main([*words, "--", *training, "--optimizer", "adam", "--max_train_steps", "40"])
+    assert trained == [("1e-2", "0"), ("2e-2", "0"), ("1e-2", "1"), ("2e-2", "1")]
+    facts = json.loads(output.read_text())
+    assert facts["steps"] == 40
+    slow, fast = ([run["Set5"] for run in runs] for runs in facts["variants"].values())
+    assert len({*slow, *fast}) == 4
+    facts["variants"] = {
+        "a": [{"Set5": 30.0, "seconds": 1}, {"Set5": 31.0, "seconds": 2}],
+        "b": [{"Set5": 30.25, "seconds": 4}, {"Set5": 30.75, "seconds": 6}],
+    }
+    assert variants.table(facts).splitlines()[2:] == [
+        "| `a` | 30.50 | 2 |",
+        "| `b` | 30.50 (+0.25, -0.25) | 5 |",
+    ]
+    assert "n = 2. Written to" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 
 import common.pretrained
 import convert_published
@@ -15,7 +16,9 @@ from common.hub import load_model
 from results import publish, record
 from results.record import training, wall_time
 from results.table import BEGIN, END, rows, runs_of, table
-from running import ROOT, SCRIPT
+from running import ROOT, SCRIPT, metrics, run_here
+from train_a2n import A2N
+from train_srgan import SRGAN
 
 
 def test_readme_holds_the_table_of_the_recorded_results():
@@ -39,6 +42,44 @@ def test_rows_say_how_they_were_made():
             words = shlex.split(run["command"])
             importlib.import_module(words[1].removesuffix(".py")).parse_args(words[2:])
             assert 0 < run.get("ended_at_step", 1) < 20_000
+
+
+@pytest.fixture
+def vgg19(tmp_path):
+    """Random weights of VGG19's convolutions, as if of torchvision."""
+    torchvision = pytest.importorskip("torchvision")
+    features = torchvision.models.vgg19(weights=None).features
+    save_file({f"features.{n}": t for n, t in features.state_dict().items()}, tmp_path / "vgg19")
+    return tmp_path / "vgg19"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        {run["command"] for row in rows() if "training" in row for run in runs_of(row["training"])}
+    ),
+)
+def test_recorded_commands_train(command, vgg19, tmp_path):
+    """Their first 20 steps, on other pictures, as theirs may not be here."""
+    _, script, *words = shlex.split(command)
+    args = importlib.import_module(script.removesuffix(".py")).parse_args(words)
+    for option in ("--train_data_dir", "--validation_data_dir"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    words += ["--dataset_name", "sample", "--output_dir", tmp_path / "run", "--logging_steps", 20]
+    if args.init_from:
+        networks = {"train_a2n.py": A2N(2), "train_srgan.py": SRGAN(4)}
+        networks[script].save_pretrained(tmp_path / "weights")
+        words += ["--init_from", tmp_path / "weights"]
+    if script == "train_srgan.py":
+        words += ["--pretrain_steps", 20 if args.pretrain_steps else 0, "--vgg_weights", vgg19]
+    words += ["--max_train_steps", 20 if args.max_train_steps else 0]
+    words += ["--lr_warmup_steps", min(args.lr_warmup_steps, 10)]
+    run_here(script, *map(str, words))
+    losses = [line for line in metrics(tmp_path / "run") if "learning_rate" in line]
+    assert losses[-1]["step"] == 20
 
 
 def test_other_rows_say_where_they_come_from():

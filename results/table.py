@@ -1,6 +1,7 @@
-"""Writes the README's table of results from the JSON files beside this script.
+"""Writes the README's table of results from the JSON files beside this script, and the tables of
+docs/degradation.md from those in `degraded_sets`.
 
-python -m results.table
+    python -m results.table
 """
 
 import json
@@ -11,6 +12,7 @@ from common.errors import UserError
 from common.files import replace_file
 from common.machine import ROOT
 from common.tables import format_score, markdown_table, plural
+from results import degraded
 
 RESULTS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- results: made by `make results` -->\n", "<!-- end of results -->\n"
@@ -88,10 +90,11 @@ def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    replace_file(readme, f"{before}{BEGIN}\n{table(rows())}\n{END}{after}".encode())
+    pages = {ROOT / "README.md": table(rows()), ROOT / "docs" / "degradation.md": degraded.tables()}
+    for page, tables in pages.items():
+        before, rest = page.read_text().split(BEGIN)
+        _, after = rest.split(END)
+        replace_file(page, f"{before}{BEGIN}\n{tables}\n{END}{after}".encode())
 
 
 if __name__ == "__main__":

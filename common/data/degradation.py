@@ -11,13 +11,13 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.data.presets import PRESETS
+from common.data.presets import PRESETS, Draw, draw_jpeg
 from common.errors import UserError
 from common.images.stages import apply_stages
 from common.options import Group, Parser
@@ -54,7 +54,7 @@ class Degradation:
     """Makes LR from HR.
 
     Attributes:
-        name: Name of a preset, or `FILE.py:FUNCTION@CHECKSUM`.
+        name: Name of a preset, `jpeg:QUALITY`, or `FILE.py:FUNCTION@CHECKSUM`.
     """
 
     def __init__(self, name: str) -> None:
@@ -74,7 +74,7 @@ class Degradation:
         Raises:
             DegradationError: A function of the user's own has failed, or returned something else.
         """
-        if draw := PRESETS.get(self.name):
+        if draw := find_preset(self.name):
             return apply_stages(hr, draw(generator, scale), generator)
         shape = (hr.shape[0] // scale, hr.shape[1] // scale, 3)
         try:
@@ -108,6 +108,21 @@ def picture_generator(name: str) -> np.random.Generator:
 def open_degradation(name: str) -> Degradation | None:
     """Degradation of that name; None for `none`, where LR is MATLAB's bicubic or that of a pair."""
     return None if name == NONE else Degradation(name)
+
+
+def find_preset(name: str) -> Draw | None:
+    """Finds a preset by its name, or JPEG of one quality by `jpeg:QUALITY`; None if it is none.
+
+    Raises:
+        ValueError: Pillow's JPEG has no such quality.
+    """
+    preset, colon, text = name.partition(":")
+    if preset != "jpeg" or not colon:
+        return PRESETS.get(name)
+    quality = int(text) if text.isdecimal() else 0
+    if text != f"{quality}" or not 1 <= quality <= 95:
+        raise ValueError(f"{name}: a quality of JPEG is a whole number from 1 to 95, as in jpeg:75")
+    return partial(draw_jpeg, quality=(quality, quality))
 
 
 def maker_of_lr(name: str) -> str:
@@ -148,8 +163,8 @@ def add_degradation_argument(options: Parser | Group) -> None:
         type=degradation_name,
         default=NONE,
         metavar="NAME",
-        help="how LR is made from HR: none (MATLAB's bicubic), jpeg, photo, bsrgan, realesrgan, or "
-        "FILE.py:FUNCTION, a function of your own",
+        help="how LR is made from HR: none (MATLAB's bicubic), jpeg, jpeg:75 (of that quality), "
+        "photo, bsrgan, realesrgan, or FILE.py:FUNCTION, a function of your own",
     )
 
 
@@ -160,10 +175,13 @@ def degradation_name(text: str) -> str:
     of the name: a run does not go on with another version of it. Only a command line comes here,
     never a config.json or a checkpoint, which may be of somebody else.
     """
-    if text == NONE or text in PRESETS:
-        return text
+    try:
+        if text == NONE or find_preset(text):
+            return text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}") from None
     path, _, function = text.rpartition(":")
-    names = ", ".join([NONE, *PRESETS])
+    names = ", ".join([NONE, *PRESETS, "jpeg:QUALITY"])
     if not path.endswith(".py") or not function.isidentifier():
         raise argparse.ArgumentTypeError(f"{text} is none of {names}, and not FILE.py:FUNCTION")
     try:

@@ -32,8 +32,6 @@ INTERPOLATIONS = ("torch area", "torch bilinear", "torch bicubic")
 
 # ----------------------------------------------------------------------------------- jpeg and photo
 
-JPEG_QUALITY = 30, 95
-
 
 class Photo(NamedTuple):
     """Ours: what a phone and a web site do to a photograph, in this order.
@@ -72,9 +70,11 @@ class Photo(NamedTuple):
 PHOTO = Photo()
 
 
-def draw_jpeg(generator: np.random.Generator, scale: int) -> list[Stage]:
+def draw_jpeg(
+    generator: np.random.Generator, scale: int, quality: tuple[int, int] = (30, 95)
+) -> list[Stage]:
     """MATLAB's bicubic, then JPEG."""
-    return [Resize(1 / scale, "matlab bicubic"), JPEG(_whole(generator, JPEG_QUALITY))]
+    return [Resize(1 / scale, "matlab bicubic"), JPEG(_whole(generator, quality))]
 
 
 def draw_photo(generator: np.random.Generator, scale: int) -> list[Stage]:

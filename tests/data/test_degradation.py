@@ -103,6 +103,12 @@ def test_jpeg():
     check_share(counts[95], N, 1 / 66)
 
 
+def test_jpeg_of_one_quality(hr):
+    lr = Degradation("jpeg:50")(hr, 2, patch_generator(0, 0))
+    assert np.array_equal(lr, apply(hr, Resize(1 / 2, "matlab bicubic"), JPEG(50)))
+    assert open_degradation("jpeg:50").name == "jpeg:50"
+
+
 def test_photo():
     drawn_recipes = drawn("photo", 4, N)
     recipes = [stages for stages in drawn_recipes if len(stages) > 1]

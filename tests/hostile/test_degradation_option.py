@@ -10,7 +10,8 @@ from common.data.degradation import _function_of, degradation_name
 from common.training.folder import CHECKSUMS, seal
 from running import LATEST, SCRIPT, SMALL, refusal, run_here
 
-RULE = "is none of none, jpeg, photo, bsrgan, realesrgan, and not FILE.py:FUNCTION"
+RULE = "is none of none, jpeg, photo, bsrgan, realesrgan, jpeg:QUALITY, and not FILE.py:FUNCTION"
+QUALITY = "a quality of JPEG is a whole number from 1 to 95, as in jpeg:75"
 OWN_SAMPLE = ("--benchmarks", "sample", "--degradation", "own.py:f")
 GOOD = "def f(hr, scale, generator):\n    return hr[::scale, ::scale].copy()\n"
 
@@ -21,6 +22,8 @@ GOOD = "def f(hr, scale, generator):\n    return hr[::scale, ::scale].copy()\n"
         ("", RULE),
         ("JPEG", f"JPEG {RULE}"),
         ("jpeg ", RULE),
+        *((f"jpeg:{text}", f"jpeg:{text}: {QUALITY}") for text in ("", "0", "96", "075", "²")),
+        ("photo:75", f"photo:75 {RULE}"),
         ("own.py", f"own.py {RULE}"),
         ("own.py:", RULE),
         (":f", RULE),

@@ -3,12 +3,13 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from io import StringIO
 
 import pytest
 import torch
 
 import train_srcnn
-from benchmarks import gpu, probe
+from benchmarks import gpu, host, probe
 from benchmarks.measure import processes, report, take_turns
 from common.training.run import Run
 from helpers.counting import count
@@ -77,6 +78,24 @@ def test_the_probe_looks_at_the_steps_after_the_warm_up(pictures_dir, tmp_path, 
     assert 0 < found["share_of_time_waiting"] < 1
 
 
+def test_the_host_is_measured_without_the_network(pictures_dir, tmp_path, monkeypatch):
+    def forward(self, lr):
+        raise AssertionError("the network is there")
+
+    monkeypatch.setattr(train_srcnn, "Run", train_srcnn.Run)  # which the benchmark replaces
+    monkeypatch.setattr(train_srcnn.SRCNN, "forward", forward)  # too
+    monkeypatch.setattr(sys, "argv", [])
+    reply = StringIO()
+    monkeypatch.setattr(
+        host, "main", lambda options: host.serve("srcnn", options, StringIO("3\n1\n"), reply)
+    )
+    options = (*SMALL, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
+    run_here("benchmarks.host", *map(str, options))
+    turns = [json.loads(line) for line in reply.getvalue().splitlines()]
+    assert [len(parts) for parts in turns] == [len(host.PARTS)] * 2
+    assert min(min(parts) for parts in turns) > 0
+
+
 def test_results_say_by_what_they_were_measured():
     files = list((ROOT / "benchmarks" / "results").glob("*.json"))
     assert len(files) > 5
@@ -110,6 +129,7 @@ def test_the_loop_against_which_a_gpu_is_measured(pictures_dir, tmp_path):
         ("training_step", 2, [*FEW, "--steps", 1, "--lr_size", 12]),
         ("training", 2, [*FEW, "--steps", 1, "--network", "vdsr"]),
         ("srgan", 8, [*FEW, "--steps", 1]),
+        ("host", 4, ["--networks", "srcnn", "--steps", 2, "--before", ROOT]),
         ("checkpoint", 1, FEW),
         ("upscale", 2, ["--side", 32]),
         ("gpu", 1, [*FEW, *"--steps 1 --warm_up 1 --variants plain bf16".split()]),

@@ -25,6 +25,7 @@ import torch
 from common.card import CARD
 from common.curves import draw_panel
 from common.data.load import load_pictures
+from common.device import evaluating
 from common.errors import UserError
 from common.files import last_name, read_json_lines, shorten_command
 from common.gallery import on_page
@@ -164,7 +165,7 @@ def load_networks(folder: Path) -> dict[str, SuperResolutionModel]:
     return networks
 
 
-@torch.no_grad()
+@evaluating()
 def add_pictures(
     page: Page, networks: dict[str, SuperResolutionModel], record: dict[str, Any], most: int
 ) -> str:

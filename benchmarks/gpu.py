@@ -52,6 +52,7 @@ VARIANTS = {
     "bf16, compiled": [*BF16, "--compile"],
     "bf16, CUDA graphs": [*BF16, "--compile", "reduce-overhead"],
 }
+NETWORKS = ["a2n", "srcnn", "vdsr", "srgan"]
 OWN = {"srgan": ["--max_train_steps", "0", "--content_weight", "0"]}  # its first phase
 SIDE, STRIDE = 480, 240  # of the sub-images
 
@@ -165,7 +166,7 @@ def measure(args: argparse.Namespace, variant: str, folder: Path) -> dict[str, A
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__ or "", rounds=3)
-    parser.add_argument("--network", choices=["a2n", "srcnn", "vdsr", "srgan"], default="a2n")
+    parser.add_argument("--network", choices=NETWORKS, default="a2n")
     parser.add_argument("--batch_size", type=whole(), default=32, help="default: %(default)s")
     parser.add_argument(
         "--patch_size", type=whole(), default=128, help="of HR (default: %(default)s)"

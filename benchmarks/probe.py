@@ -5,7 +5,8 @@
     python -m benchmarks.probe sync train_vdsr.py --compile
 
 rate     steps a second, share of the time that waits for patches, greatest memory of the GPU
-profile  operations by time, and how long the GPU was busy, over 10 steps
+profile  operations by time over 10 steps, and how long the GPU was busy: if that is far less than a
+         step takes, the host does not start its work fast enough
 sync     places of a step at which PyTorch waits for the GPU
 
 The steps of a warm-up do not count. What follows the script are its own options. Nothing is saved
@@ -19,7 +20,7 @@ import sys
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script w
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
 
+from common.errors import UserError
 from common.files import shorten_command
 from common.options import Arguments, Parser, whole
 from common.training.run import Run
@@ -81,12 +84,18 @@ def probed(args: Arguments, result: dict[str, Any]) -> type[Run]:
                         profiler = watch(args.mode, waits, watching)
                         waited, start = 0.0, perf_counter()
                     asked = perf_counter()
-                    batch = next(batches)
+                    batch = next(batches, None)
+                    if batch is None:
+                        raise UserError(
+                            f"The training ends after {number} of {args.warm_up + args.steps} "
+                            "steps. Give a larger --max_train_steps, or a smaller --steps."
+                        )
                     waited += perf_counter() - asked
                     yield batch
                 synchronize()
                 seconds = perf_counter() - start
             result.update(
+                ms_per_step=round(1e3 * seconds / args.steps, 3),
                 steps_per_second=round(args.steps / seconds, 3),
                 patches_per_second=round(args.steps / seconds * self.args.batch_size, 1),
                 share_of_time_waiting=round(waited / seconds, 4),
@@ -94,8 +103,10 @@ def probed(args: Arguments, result: dict[str, Any]) -> type[Run]:
                 waits_per_step={k: n / args.steps for k, n in waits.places.most_common(20)},
             )
             if profiler:
+                events = profiler.key_averages()
                 key = "self_device_time_total" if GPU else "self_cpu_time_total"
-                print(profiler.key_averages().table(sort_by=key, row_limit=30))
+                print(events.table(sort_by=key, row_limit=30))
+                result.update(work_of_gpu(events, args.steps))
             self._close()
             raise SystemExit  # the script would save and evaluate
 
@@ -119,6 +130,16 @@ def watch(mode: str, waits: Waits, watching: ExitStack) -> torch.profiler.profil
     return None
 
 
+def work_of_gpu(events: Iterable[Any], steps: int) -> dict[str, float]:
+    """Milliseconds and kernels of the GPU in a step, from the averages of a profiler."""
+    kernels = [event for event in events if event.device_type != DeviceType.CPU]
+    busy = sum(event.self_device_time_total for event in kernels) / 1e3  # microseconds
+    return {
+        "gpu_busy_ms_per_step": round(busy / steps, 3),
+        "kernels_per_step": round(sum(event.count for event in kernels) / steps, 1),
+    }
+
+
 def synchronize() -> None:
     if GPU:
         torch.cuda.synchronize()
@@ -133,10 +154,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     result["device"] = torch.cuda.get_device_name() if GPU else "CPU"
     module: Any = importlib.import_module(args.script.removesuffix(".py"))
     module.Run = probed(args, result)
-    never = [f"--{name}" for name in ("max_train_steps", "validation_steps", "checkpointing_steps")]
+    never = ["--validation_steps", "--checkpointing_steps"]
+    if args.mode == "sync":
+        never.append("--logging_steps")  # a log waits, and belongs to no step
     early = mock.patch("common.training.validation.FIRST_VALIDATION", 0)  # of no step
     with TemporaryDirectory() as folder, early:
-        words = [*options, "--output_dir", f"{folder}/run", "--report_to", "none"]
+        # (With 0 of its own, SRGAN has its first phase alone.)
+        words = ["--max_train_steps", NEVER, *options]
+        words += ["--output_dir", f"{folder}/run", "--report_to", "none"]
         try:
             module.main([*words, *(word for name in never for word in (name, NEVER))])
         except SystemExit as end:

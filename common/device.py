@@ -103,3 +103,13 @@ def kernel_search(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def evaluating() -> Iterator[None]:
+    """Computes as networks are evaluated: without gradients, in true float32, in sizes that vary.
+
+    It is a decorator as well.
+    """
+    with torch.no_grad(), true_float32(), kernel_search(False):
+        yield

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from torch import Tensor
 
@@ -79,8 +78,7 @@ class EvaluatedPictures:
     def _results(self, lr: Tensor, sr: Tensor) -> list[tuple[str, Tensor]]:
         if self._other is None:
             return [(self._label, sr.cpu())]
-        with torch.no_grad():
-            second = to_uint8(self._other.enlarge(to_float(lr, sr.device)[None])[0]).cpu()
+        second = to_uint8(self._other.enlarge(to_float(lr, sr.device)[None])[0]).cpu()
         args = self._args
         names = [Path(folder).resolve().name for folder in (args.comparison_model, args.model)]
         return list(zip(names, (second, sr.cpu()), strict=True))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from common.data.layouts import picture_files
 from common.data.patches import BenchmarkDataset
-from common.device import is_out_of_memory, kernel_search, true_float32
+from common.device import evaluating, is_out_of_memory
 from common.errors import UserError
 from common.hub import load_model
 from common.images.formats import read_rgb
@@ -51,7 +51,7 @@ def load_subject(
     return model.to(device).to(memory_format=torch.channels_last)
 
 
-@torch.no_grad()
+@evaluating()
 def evaluate(
     model: Callable[[Tensor], Tensor],
     benchmark: BenchmarkDataset,
@@ -68,7 +68,7 @@ def evaluate(
         device: Device of the model.
         metrics: Metrics of `common.metrics`.
         on_image: Function that gets the number and the SR, uint8, (3, H, W), of each picture, in
-            the process that made it.
+            the process that made it. What it computes, it computes in the same precision.
 
     Returns:
         On every process the same: the scores of each picture and the `seconds` of its forward pass,
@@ -89,13 +89,12 @@ def evaluate(
         name, lr, hr = benchmark[index]
         lr, hr = to_float(lr, device)[None], to_float(hr, device)
         try:
-            with true_float32(), kernel_search(False):
-                if not results:  # the first pass loads kernels, which must not be timed
-                    model(lr[..., :256, :256])
-                start = _now(device)
-                sr = model(lr)[0]
-                seconds = _now(device) - start
-                results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
+            if not results:  # the first pass loads kernels, which must not be timed
+                model(lr[..., :256, :256])
+            start = _now(device)
+            sr = model(lr)[0]
+            seconds = _now(device) - start
+            results[name] = score(sr, hr, benchmark.scale, metrics) | {"seconds": seconds}
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -155,6 +154,7 @@ def find_results(folder: Path, keys: Sequence[str], scale: int) -> list[Path]:
     return found
 
 
+@evaluating()
 def score_pictures(
     folder: Path, benchmark: BenchmarkDataset, metrics: Sequence[Metric]
 ) -> dict[str, dict[str, float]]:

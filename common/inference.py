@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common.device import forget, is_out_of_memory, kernel_search, true_float32
+from common.device import evaluating, forget, is_out_of_memory
 from common.errors import UserError
 from common.images.arrays import as_given, maximum_of, to_picture, to_type
 from common.images.formats import Picture
@@ -302,8 +302,7 @@ class Enlarger:
         images = torch.from_numpy(numbers).to(self.device).float().movedim(-1, 0)[None] / maximum
         with (
             torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
-            true_float32(),  # as when it is evaluated
-            kernel_search(False),
+            evaluating(),
         ):
             part = self.model(images)[0, :, rows, columns].float()
         if not part.isfinite().all():

@@ -12,7 +12,9 @@ from torch import nn
 from common.data.patches import BenchmarkDataset
 from common.device import forget, is_out_of_memory, kernel_search, true_float32
 from common.errors import UserError
-from common.evaluation import evaluate
+from common.evaluation import evaluate, score_pictures
+from common.images.formats import Picture
+from common.images.writing import write_picture
 from common.network import LEAST_ROWS
 from running import run
 from train_srcnn import SRCNN
@@ -194,7 +196,7 @@ class OnePicture(BenchmarkDataset):
         return "a.png", *(torch.zeros(3, 60 // n, 40 // n, dtype=torch.uint8) for n in (2, 1))
 
 
-def test_a_benchmark_is_scored_in_true_float32(monkeypatch):
+def test_a_benchmark_is_scored_in_true_float32(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     torch.set_float32_matmul_precision("high")
     seen = []
@@ -208,11 +210,14 @@ def test_a_benchmark_is_scored_in_true_float32(monkeypatch):
         return nn.functional.interpolate(lr, scale_factor=2)
 
     try:
-        evaluate(model, OnePicture(), torch.device("cpu"), [look])  # a metric may be a network
+        # A metric may be a network, and another one may be shown beside it.
+        evaluate(model, OnePicture(), torch.device("cpu"), [look], on_image=look)
+        write_picture(Picture(np.zeros((60, 40, 3), np.uint8)), tmp_path / "a.png")
+        score_pictures(tmp_path, OnePicture(), [look])
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert seen == [("highest", False)] * 3
+    assert seen == [("highest", False)] * 5
 
 
 def test_a_picture_too_large_for_the_memory_is_named(monkeypatch):

@@ -336,14 +336,41 @@ def test_a_mean_of_the_whole_is_of_the_whole(pixels, monkeypatch):
 
 def test_bytes_go_to_the_device_and_come_back(pixels, monkeypatch):
     """The host makes neither floats of them nor bytes of floats."""
-    moved, real = [], torch.Tensor.cpu
+    moved, there, back = [], torch.Tensor.to, torch.Tensor.cpu
+
+    def to(tensor, *to, **how):
+        if to and isinstance(to[0], torch.device):
+            moved.append(tensor.dtype)
+        return there(tensor, *to, **how)
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
     monkeypatch.setattr(
-        torch.Tensor, "cpu", lambda tensor: moved.append(tensor.dtype) or real(tensor)
+        torch.Tensor, "cpu", lambda tensor: moved.append(tensor.dtype) or back(tensor)
     )
-    network = make("srcnn")
+    network = make("srgan")  # which moves nothing itself
     result = Enlarger(network, CPU)(pixels[:20, :20])
-    assert moved == [torch.uint8]
+    assert moved == [torch.uint8, torch.uint8]
     with torch.no_grad():
         lr = torch.from_numpy(pixels[:20, :20].astype(np.float32)).movedim(-1, 0)[None] / 255
         expected = network(lr)[0].mul(255).round().clamp(0, 255).movedim(0, -1)
     assert np.array_equal(result, expected.numpy().astype(np.uint8))
+
+
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_pictures_are_enlarged_in_true_float32(self_ensemble, pixels, monkeypatch):
+    network, seen, forward = make("srcnn"), [], SRCNN.forward
+
+    def look(self, lr):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark))
+        return forward(self, lr)
+
+    monkeypatch.setattr(SRCNN, "forward", look)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        Enlarger(network, CPU, tile=8, self_ensemble=self_ensemble)(pixels[:12, :8])
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [("highest", False)] * (16 if self_ensemble else 2)
+    assert torch.backends.cudnn.benchmark

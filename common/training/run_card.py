@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from common.card import CARD, EXAMPLE, model_card
 from common.data.degradation import degradation_refused, open_degradation, picture_generator
 from common.data.find import SAMPLE_BENCHMARK, sample_pictures
-from common.device import kernel_search, true_float32
+from common.device import evaluating
 from common.files import last_name, replace_file, shorten_command
 from common.images.resize import crop_to_multiple, imresize
 from common.images.strip import Versions, make_strip, stack_strips
@@ -112,7 +111,7 @@ class RunCard:
         strips = []
         for scale, (lr, hr) in self._pairs.items():
             network.scale = scale
-            with torch.no_grad(), true_float32(), kernel_search(False):
+            with evaluating():
                 sr = to_uint8(network.enlarge(to_float(lr, device)[None])[0]).cpu()
             strips.append(make_strip(Versions.of(lr, [(type(network).__name__, sr)], hr)))
         network.scale = before

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.data.degradation import degradation_refused, without_folder
 from common.data.patches import BenchmarkDataset
-from common.device import kernel_search, true_float32
+from common.device import evaluating
 from common.evaluation import Bicubic, evaluate, mean_scores
 from common.images.strip import Versions, make_strip
 from common.images.tensors import to_float
@@ -146,7 +146,7 @@ class Validator:
             scores = {}
             for benchmark, (_, lr, hr) in zip(self._benchmarks, pictures, strict=True):
                 self._evaluated.scale = benchmark.scale
-                with torch.no_grad(), true_float32(), kernel_search(False):
+                with evaluating():
                     sr = self._evaluated.enlarge(to_float(lr, self._device)[None])[0]
                     hr = to_float(hr, self._device)
                     scores[benchmark.scale] = {"": score(sr, hr, benchmark.scale, self._metrics)}

@@ -1,18 +1,23 @@
+import importlib
 import json
 import re
 import subprocess
 import sys
+import warnings
 from argparse import Namespace
+from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 import train_srcnn
-from benchmarks import gpu, probe
+from benchmarks import gpu, host, probe
 from benchmarks.measure import processes, report, take_turns
 from common.training.run import Run
 from helpers.counting import count
-from running import ROOT, SCRIPT, SMALL, run_here
+from running import ROOT, SCRIPT, SMALL, refusal, run_here
 
 FEW = ["--batch_size", 2]
 
@@ -53,28 +58,92 @@ def test_processes_end_together():
         die()
 
 
-def test_the_probe_looks_at_the_steps_after_the_warm_up(pictures_dir, tmp_path, monkeypatch):
-    steps = []
+@pytest.mark.parametrize("mode", ["rate", "profile", "sync"])
+def test_the_probe_looks_at_the_steps_after_the_warm_up(mode, pictures_dir, tmp_path, monkeypatch):
+    steps, logging_steps = [], []
 
     class CountingRun(Run):
         def end_step(self, **values):
             super().end_step(**values)
             steps.append(self.step)
+            logging_steps.append(self.args.logging_steps)
 
     monkeypatch.setattr(probe, "Run", CountingRun)
     monkeypatch.setattr(train_srcnn, "Run", train_srcnn.Run)  # which the probe replaces
-    options = ("--steps", 2, "--warm_up", 1, "--json", tmp_path / "rate.json")
+    options = ("--steps", 2, "--warm_up", 1, "--json", tmp_path / "found.json")
     training = (SCRIPT, *SMALL, "--train_data_dir", pictures_dir)
-    run_here("benchmarks.probe", *map(str, ("rate", *options, *training)))
+    printed = run_here("benchmarks.probe", *map(str, (mode, *options, *training))).stdout
     assert steps == [1, 2, 3]
-    found = json.loads((tmp_path / "rate.json").read_text())
-    assert list(found) == [
-        *("command", "torch", "device", "steps_per_second", "patches_per_second"),
-        *("share_of_time_waiting", "peak_gb", "waits_per_step"),
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found)[:8] == [
+        *("command", "torch", "device", "ms_per_step", "steps_per_second", "patches_per_second"),
+        *("share_of_time_waiting", "peak_gb"),
     ]
+    assert found["waits_per_step"] == {}
     assert found["command"].startswith(f"python {SCRIPT} --batch_size 4")
     assert found["patches_per_second"] == pytest.approx(4 * found["steps_per_second"], rel=0.01)
+    assert found["ms_per_step"] == pytest.approx(1e3 / found["steps_per_second"], rel=0.01)
     assert 0 < found["share_of_time_waiting"] < 1
+    assert logging_steps[0] == (int(probe.NEVER) if mode == "sync" else 5)
+    is_profile = mode == "profile"
+    assert ("aten::convolution_backward" in printed) is is_profile
+    assert found.get("gpu_busy_ms_per_step") == (0 if is_profile else None)
+
+
+def test_a_training_must_not_end_before_the_probe(pictures_dir):
+    training = (SCRIPT, *SMALL, "--train_data_dir", pictures_dir, "--max_train_steps", 2)
+    message = refusal("benchmarks.probe", *map(str, ("rate", "--steps", 2, *training)))
+    assert message.startswith("The training ends after 2 of 22 steps. Give a larger --max_train")
+
+
+@pytest.mark.parametrize("network", gpu.NETWORKS)
+def test_each_script_takes_the_options_of_the_benchmark_on_a_gpu(network, monkeypatch):
+    script, given = importlib.import_module(f"train_{network}"), []
+    monkeypatch.setattr(script, "main", given.append)
+    monkeypatch.setattr(script, "Run", script.Run)
+    for options in gpu.VARIANTS.values():
+        probe.main(["rate", f"train_{network}.py", *gpu.OWN.get(network, []), *options])
+        script.parse_args(given[-1])
+    assert len(given) == len(gpu.VARIANTS)
+
+
+def test_the_probe_counts_the_work_of_a_gpu():
+    kinds = (DeviceType.CPU, 900.0, 7), (DeviceType.CUDA, 3000.0, 40), (DeviceType.CUDA, 500.0, 2)
+    keys = ("device_type", "self_device_time_total", "count")
+    events = [SimpleNamespace(**dict(zip(keys, values, strict=True))) for values in kinds]
+    work = {"gpu_busy_ms_per_step": 0.35, "kernels_per_step": 4.2}
+    assert probe.work_of_gpu(events, 10) == work
+
+
+def test_the_probe_names_the_places_that_wait():
+    waits = probe.Waits()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = waits.note
+        for _ in range(2):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+        warnings.warn("called something else", stacklevel=1)
+    ((place, count),) = waits.places.items()
+    assert re.match(r"test_benchmarks\.py:\d+ < ", place)
+    assert count == 2
+
+
+def test_the_host_is_measured_without_the_network(pictures_dir, tmp_path, monkeypatch):
+    def forward(self, lr):
+        raise AssertionError("the network is there")
+
+    monkeypatch.setattr(train_srcnn, "Run", train_srcnn.Run)  # which the benchmark replaces
+    monkeypatch.setattr(train_srcnn.SRCNN, "forward", forward)  # too
+    monkeypatch.setattr(sys, "argv", [])
+    reply = StringIO()
+    monkeypatch.setattr(
+        host, "main", lambda options: host.serve("srcnn", options, StringIO("3\n1\n"), reply)
+    )
+    options = (*SMALL, "--train_data_dir", pictures_dir, "--output_dir", tmp_path / "run")
+    run_here("benchmarks.host", *map(str, options))
+    turns = [json.loads(line) for line in reply.getvalue().splitlines()]
+    assert [len(parts) for parts in turns] == [len(host.PARTS)] * 2
+    assert min(min(parts) for parts in turns) > 0
 
 
 def test_results_say_by_what_they_were_measured():
@@ -110,6 +179,7 @@ def test_the_loop_against_which_a_gpu_is_measured(pictures_dir, tmp_path):
         ("training_step", 2, [*FEW, "--steps", 1, "--lr_size", 12]),
         ("training", 2, [*FEW, "--steps", 1, "--network", "vdsr"]),
         ("srgan", 8, [*FEW, "--steps", 1]),
+        ("host", 4, ["--networks", "srcnn", "--steps", 2, "--before", ROOT]),
         ("checkpoint", 1, FEW),
         ("upscale", 2, ["--side", 32]),
         ("gpu", 1, [*FEW, *"--steps 1 --warm_up 1 --variants plain bf16".split()]),

@@ -178,7 +178,9 @@ def test_an_own_metric_is_logged_and_chooses_the_best(make, benchmarks, tmp_path
     assert ("mae", 625.0) in [(r.metric_name, r.metric_value) for r in card.data.eval_results]
 
 
-def test_a_rank_by_a_metric_that_is_not_there_fails_in_the_rehearsal(make, benchmarks):
+@pytest.fixture
+def picture(benchmarks):
+    """Lets the benchmark of x2 give its larger picture, 24x24, to be computed."""
     pixels = torch.zeros(3, 24, 24, dtype=torch.uint8)
     benchmarks.all[0].pictures.sizes = np.array([(8, 8), (24, 24)])
     type(benchmarks.all[0]).__getitem__ = lambda benchmark, index: (
@@ -186,6 +188,27 @@ def test_a_rank_by_a_metric_that_is_not_there_fails_in_the_rehearsal(make, bench
         pixels[:, ::2, ::2],
         pixels,
     )
+
+
+def test_a_rehearsal_computes_as_a_validation(make, picture, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    torch.set_float32_matmul_precision("high")
+    seen = []
+
+    def look(*_):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark))
+        return 0.0
+
+    monkeypatch.setattr(Tiny, "forward", lambda network, lr: look() or lr.repeat(1, 1, 2, 2))
+    try:
+        make(Tiny(2), scales=1, metrics=[look]).rehearse()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [("highest", False)] * 2  # a metric may be a network
+
+
+def test_a_rank_by_a_metric_that_is_not_there_fails_in_the_rehearsal(make, picture):
     validator = make(Tiny(2), scales=1, rank=lambda scores: scores["lpips"])
     with pytest.raises(UserError, match=r"Validation fails on b, 24x24: KeyError: 'lpips'"):
         validator.rehearse()

@@ -14,8 +14,6 @@ import common.start
 import argparse
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,12 @@ from torch import Tensor, nn
 from common.data.find import SAMPLE_TRAIN, sample_pictures
 from common.data.layouts import picture_files
 from common.errors import UserError
+from common.exports.checks import CHECKED_SIZES, PACKAGES, check, check_packages
 from common.exports.ncnn_files import NcnnNetwork, to_ncnn
 from common.exports.onnx_file import OnnxNetwork, calibration_pictures, to_fp16, to_int8, to_onnx
 from common.exports.web import fetch_runtime, write_page
-from common.files import cannot_fill, cannot_write_any, delete_leftovers, replace_file
+from common.exports.writing import write
+from common.files import cannot_fill, cannot_write_any
 from common.hub import load_model
 from common.images.color import luma
 from common.images.resize import imresize
@@ -38,10 +38,6 @@ from common.options import Arguments, Parser, add_model_arguments, whole
 from common.pretrained import choose
 from train_a2n import CELL, AttentionInAttentionBlock
 
-PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "ncnn": ("pnnx", "ncnn")}
-CHECKED_SIZES = ((1, 3, 17, 23), (1, 3, 40, 33), (2, 3, 9, 11))
-TOLERANCE = 1e-4  # of float32: a fortieth of what rounding to 8 bits tells apart
-LEAST_PSNR = 30.0  # dB of fp16 and int8 to float32; below, pictures differ visibly
 TILED_WINDOW = 64  # as upscale.py takes it for tiles
 
 
@@ -159,23 +155,6 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--web {args.web} {reason}"
 
 
-def check_packages(kind: str, wanted_by: str = "export.py") -> None:
-    """Says what to install for a format, before anything is exported.
-
-    Raises:
-        UserError: PyTorch is too old, or a package is missing.
-    """
-    if kind == "onnx" and torch.__version__ < "2.9":
-        raise UserError(
-            f"{wanted_by} needs PyTorch 2.9 or newer, not {torch.__version__}: "
-            "pip install --upgrade torch torchvision"
-        )
-    missing = [package for package in PACKAGES[kind] if not find_spec(package)]
-    if missing:
-        packages = " ".join(missing)
-        raise UserError(f"{wanted_by} needs {' and '.join(missing)}: pip install {packages}")
-
-
 def portable(model: SuperResolutionModel) -> nn.Module:
     """The network in operations that ncnn has, or the part of it that can be so written.
 
@@ -191,74 +170,9 @@ def portable(model: SuperResolutionModel) -> nn.Module:
     return model.eval()
 
 
-@torch.no_grad()
-def greatest_difference(
-    exported: Callable[[Tensor], Tensor],
-    network: Callable[[Tensor], Tensor],
-    sizes: Sequence[Sequence[int]] = CHECKED_SIZES,
-) -> float:
-    """Runs what was exported and its network on noise of several sizes; prints how they differ.
-
-    Returns:
-        The greatest difference of a value; infinity if a shape differs; NaN if a value is none.
-    """
-    generator = torch.Generator().manual_seed(0)
-    differences = []
-    for size in sizes:
-        lr = torch.rand(*size, generator=generator)
-        result, sr = exported(lr), network(lr)
-        difference = (result - sr).abs().max().item() if result.shape == sr.shape else inf
-        print(f"{'x'.join(map(str, size))}: differs from PyTorch by at most {difference:.1e}")
-        differences.append(difference)
-    return torch.tensor(differences).max().item()  # which is NaN if one is
-
-
-@torch.no_grad()
-def psnr_to_pytorch(
-    exported: Callable[[Tensor], Tensor],
-    network: Callable[[Tensor], Tensor],
-    pictures: Sequence[Tensor],
-) -> float:
-    """PSNR in dB between results, the lowest of some pictures; NaN if a value is none."""
-    errors = [F.mse_loss(exported(lr), network(lr)) for lr in pictures]
-    return -10 * torch.stack(errors).max().log10().item()
-
-
-def check(
-    output: Path,
-    args: argparse.Namespace,
-    exported: Callable[[Tensor], Tensor],
-    network: Callable[[Tensor], Tensor],
-    sizes: Sequence[Sequence[int]],
-    pictures: Sequence[Tensor],
-) -> None:
-    """Compares what was exported with PyTorch.
-
-    Raises:
-        UserError: They differ by more than the precision explains.
-    """
-    packages = ", ".join(PACKAGES[args.format])
-    if args.precision == "fp32":
-        difference = greatest_difference(exported, network, sizes)
-        if not difference <= TOLERANCE:  # nor if it is not a number
-            raise UserError(
-                f"{output} is not written: {PACKAGES[args.format][-1]} and PyTorch differ by "
-                f"{difference:.1e}, more than {TOLERANCE:.0e}. Try other versions of {packages} or "
-                "torch."
-            )
-        return
-    psnr = psnr_to_pytorch(exported, network, pictures)
-    print(f"{len(pictures)} pictures: at least {psnr:.1f} dB between {args.precision} and PyTorch")
-    if not psnr >= LEAST_PSNR:
-        raise UserError(
-            f"{output} is not written: {args.precision} and PyTorch differ visibly, {psnr:.1f} dB "
-            f"where at least {LEAST_PSNR:g} are demanded. Choose a higher --precision."
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    check_packages(args.format)
+    check_packages(args.format, "export.py")
     name = args.model or choose(args.scale)
     model = load_model(name, args.revision, args.scale)
     set_window(model, args)
@@ -305,15 +219,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         param, weights = to_ncnn(network, channels, fp16=args.precision == "fp16")
         contents, exported = [param.encode(), weights], NcnnNetwork(param, weights)
         sizes = [(1, channels, *size[2:]) for size in CHECKED_SIZES]  # ncnn has no batches
-    check(args.web or output, args, exported, network, sizes, pictures)
+    form = args.format, args.precision
+    check(args.web or output, *form, exported, network, pictures, sizes)
     if args.web:
         write_page(args.web, model, file, runtime)
         return
-    write(outputs, contents)
-    size = sum(map(len, contents)) / 1e6
-    print(
-        f"{' and '.join(map(str, outputs))}: {type(model).__name__} x{model.scale}, {size:.1f} MB"
-    )
+    write(dict(zip(outputs, contents, strict=True)), model)
     if is_luma:
         print(
             "ncnn gets the luma network alone: the enlargement and the color of this network would "
@@ -343,24 +254,6 @@ def set_window(model: SuperResolutionModel, args: argparse.Namespace) -> None:
             f"mean of the whole picture. Leave it out, for {TILED_WINDOW}."
         )
     model.attention_window = args.attention_window
-
-
-def write(outputs: Sequence[Path], contents: Sequence[bytes]) -> None:
-    """Writes the files.
-
-    Raises:
-        UserError: There is no room, for example.
-    """
-    for output, content in zip(outputs, contents, strict=True):
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            delete_leftovers(output.parent)
-            replace_file(output, content)
-        except OSError as error:
-            raise UserError(
-                f"Cannot write {output}, {len(content):,} bytes: {error.strerror or error}. "
-                "Nothing of it is kept. Make room, or name another --output."
-            ) from None
 
 
 if __name__ == "__main__":

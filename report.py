@@ -11,7 +11,6 @@ on may be looked at as well; the report is then made anew each time.
 import common.start
 
 import importlib
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from common.metrics import psnr_y, to_uint8
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel
 from common.options import Arguments, Parser, whole
 from common.page.page import Page, as_code, as_table, cannot_write_page, is_page
+from common.record import read_record
 from common.tables import format_score, score_name
 from common.terminal import say
 
@@ -66,14 +66,9 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[d
     Raises:
         UserError: The folder is not that of a run.
     """
-    try:
-        record = json.loads((folder / "args.json").read_text("utf-8-sig"))
-        record["command"], record["args"]["output_dir"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(
-            f"{folder} is not the folder of a run: its args.json is missing or damaged. Give the "
-            "--output_dir of a training."
-        ) from None
+    record = read_record(
+        folder, "what run it is of. Give the --output_dir of a training.", "command"
+    )
     files = (folder / name for name in ("metrics.jsonl", "times.jsonl"))
     metrics, times = (
         list(read_json_lines(file).lines.values()) if file.is_file() else [] for file in files

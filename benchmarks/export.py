@@ -79,6 +79,7 @@ def main() -> None:
     sizes: dict[str, int] = {}
     scores: dict[str, dict[str, dict[str, float]]] = {}
     seconds: dict[str, list[float]] = {}
+    ratios: list[tuple[str, str]] = []
     for name in args.models:
         model = load_model(name)
         title = f"{type(model).__name__} x{model.scale}"
@@ -103,8 +104,10 @@ def main() -> None:
 
         variants = {form: lambda n=network: timed(n) for form, (_, network) in found.items()}
         seconds |= take_turns(variants, args.rounds)
+        pytorch, *others = found
+        ratios += [(form, pytorch) for form in others]
         # After each network: all of them take long.
-        report(args, "seconds of the processor", seconds, [], bytes=sizes, scores=scores)
+        report(args, "seconds of the processor", seconds, ratios, bytes=sizes, scores=scores)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ options                               command lines
 images/                               pixels: resizing, color, files, strips
 losses metrics                        tensors in, scalars out; metrics is the protocol
 network card                          a network and its model card
-curves                                values as curves, those of runs from their logs
-weights pretrained onnx_files         files of a model; the models of this repository
+curves record                         values as curves, those of runs from their logs; args.json
+weights pretrained                    files of a model; the models of this repository
 hub_api hub                           the Hugging Face Hub; models by name
 data/                                 from a folder or the Hub to patches and benchmarks
 evaluation inference sizes            a network over a benchmark, over your pictures, to any size

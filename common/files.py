@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path, PureWindowsPath
@@ -35,15 +35,27 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: The file cannot be written. The old one is still there.
     """
-    temporary = _temporary(path)
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Writes files as `replace_file` does, none of them before there is room for all.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    temporaries = {path: _temporary(path) for path in contents}
     try:
-        with open(temporary, "xb") as file:  # never one that is there, nor where a link leads
-            file.write(content)
-            file.flush()
-            flush_to_disk(file.fileno())
-        os.replace(temporary, path)
+        for path, temporary in temporaries.items():
+            with open(temporary, "xb") as file:  # never one that is there, nor where a link leads
+                file.write(contents[path])
+                file.flush()
+                flush_to_disk(file.fileno())
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
 
 

@@ -31,11 +31,11 @@ class Gallery:
 
     def takes(self, number: int) -> bool:
         """Whether `add` has a use for the picture of that number."""
-        return self._page or (self._sheet and number < SHEET_LENGTH)
+        return self._page or self._is_on_sheet(number)
 
     def add(self, number: int, name: str, versions: Versions) -> None:
         """Adds a picture. Threads may do so at the same time."""
-        if self._sheet and number < SHEET_LENGTH:
+        if self._is_on_sheet(number):
             self.strips[number] = make_strip(versions)
         if self._page and self._bytes > MOST_BYTES:
             self.pictures[number] = None
@@ -43,6 +43,9 @@ class Gallery:
             picture = on_page(name, versions)
             self._bytes += picture.bytes
             self.pictures[number] = picture
+
+    def _is_on_sheet(self, number: int) -> bool:
+        return self._sheet and number < SHEET_LENGTH
 
     def write_sheet(self, path: Path) -> bool:
         """Writes the strips of all processes below one another; all processes call it.

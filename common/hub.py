@@ -28,10 +28,11 @@ from torch import nn
 from common.card import CARD, EXAMPLE, give_address
 from common.curves import CURVES
 from common.errors import UserError
+from common.exports.checks import check_packages
+from common.exports.writing import export_beside
 from common.hub_api import ask_hub, full_name, push_folder, why
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
-from common.onnx_files import check_packages, export_beside
 from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
 from common.tables import enumerate_first
 from common.weights import STATE, config_of, read_config, read_folder, read_weights
@@ -290,7 +291,7 @@ def push_model(folder: str | Path, name: str, private: bool = False, onnx: bool 
     if (folder / STATE).is_file():
         raise UserError(f"{folder} is a checkpoint, which has no card. Give its run's folder.")
     again = push_command(folder, name, private, onnx)
-    exported = export_beside(folder, model.scales) if onnx else {}
+    exported = export_beside(folder, model) if onnx else {}
     with suppress(OSError):  # a card that is missing, or cannot be written, goes as it is
         give_address(folder, full_name(name), exported)
     files = [CONFIG, WEIGHTS, CARD, EXAMPLE, CURVES, *exported.values()]
@@ -299,8 +300,12 @@ def push_model(folder: str | Path, name: str, private: bool = False, onnx: bool 
 
 def push_command(folder: str | Path, name: str, private: bool, onnx: bool = False) -> str:
     """Command line that does what `push_model` does."""
-    words = ["python", "-m", "common.hub", f"{folder}", name, *(["--private"] * private)]
-    return shlex.join([*words, *(["--onnx"] * onnx)])
+    words = ["python", "-m", "common.hub", f"{folder}", name]
+    if private:
+        words.append("--private")
+    if onnx:
+        words.append("--onnx")
+    return shlex.join(words)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -312,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--onnx", action="store_true", help="make and upload an ONNX file too")
     args = parser.parse_args(argv)
     if args.onnx:
-        check_packages("--onnx")
+        check_packages("onnx", "--onnx")
     print(push_model(args.folder, args.name, args.private, args.onnx))
 
 

@@ -91,8 +91,8 @@ def make_lpips(device: torch.device) -> Metric:
         network = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
     except (OSError, RuntimeError) as error:  # from the download, from its checksum
         raise UserError(
-            f"--lpips needs the weights of AlexNet, which torchvision cannot download: {error}. "
-            "Leave it out, or put alexnet-owt-7be5be79.pth of download.pytorch.org into "
+            f"LPIPS needs the weights of AlexNet, which torchvision cannot download: {error}. "
+            "Do without LPIPS, or put alexnet-owt-7be5be79.pth of download.pytorch.org into "
             f"{torch.hub.get_dir()}/checkpoints."
         ) from None
 
@@ -101,8 +101,8 @@ def make_lpips(device: torch.device) -> Metric:
         height, width = images[0].shape[-2:]
         if min(height, width) < 31:
             raise UserError(
-                f"--lpips needs 31x31 pixels inside the border; there is a picture of "
-                f"{width}x{height}. Leave --lpips out."
+                f"LPIPS needs 31x31 pixels inside the border; there is a picture of "
+                f"{width}x{height}. Leave that picture out, or do without LPIPS."
             )
         return network(*images).item()
 

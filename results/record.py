@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.files import last_name, read_json_lines, shorten_command
 from common.hub import load_model
 from common.machine import ROOT, versions
+from common.record import RECORD, read_record
 
 RESULTS = Path(__file__).resolve().parent
 
@@ -72,13 +73,7 @@ def training(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: Nobody could repeat it, or its time is not known.
     """
-    try:
-        run = json.loads((folder / "args.json").read_text())
-        run["command"], run["args"]["init_from"], run["commit"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(
-            f"{folder / 'args.json'} is damaged, and nobody could repeat the run. Train it again."
-        ) from None
+    run = read_record(folder, "how to repeat it. Train it again.", "command", "commit")
     if not re.fullmatch(r"[0-9a-f]{40}", run["commit"] or ""):
         raise UserError(
             f"{folder} was trained by the code {run['commit']}, which nobody else has. Train it "
@@ -87,12 +82,12 @@ def training(folder: Path) -> dict[str, Any]:
     seconds = round(wall_time(folder))
     command = shorten_command(run["command"])
     facts = {key: value for key, value in run.items() if key not in ("command", "args")}
-    if start := run["args"]["init_from"]:  # that folder, or a file or folder in it
+    if start := run["args"].get("init_from"):  # that folder, or a file or folder in it
         if not Path(start).exists():
             raise UserError(f"{folder} began from {start}, which is gone, with how it was trained.")
         for before in (Path(start), *Path(start).parents[:2]):
             # (A checkpoint has an args.json of its own, without the command.)
-            if (before / "args.json").exists() and not before.name.startswith("checkpoint-"):
+            if (before / RECORD).exists() and not before.name.startswith("checkpoint-"):
                 facts["init_from"] = training(before)
                 if step := re.search(r"checkpoint-(\d+)", "/".join(Path(start).parts[-2:])):
                     facts["init_from"]["ended_at_step"] = int(step[1])
@@ -130,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for options in args.also:
             also = evaluate(args.model, scale, args, shlex.split(options))
             row.setdefault("also", {}).setdefault(options, {})[scale] = means(also)
-    if (folder / "args.json").exists():
+    if (folder / RECORD).exists():
         row["training"] = training(folder)
     file = args.output or RESULTS / f"{folder.name}.json"
     file.write_text(json.dumps(row, indent=2) + "\n")

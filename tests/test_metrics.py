@@ -141,7 +141,7 @@ def test_lpips_grows_with_the_difference(lpips):
 
 
 def test_lpips_needs_pixels(lpips):
-    with pytest.raises(UserError, match=r"--lpips needs 31x31 .* a picture of 32x30\. Leave"):
+    with pytest.raises(UserError, match=r"LPIPS needs 31x31 .* a picture of 32x30\. Leave"):
         lpips(torch.rand(3, 38, 40), torch.rand(3, 38, 40), 4)
 
 

@@ -32,10 +32,11 @@ from common.files import (
 )
 from common.network import CONFIG, WEIGHTS
 from common.options import Arguments
+from common.record import RECORD
 from common.tables import enumerate_first
 from common.terminal import say
 from common.training.length import take_length
-from common.training.recipe import RECORD, check_recipe, read_record
+from common.training.recipe import check_recipe, read_recipe
 from common.training.together import Processes
 
 LOCK = ".lock"
@@ -234,7 +235,7 @@ def _steps_without_checkpoint(output_dir: Path) -> int:
     log = output_dir / METRICS
     steps = [line["step"] for line in read_json_lines(log).lines.values()] if log.is_file() else []
     try:
-        first = read_record(output_dir)["args"].get("checkpointing_steps", 0)
+        first = read_recipe(output_dir)["args"].get("checkpointing_steps", 0)
     except UserError:
         first = 0
     step = max(steps, default=0)

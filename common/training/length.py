@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.options import Arguments
-from common.training.recipe import read_record
+from common.training.recipe import read_recipe
 
 LEAST_WARMUP = 20  # steps in which a speed can be measured
 
@@ -32,7 +32,7 @@ def take_length(args: Arguments, checkpoint: Path) -> None:
     """
     if not args.max_train_minutes:
         return
-    record = read_record(checkpoint)
+    record = read_recipe(checkpoint)
     if record.get("step", args.lr_warmup_steps) < args.lr_warmup_steps - 1:
         return
     if record["args"].get("max_train_minutes") != args.max_train_minutes:

@@ -3,9 +3,9 @@
 import signal
 
 from common.errors import UserError
+from common.exports.checks import check_packages
 from common.hub import push_command, push_model
 from common.hub_api import check_token
-from common.onnx_files import check_packages
 from common.options import Arguments
 from common.training.together import Processes
 
@@ -26,7 +26,7 @@ class Push:
         def check() -> None:
             check_token(self._again)
             if args.push_onnx:
-                check_packages("--push_onnx")
+                check_packages("onnx", "--push_onnx")
 
         processes.from_main(check)
 

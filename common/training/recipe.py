@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.files import replace_file, unused
 from common.machine import hardware, uncommitted_changes, versions
 from common.options import Arguments, Group, Parser, Recipe, real, whole
+from common.record import RECORD, read_record
 from common.training.optimizer import BETAS
 from common.training.schedule import (
     add_schedule_arguments,
@@ -24,7 +25,6 @@ from common.training.schedule import (
     milestones,
 )
 
-RECORD = "args.json"
 CHANGES = "uncommitted.patch"
 PAPER = "paper"
 # What checkpoints have that were made before these options were there.
@@ -187,21 +187,16 @@ def write_record(
         (args.output_dir / CHANGES).unlink(missing_ok=True)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Reads the `args.json` of a run or of a checkpoint.
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """Reads the `args.json` of a run or of a checkpoint that is to go on.
 
     Raises:
         UserError: There is no such record.
     """
-    try:
-        record = json.loads((folder / RECORD).read_text("utf-8-sig"))
-        if isinstance(record["args"], dict):
-            return record
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise UserError(
-        f"{folder / RECORD} is not the record of a run, or is damaged, so nobody knows by which "
-        "options to go on. Begin in another --output_dir, with --init_from if there is a model."
+    return read_record(
+        folder,
+        "by which options to go on. Begin in another --output_dir, with --init_from if there is a "
+        "model.",
     )
 
 
@@ -216,7 +211,7 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     Raises:
         UserError: There are differences, and they are not allowed.
     """
-    record = read_record(checkpoint)
+    record = read_recipe(checkpoint)
     before = EARLIER | record["args"]
     before.setdefault("betas", None if before["optimizer"] == "sgd" else BETAS)
     fixed = [key for key in vars(args) if key in args.fixed and key in before]

@@ -23,7 +23,7 @@ from common.training.code import (
 )
 from common.training.folder import Claim, delete_oldest, list_checkpoints, seal
 from common.training.log import Log, RunningMeans
-from common.training.recipe import allow_differences, read_record
+from common.training.recipe import allow_differences, read_recipe
 from common.training.run_card import EarlierRecipe, recipes_of
 from common.training.schedule import decay_start
 from common.training.together import Processes
@@ -214,7 +214,7 @@ class Checkpoints:
                 "Give a larger --max_train_steps, or go on elsewhere from an earlier one."
             )
         processes.print(f"Resuming from {checkpoint}.")
-        record = read_record(checkpoint)
+        record = read_recipe(checkpoint)
         self.recipes = recipes_of(record)
         if differences:
             changes = "; ".join(differences)
@@ -237,7 +237,7 @@ class Checkpoints:
             UserError: The checkpoint is of other pictures or of another network.
         """
         args, accelerator, processes = self._args, self._accelerator, self._processes
-        record = read_record(checkpoint)
+        record = read_recipe(checkpoint)
         difference = self._pictures.patches.difference_from(record["pictures"])
         others = [difference] if difference else []
         all_differences = [*differences, *allow_differences(others, args, checkpoint)]

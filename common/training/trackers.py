@@ -1,7 +1,9 @@
 """Trackers: programs that show the curves and pictures of a run. One that fails ends alone."""
 
 import argparse
+import importlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -70,12 +72,9 @@ class Trackers:
             self._attempt(tracker, partial(tracker.log, dict(values), step=step), step)
 
     def show(self, name: str, picture: Image.Image, step: int) -> None:
-        """Shows a picture under a name, in trackers for which Accelerate has `log_images`."""
-        array = np.asarray(picture)
+        """Shows a picture under a name, in trackers that take pictures."""
         for tracker in filter(_takes_images, list(self._accelerator.trackers)):
-            images: Any = {"aim": picture, "clearml": array}.get(tracker.name, array[None])
-            form = {"dataformats": "NHWC"} if tracker.name == TENSORBOARD else {}
-            self._attempt(tracker, partial(tracker.log_images, {name: images}, step, **form), step)
+            self._attempt(tracker, partial(_show, tracker, name, picture, step), step)
 
     def shows(self, index: int) -> bool:
         """Whether the validation picture of this number is shown, by this process."""
@@ -150,7 +149,23 @@ def _goes_on(name: str, step: int) -> str:
 
 
 def _takes_images(tracker: Any) -> bool:
-    return hasattr(tracker, "log_images")
+    return hasattr(tracker, "log_images") or tracker.name in ("mlflow", "trackio")
+
+
+def _show(tracker: Any, name: str, picture: Image.Image, step: int) -> None:
+    """Shows a picture by `log_images` of Accelerate, or by the tracker where that has none."""
+    if tracker.name == "mlflow":
+        mlflow = importlib.import_module("mlflow")
+        # Other characters it refuses.
+        mlflow.log_image(picture, key=re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", name), step=step)
+    elif tracker.name == "trackio":
+        trackio = importlib.import_module("trackio")
+        tracker.log({name: trackio.Image(picture)}, step=step)
+    else:
+        array = np.asarray(picture)
+        images: Any = {"aim": picture, "clearml": array}.get(tracker.name, array[None])
+        form = {"dataformats": "NHWC"} if tracker.name == TENSORBOARD else {}
+        tracker.log_images({name: images}, step, **form)
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

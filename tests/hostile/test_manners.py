@@ -22,6 +22,7 @@ import convert_published
 import export
 import prepare_dataset
 from common.errors import UserError
+from common.exports import checks
 from common.files import cannot_fill, filled_folder
 from common.hub import load_model
 from common.images.formats import read_rgb
@@ -45,7 +46,7 @@ def commands(tmp_path, monkeypatch):
     # What is written matters here, and not what is in it.
     monkeypatch.setattr(export, "to_onnx", lambda model: bytes(9000))
     monkeypatch.setattr(export, "OnnxNetwork", lambda file: None)
-    monkeypatch.setattr(export, "greatest_difference", lambda *words: 0.0)
+    monkeypatch.setattr(checks, "greatest_difference", lambda *words: 0.0)
     weights = (tmp_path / "weights.safetensors", "--architecture", "srcnn", "--scale", 2)
     return {
         "prepare": (prepare_dataset.main, [tmp_path / "photos", "--scales", "2"]),

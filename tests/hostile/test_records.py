@@ -19,7 +19,7 @@ from common.training.folder import (
     seal,
 )
 from common.training.log import JsonLines
-from common.training.recipe import read_record
+from common.training.recipe import read_recipe
 from results.record import training, wall_time
 from running import LATEST, RECIPE, SCRIPT, assert_same_run, metrics, refusal
 
@@ -186,8 +186,8 @@ def test_a_damaged_record_of_the_folder_is_no_hindrance(content, tmp_path):
     claim_folder(tmp_path, "latest").release()
     assert choose_checkpoint(tmp_path, "latest") == (checkpoint, [])
     with pytest.raises(UserError, match="is not the record of a run, or is damaged"):
-        read_record(tmp_path)
-    with pytest.raises(UserError, match=r"args\.json is damaged, and nobody could repeat the run"):
+        read_recipe(tmp_path)
+    with pytest.raises(UserError, match=r"so nobody knows how to repeat it\. Train it again\."):
         training(tmp_path)
     shutil.rmtree(checkpoint)
     (tmp_path / "metrics.jsonl").write_bytes(LINES[0] + b"\n\0\n")
@@ -252,7 +252,7 @@ def test_a_run_is_resumed_in_spite_of_all_its_records(train, tmp_path):
     ):
         assert text in process.stdout
     assert_same_run(folder, straight)
-    assert read_record(folder)["args"]["max_train_steps"] == 20
+    assert read_recipe(folder)["args"]["max_train_steps"] == 20
     assert (folder / "args.json.damaged" / "mine").exists()
     assert [line["step"] for line in read_json_lines(folder / "times.jsonl").lines.values()]
 

@@ -184,7 +184,7 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     bicubic = ("evaluate.py", "--model", "bicubic", *tiny)
     assert "bicubic needs a --scale" in refusal(*bicubic)
     message = refusal(*bicubic, "--scale", 2, "--lpips", TORCH_HOME=str(tmp_path))
-    assert "--lpips needs the weights of AlexNet, which torchvision cannot download" in message
+    assert "LPIPS needs the weights of AlexNet, which torchvision cannot download" in message
     message = refusal("evaluate.py", "--model", folder)
     assert "Set5 (eugenesiow/Set5 on the Hub) cannot be had: Cannot reach http://127" in message
     assert "use --benchmark_dir DIR; or --benchmarks sample, which is here." in message

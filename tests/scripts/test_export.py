@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch import nn
 from torch.torch_version import TorchVersion
 
 import export
+from common.exports import checks
 from common.exports.ncnn_files import NcnnNetwork, to_ncnn
 from common.exports.onnx_file import OnnxNetwork
 from common.exports.web import PAGE, RUNTIME
@@ -140,7 +142,7 @@ def test_file_with_other_results_is_not_left_behind(exported, models, tmp_path, 
 def test_file_that_was_there_stays_if_the_new_one_differs(exported, models, tmp_path, monkeypatch):
     content = exported("srgan")[0].read_bytes()
     monkeypatch.setattr(export, "to_onnx", lambda model: content)
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)  # which even equal results exceed
+    monkeypatch.setattr(checks, "TOLERANCE", -1.0)  # which even equal results exceed
     written = tmp_path / "sr.onnx"
     written.write_bytes(b"mine")
     command = ("export.py", "--model", models / "srgan", "--output", written, "--overwrite")
@@ -296,6 +298,30 @@ def test_ncnn_gives_what_pytorch_gives(models, name, tmp_path, monkeypatch):
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 
 
+def test_the_two_files_for_ncnn_are_written_both_or_none(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "check_packages", lambda *words: None)
+    monkeypatch.setattr(export, "to_ncnn", lambda *words, **options: ("7767517", bytes(9)))
+    monkeypatch.setattr(export, "NcnnNetwork", lambda *words: None)
+    monkeypatch.setattr(export, "check", lambda *words: None)
+    command = ("export.py", "--model", models / "srgan", "--format", "ncnn", "--output")
+    param = tmp_path / "a.param"
+    run_here(*command, param)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(before) == [param.with_suffix(".bin"), param]
+    monkeypatch.setattr(export, "to_ncnn", lambda *words, **options: ("1", bytes(1)))
+    written = []
+
+    def second_is_too_large(descriptor):
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", second_is_too_large)
+    message = refusal(*command, param, "--overwrite")
+    assert f"Cannot write {param} and {param.with_suffix('.bin')}, 2 bytes: No space" in message
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_operation_that_ncnn_has_not_is_named():
     pytest.importorskip("pnnx", reason="pip install pnnx")
 
@@ -353,7 +379,7 @@ def test_page_of_a2n_has_means_that_tiles_know(npm, models, tmp_path, monkeypatc
     windows = []
     monkeypatch.setattr(export, "to_onnx", lambda model: windows.append(model.attention_window))
     monkeypatch.setattr(export, "OnnxNetwork", lambda file: None)
-    monkeypatch.setattr(export, "greatest_difference", lambda *words: 1.0)
+    monkeypatch.setattr(checks, "greatest_difference", lambda *words: 1.0)
     command = ("export.py", "--model", models / "a2n", "--web", tmp_path / "page")
     assert "is not written" in refusal(*command)
     assert windows == [64]

@@ -105,7 +105,9 @@ def test_a_page_of_a_run(train, pictures_dir, tmp_path):
     run_here("report.py", folder)  # an earlier report is replaced
     (folder / "report.html").write_text("mine")
     assert "report.html exists already; name another" in refusal("report.py", folder)
-    assert "is not the folder of a run" in refusal("report.py", pictures_dir)
+    message = refusal("report.py", pictures_dir)
+    assert "args.json is not the record of a run, or is damaged, so nobody knows what" in message
+    assert "Give the --output_dir of a training." in message
 
 
 def test_a_page_of_a_run_whose_pictures_are_gone(train, pictures_dir, tmp_path):

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from common.files import CHECKSUMS
+from common.record import RECORD
 from common.training.folder import NEEDED, find_damage, list_checkpoints, seal
-from common.training.recipe import RECORD
 from running import RECIPE, ROOT, SMALL, metrics, refusal, run_here
 
 OLD = ROOT / "tests" / "fixtures" / "srcnn_run"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from common.files import write_checksums
 from common.training import state
 from common.training.folder import choose_checkpoint, seal
-from common.training.recipe import read_record
+from common.training.recipe import read_recipe
 from helpers.forked import run_forked
 from running import (
     LATEST,
@@ -138,7 +138,7 @@ def test_a_script_that_has_changed_is_said(copy, train, monkeypatch):
     assert said in process.stdout
     assert "optimizer are those of the checkpoint, unless you add --allow_recipe" in process.stdout
     # A file that is edited while a run trains is not what it trains by.
-    assert read_record(copy / "checkpoint-21")["script"] == {SCRIPT: "0"}
+    assert read_recipe(copy / "checkpoint-21")["script"] == {SCRIPT: "0"}
     monkeypatch.setattr(state, "script_of", lambda network: {SCRIPT: "0"})
     process = train(SCRIPT, copy, *RECIPE, *LATEST, steps=22)
     assert "has changed" not in process.stdout

@@ -1,7 +1,9 @@
 """Trackers of a run: which ones start, what they are told, how they end and go on."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -50,14 +52,23 @@ def test_a_resumed_run_goes_on_with_its_curve(accelerator, start, tmp_path):
     assert accelerator.configured == dict.fromkeys(["wandb", "trackio", "mlflow"])
 
 
-def test_the_first_pictures_are_shown_where_pictures_can_be(accelerator, start):
-    trackers = start("mlflow")
+def test_the_first_pictures_are_shown_where_pictures_can_be(accelerator, start, monkeypatch):
+    trackers = start("comet_ml")
     assert not trackers.shows(0)
-    trackers = start("mlflow", "wandb", "tensorboard")
+    trackers = start("comet_ml", "wandb", "tensorboard", "mlflow", "trackio")
     assert [index for index in range(9) if trackers.shows(index)] == [0, 1, 2]
-    trackers.show("a.png x2", Image.new("RGB", (5, 4)), 10)
-    shown = [({"a.png x2": (1, 4, 5, 3)}, 10)]
-    assert [tracker.logged for tracker in accelerator.trackers] == [[], shown, shown]
+    mlflow, by_mlflow = ModuleType("mlflow"), []
+    mlflow.log_image = lambda image, key, step: by_mlflow.append((image.size, key, step))
+    trackio = ModuleType("trackio")
+    trackio.Image = lambda image: image.size
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    trackers.show("a(1).png x2", Image.new("RGB", (5, 4)), 10)
+    shown = [({"a(1).png x2": (1, 4, 5, 3)}, 10)]
+    by_trackio = [({"a(1).png x2": (5, 4)}, 10)]
+    logged = [tracker.logged for tracker in accelerator.trackers]
+    assert logged == [[], shown, shown, [], by_trackio]
+    assert by_mlflow == [((5, 4), "a_1_.png x2", 10)]  # whose names have no parentheses
 
 
 def test_a_tracker_that_fails_ends_alone(accelerator, start, capsys):

@@ -1,0 +1,32 @@
+"""`args.json`: how a run was started, which its folder and its checkpoints tell."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+RECORD = "args.json"
+
+
+def read_record(folder: Path, needed_for: str, *keys: str) -> dict[str, Any]:
+    """Reads the `args.json` of a run or of a checkpoint.
+
+    Args:
+        folder: Folder of the run or of the checkpoint.
+        needed_for: End of the message where there is no record: what cannot be done, and the way
+            out.
+        keys: What it must hold besides `args`.
+
+    Raises:
+        UserError: There is no such record, or something is missing in it.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text("utf-8-sig"))
+        if isinstance(record["args"], dict) and record.keys() >= {*keys}:
+            return record
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(
+        f"{folder / RECORD} is not the record of a run, or is damaged, so nobody knows {needed_for}"
+    )

@@ -35,7 +35,7 @@ test: .venv/installed-dev quality
 	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup
 
 test-slow: .venv/installed-dev
-	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadgroup
+	.venv/bin/python -m pytest -m slow --numprocesses auto --dist loadgroup --timeout 0
 
 # The oldest packages that requirements.txt allows, in an environment of its own.
 test-lowest:

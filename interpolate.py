@@ -22,6 +22,7 @@ from accelerate.utils import parse_flag_from_env
 from common.card import CARD, model_card
 from common.curves import draw_panel
 from common.data.benchmarks import open_benchmark
+from common.data.degradation import add_degradation_argument, degradation_refused
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import evaluate, mean_scores
@@ -58,6 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="sets to score on, as evaluate.py takes them; `sample` needs no network",
     )
     data.add_argument("--benchmark_dir", type=Path, help="folder of the sets, as of evaluate.py")
+    add_degradation_argument(data)
     output = parser.group("output")
     output.add_argument("--output_dir", type=Path, help="new folder for the model of that --alpha")
     output.add_argument("--page", type=Path, metavar="FILE", help="file for a page with the curve")
@@ -162,6 +164,7 @@ def write_model(args: Arguments, network: SuperResolutionModel) -> None:
     print(f"The model of alpha {args.alpha:g} is in {args.output_dir}.")
 
 
+@degradation_refused()
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
@@ -173,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     benchmarks, rows = [], []
     if args.curve:
         benchmarks = [
-            open_benchmark(name, first.scale, args.benchmark_dir) for name in args.benchmarks
+            open_benchmark(name, first.scale, args.benchmark_dir, args.degradation)
+            for name in args.benchmarks
         ]
         rows = score_curve(args.curve, first, second, benchmarks, state.device)
     state.destroy_process_group()  # while all are still there

@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = wanted or Size(factor=network.scale)
     network.to(state.device).to(memory_format=torch.channels_last)
     if wanted.factor not in network.scales and state.is_main_process:
-        print(in_words(network))
+        print(factors_in_words(network))
     enlarger = Enlarger(
         network,
         state.device,
@@ -325,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(message) if state.is_main_process else SystemExit(1)
 
 
-def in_words(network: SuperResolutionModel) -> str:
+def factors_in_words(network: SuperResolutionModel) -> str:
     name, factors = type(network).__name__, " or ".join(map(str, network.scales))
     if network.refines_bicubic:
         return f"{name} enlarges by any factor, up to {network.scales[-1]} at once."

@@ -33,7 +33,7 @@ from common.exports.writing import export_beside
 from common.hub_api import ask_hub, full_name, push_folder, why
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
-from common.pretrained import find_pretrained, for_scale, in_words, pretrained_names
+from common.pretrained import find_pretrained, for_scale, models_in_words, pretrained_names
 from common.tables import enumerate_first
 from common.weights import STATE, config_of, read_config, read_folder, read_weights
 
@@ -67,7 +67,7 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", f"{name}"):
         what = "folder or file" if len(Path(name).parts) > 1 else "model, folder or file"
-        raise UserError(f"There is no {what} {name}. {_others_beside(name)}{in_words()}")
+        raise UserError(f"There is no {what} {name}. {_others_beside(name)}{models_in_words()}")
     missing: list[str] = []
     try:
         found = ask_hub("model", f"{name}", revision)
@@ -85,8 +85,8 @@ def find_model(name: str | Path, revision: str | None = None) -> Path:
     parent = Path(name).parent
     if parent.is_dir() or parent.name == "out":  # the default of --output_dir: no user of the Hub
         others_here = _others_beside(name) or "Train a model first. "
-        raise UserError(f"There is no folder {name}. {others_here}{in_words()}")
-    others = f" {in_words()}" if pretrained_names() else ""
+        raise UserError(f"There is no folder {name}. {others_here}{models_in_words()}")
+    others = f" {models_in_words()}" if pretrained_names() else ""
     raise UserError(f"There is no folder {name}. {reason[:250]}{others}")
 
 
@@ -180,7 +180,7 @@ def _instead_of_folder(folder: Path) -> str:
         return f"The run in it has saved no model yet. Its latest checkpoint is one: {latest}"
     if (folder / WEIGHTS).is_file():
         return f"{CONFIG} tells which network the weights are of. Take it from where they came."
-    return f"A model is the folder that a training script wrote. {in_words()}"
+    return f"A model is the folder that a training script wrote. {models_in_words()}"
 
 
 def find_network(architecture: str) -> type[SuperResolutionModel]:
@@ -242,7 +242,8 @@ def load_matching(model: nn.Module, name: str | Path, revision: str | None = Non
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
         raise UserError(
-            f"{path} is neither a folder with {WEIGHTS} nor a .safetensors file. {in_words()}"
+            f"{path} is neither a folder with {WEIGHTS} nor a .safetensors file. "
+            f"{models_in_words()}"
         )
     tensors = read_folder(path) if path.is_dir() else read_weights(file)
     if isinstance(model, SuperResolutionModel):

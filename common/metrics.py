@@ -128,9 +128,11 @@ def make_pyiqa(name: str, device: torch.device) -> Metric:
             "no requirement of this repository: `pip install pyiqa`, or leave --metrics out."
         ) from None
     except Exception as error:  # of an unknown name, a download, a checksum
+        reason = shorten(f"{error}", 150).rstrip(".")
         raise UserError(
-            f"--metrics {name}: pyiqa cannot make it: {shorten(f'{error}', 150)}. Without a "
-            "network its weights must be in pyiqa's cache. `pyiqa.list_models()` names all metrics."
+            f"--metrics {name}: pyiqa cannot make it: {reason}. Where it has to download, "
+            f"its files may be put into {torch.hub.get_dir()}/pyiqa by hand. "
+            "`pyiqa.list_models()` names all metrics; piqe needs no file."
         ) from None
 
     def metric(sr: Tensor, hr: Tensor, crop_border: int) -> float:

@@ -74,10 +74,12 @@ def choose(scale: int | None, photo: bool = False) -> str:
     if found := for_scale(scale, photo):
         return found[0]
     if photo:
-        raise UserError(f"No model here is for --photo; leave it out, or train one. {in_words()}")
+        raise UserError(
+            f"No model here is for --photo; leave it out, or train one. {models_in_words()}"
+        )
     if pretrained_names():
-        raise UserError(f"No model here enlarges by {scale}; train one. {in_words()}")
-    raise UserError(f"Name a model by --model. {in_words()}")
+        raise UserError(f"No model here enlarges by {scale}; train one. {models_in_words()}")
+    raise UserError(f"Name a model by --model. {models_in_words()}")
 
 
 def choose_to_reach(factor: float, photo: bool = False) -> str:
@@ -112,7 +114,7 @@ def chosen_in_words(name: str) -> str:
     return f"Model: {name}, of this repository{kind}."
 
 
-def in_words() -> str:
+def models_in_words() -> str:
     """Says which models there are, or how to get one."""
     if names := pretrained_names():
         return f"Models of this repository: {', '.join(names)}."

@@ -97,8 +97,8 @@ def find_details(aim: Tensor, bicubic: Tensor, size: int, most: int = 3) -> list
     return found
 
 
-def make_strip(versions: Versions, size: int = 96, zoom: int = 2) -> Image.Image:
-    """Makes a labelled strip: the whole picture, and up to three details of all its versions.
+def make_strip(versions: Versions, size: int = 96, zoom: int = 2, most: int = 3) -> Image.Image:
+    """Makes a labelled strip: the whole picture, and a few details of all its versions.
 
     The details are the same however SR looks there, if the original is known.
 
@@ -106,12 +106,13 @@ def make_strip(versions: Versions, size: int = 96, zoom: int = 2) -> Image.Image
         versions: The picture in its versions.
         size: Side of a detail in pixels of the result.
         zoom: Enlargement of a detail in the strip, without interpolation.
+        most: Number of details; there are fewer where they would overlap.
     """
     lr, named = versions.lr, versions.named
     aim_label, aim = named[-1]  # the original, or where it is not known the last SR
     height, width = aim.shape[-2:]
     size = min(size, height, width)
-    details = find_details(aim, named[0][1], size)
+    details = find_details(aim, named[0][1], size, most)
     side = size * zoom
     inner = len(details) * (side + GAP) - GAP
     scale = min(inner / height, WIDEST / width)

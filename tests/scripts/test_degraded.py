@@ -250,7 +250,8 @@ def test_metrics_of_pyiqa(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"--metrics niqe cannot score a picture of 14x24: too sm"):
         make_pyiqa("niqe", torch.device("cpu"))(sr, sr, 8)
     message = refusal(*EVALUATE, "--benchmarks", "sample", "--metrics", "nothing")
-    assert "--metrics nothing: pyiqa cannot make it: <urlopen error no network>. With" in message
+    assert "--metrics nothing: pyiqa cannot make it: <urlopen error no network>. Where" in message
+    assert f"{torch.hub.get_dir()}/pyiqa by hand" in message
 
 
 def test_pyiqa_is_not_there(monkeypatch):

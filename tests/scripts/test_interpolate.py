@@ -70,8 +70,9 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
         raise UserError("AlexNet cannot be had.")
 
     monkeypatch.setattr(interpolate, "make_lpips", none)
-    printed = run_here(*base, *options).stdout
+    printed = run_here(*base, *options, "--degradation", "jpeg:50").stdout
     assert "The curve is without LPIPS. AlexNet cannot be had." in printed
+    assert "LR made from HR by --degradation jpeg:50; PSNR" in printed
 
 
 @pytest.mark.parametrize(

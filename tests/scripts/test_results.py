@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import save_file
 
 import common.pretrained
@@ -13,7 +14,7 @@ import convert_published
 import evaluate
 from common.errors import UserError
 from common.hub import load_model
-from results import publish, record
+from results import degraded, photographs, publish, record
 from results.record import training, wall_time
 from results.table import BEGIN, END, rows, runs_of, table
 from running import ROOT, SCRIPT, metrics, run_here
@@ -25,6 +26,56 @@ def test_readme_holds_the_table_of_the_recorded_results():
     _, _, rest = (ROOT / "README.md").read_text().partition(BEGIN)
     written, _, _ = rest.partition(END)
     assert written.strip() == table(rows()).strip()
+
+
+def test_the_page_on_degradation_holds_the_measured_tables():
+    _, _, rest = (ROOT / "docs" / "degradation.md").read_text().partition(BEGIN)
+    written, _, _ = rest.partition(END)
+    assert written.strip() == degraded.tables().strip()
+
+
+def test_degraded_sets_were_scored_by_the_models_that_are_here():
+    files = list(degraded.SETS.glob("*.json"))
+    for file in files:
+        for model, checksum in json.loads(file.read_text())["weights"].items():
+            again = f"measure again by `python -m results.degraded {file.stem} --benchmark_dir DIR`"
+            assert checksum == degraded.checksum_of_weights(model), again
+
+
+def test_degraded_sets_by_hand(tiny_benchmark_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(degraded, "SETS", tmp_path / "sets")
+    monkeypatch.setattr(degraded, "MODELS", ("a2n-x2-photo",))
+    monkeypatch.setattr(degraded, "DEGRADATIONS", {"none": "not saved", "jpeg:50": "quality 50"})
+    options = ["Tiny", "--benchmark_dir", f"{tiny_benchmark_dir}"]
+    degraded.main([*options, "--pictures", "2"])
+    figures = json.loads((tmp_path / "sets" / "Tiny.json").read_text())
+    assert "--benchmark_dir" in figures["command"]
+    assert str(tiny_benchmark_dir) not in figures["command"]
+    scores = figures["degradations"]
+    assert scores["none"]["bicubic"]["psnr_y"] > scores["jpeg:50"]["bicubic"]["psnr_y"]
+    assert scores["none"]["lr_checksum"] != scores["jpeg:50"]["lr_checksum"]
+    bicubic = {"psnr_y": 30.0, "ssim_y": 0.9}
+    model = {"psnr_y": 29.5, "ssim_y": 0.91234}
+    figures["degradations"] = {"jpeg:50": {"bicubic": bicubic, "a2n-x2-photo": model}}
+    assert degraded.table(figures).splitlines() == [
+        f"| Tiny, the first 2 pictures of {figures['of']} | bicubic | `a2n-x2-photo` |",
+        "| --- | --- | --- |",
+        "| quality 50 | 30.00 / 0.9000 | -0.50: 29.50 / 0.9123 |",
+    ]
+
+
+def test_photographs_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(photographs, "PHOTOGRAPHS", ["skimage/data/rocket.jpg", "nowhere/a.jpg"])
+    with pytest.raises(UserError, match=r"nowhere/a\.jpg is not there\. It comes with a package"):
+        photographs.main([])
+
+
+def test_photographs(monkeypatch, tmp_path):
+    monkeypatch.setattr(photographs, "PHOTOGRAPHS", ["skimage/data/rocket.jpg"] * 2)
+    monkeypatch.setattr(photographs, "SIDE", 48)
+    photographs.main(["--output", f"{tmp_path / 'sheet.jpg'}"])
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.size == (160 + 4 * 168, 2 * 188 + 8)
 
 
 def test_rows_say_how_they_were_made():

@@ -2,7 +2,7 @@
 
     python -m benchmarks.host
     git clone . ../older && git -C ../older checkout f936dfe
-    python -m benchmarks.host --before ../older
+    python -m benchmarks.host --network a2n --before ../older
 
 The training scripts themselves, with the paper's batches and an average of the weights. Their
 networks are taken out: each gives a constant image, so that of its weights one tensor has a
@@ -59,7 +59,7 @@ def take_out(network: type[nn.Module]) -> None:
     def forward(self: Any, images: Tensor, scale: int | None = None) -> Tensor:
         number = next(self.parameters()).flatten()[0]
         if not hasattr(self, "scale"):
-            return number.expand(len(images), 1)
+            return number + images[:, 0, 0, :1]  # what the generator learns from
         height, width = (side * (scale or self.scale) for side in images.shape[-2:])
         return number.expand(len(images), 3, height, width)
 
@@ -109,13 +109,12 @@ def start(
     root: Path, network: str, variant: str, data: Sequence[str], folder: Path
 ) -> subprocess.Popen[str]:
     """Starts `serve` in a process that has the code of a clone."""
-    name = f"{network}, {variant}"
     options = VARIANTS[variant.removesuffix(", before")]
     if "before" in variant:  # it had no --pictures_on yet
         options = options[:2]
     options = [*data, *options, *(PHASE_2 if network == "srgan" else [])]
     options += ["--ema_decay", "0.999", "--cpu_threads", "1", "--report_to", "none"]
-    options += ["--output_dir", f"{folder / name}"]
+    options += ["--output_dir", f"{folder / variant}"]
     for steps in ("max_train_steps", "validation_steps", "checkpointing_steps"):
         options += [f"--{steps}", NEVER]
     return subprocess.Popen(
@@ -147,43 +146,37 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument("--before", type=Path, help="clone of this repository, at an older commit")
-    parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="default: all"
-    )
+    parser.add_argument("--network", choices=NETWORKS, default="srcnn")
     parser.add_argument(
         "--steps", type=whole(), default=50, help="of a turn (default: %(default)s)"
     )
     args = parser.parse_args(argv)
+    args.output = args.output.with_stem(f"{args.output.stem}_{args.network}")
     data = [f"{word}" for word in data_options(args.data_dir and args.data_dir.resolve())]
 
     roots: dict[str, Path] = dict.fromkeys(VARIANTS, ROOT)
     if args.before:
         roots |= {f"workers {n}, before": args.before.resolve() for n in (0, 2)}
-    results: dict[str, list[float]] = {}
-    parts: dict[str, dict[str, float]] = {}
-    for network in args.networks:
-        found: dict[str, list[list[float]]] = {variant: [] for variant in roots}
-        with TemporaryDirectory() as folder, ExitStack() as ends:
-            turns = {}
-            for variant, root in roots.items():
-                process = start(root, network, variant, data, Path(folder))
-                ends.callback(process.wait)
-                ends.callback(process.stdin.close)  # which ends it
-                turns[variant] = partial(measure, process, args.steps, found[variant])
-            taken = take_turns(turns, args.rounds)
-        for variant, values in taken.items():
-            name = f"{network}, {variant}"
-            results[name] = values
-            medians = (median(part) for part in zip(*found[variant][1:], strict=True))
-            parts[name] = {p: round(ms, 3) for p, ms in zip(PARTS, medians, strict=True)}
+    found: dict[str, list[list[float]]] = {variant: [] for variant in roots}
+    with TemporaryDirectory() as folder, ExitStack() as ends:
+        turns = {}
+        for variant, root in roots.items():
+            process = start(root, args.network, variant, data, Path(folder))
+            ends.callback(process.wait)
+            ends.callback(process.stdin.close)  # which ends it
+            turns[variant] = partial(measure, process, args.steps, found[variant])
+        results = take_turns(turns, args.rounds)
+    parts = {}
+    for variant, times in found.items():
+        medians = map(median, zip(*times[1:], strict=True))  # without the round that warms up
+        parts[variant] = {p: round(ms, 3) for p, ms in zip(PARTS, medians, strict=True)}
     pairs = [
-        (f"{network}, {before}", f"{network}, {variant}")
-        for network in args.networks
+        (before, variant)
         for before in roots
         if before.endswith("before")
         for variant in (before.removesuffix(", before"), "device")
     ]
-    setting = {"steps": args.steps, "ema_decay": 0.999, "before": None}
+    setting = {"network": args.network, "steps": args.steps, "ema_decay": 0.999, "before": None}
     if args.before:
         command = ["git", "-C", args.before, "log", "-1", "--format=%h %cs"]
         setting["before"] = subprocess.check_output(command, text=True).strip()

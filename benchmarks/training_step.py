@@ -5,9 +5,12 @@
 A step is the network, the L1 loss, its gradients and Adam on one batch that is ready on the device,
 with no reading of pictures and no logging:
 
-    plain          float32, PyTorch's default memory format and (unfused) Adam, no Accelerate
-    ours, float32  as in train_a2n.py: channels last, fused Adam, prepared by Accelerate
-    ours, bf16     the same with `Accelerator(mixed_precision="bf16")`
+    plain             float32, PyTorch's default memory format and (unfused) Adam, no Accelerate
+    ours, float32     as in train_a2n.py: channels last, fused Adam, prepared by Accelerate, and
+                      cuDNN may search for its fastest algorithms
+    ours, bf16        the same with `Accelerator(mixed_precision="bf16")`
+    bf16, contiguous  without channels last; what one choice brings, to be asked for by --variants
+    bf16, no search   without the search
 
 All train the same network class from the same weights. Each variant lives in a process of its own,
 and they wait for their turns. On the CPU all cores compute; on a GPU, which is used where there is
@@ -41,14 +44,15 @@ from benchmarks.measure import (
     take_turns,
 )
 from common.data.patches import PatchDataset
+from common.device import kernel_search
 from common.images.tensors import to_float
 from common.machine import set_up_cpu
 from common.options import whole
 from train_a2n import A2N
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Variant: the `mixed_precision` of Accelerate, or None to do without it.
-VARIANTS = {"plain": None, "ours, float32": "no", "ours, bf16": "bf16"}
+USUAL = ["plain", "ours, float32", "ours, bf16"]
+VARIANTS = [*USUAL, "bf16, contiguous", "bf16, no search"]
 
 
 def plain_step(lr: Tensor, hr: Tensor) -> Callable[[], Tensor]:
@@ -66,10 +70,13 @@ def plain_step(lr: Tensor, hr: Tensor) -> Callable[[], Tensor]:
     return step
 
 
-def our_step(lr: Tensor, hr: Tensor, mixed_precision: str) -> Callable[[], Tensor]:
-    accelerator = Accelerator(mixed_precision=mixed_precision)
-    lr, hr = (to_float(images, accelerator.device) for images in (lr, hr))
-    model = A2N(SCALE).to(memory_format=torch.channels_last)
+def our_step(lr: Tensor, hr: Tensor, variant: str) -> Callable[[], Tensor]:
+    accelerator = Accelerator(mixed_precision="bf16" if "bf16" in variant else "no")
+    layout = torch.contiguous_format if "contiguous" in variant else torch.channels_last
+    lr, hr = (
+        to_float(images, accelerator.device).contiguous(memory_format=layout) for images in (lr, hr)
+    )
+    model = A2N(SCALE).to(memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-4, fused=True)
     model, optimizer = accelerator.prepare(model, optimizer)
 
@@ -87,15 +94,15 @@ def work(pipe: Connection, variant: str, lr: Tensor, hr: Tensor, threads: int | 
     """What the process of a variant does: as many steps as it is told, each time it is told."""
     set_up_cpu(threads)
     torch.manual_seed(0)
-    mixed_precision = VARIANTS[variant]
-    step = our_step(lr, hr, mixed_precision) if mixed_precision else plain_step(lr, hr)
-    while steps := pipe.recv():
-        start = perf_counter()
-        for _ in range(steps):
-            loss = step()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        pipe.send((perf_counter() - start, loss.item()))
+    step = plain_step(lr, hr) if variant == "plain" else our_step(lr, hr, variant)
+    with kernel_search(variant not in ("plain", "bf16, no search")):
+        while steps := pipe.recv():
+            start = perf_counter()
+            for _ in range(steps):
+                loss = step()
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
+            pipe.send((perf_counter() - start, loss.item()))
 
 
 def main() -> None:
@@ -112,6 +119,9 @@ def main() -> None:
         "--steps", type=whole(), default=steps, help="of a turn (default here: %(default)s)"
     )
     parser.add_argument("--cpu_threads", type=whole(), help="default: one for each core")
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=USUAL, help="default: the first three"
+    )
     args = parser.parse_args()
 
     with TemporaryDirectory() as folder:
@@ -120,7 +130,7 @@ def main() -> None:
         lr, hr = patches.__getitems__(range(args.batch_size))
 
     losses = {}
-    with processes(work, list(VARIANTS), lr, hr, args.cpu_threads) as pipes:
+    with processes(work, args.variants, lr, hr, args.cpu_threads) as pipes:
 
         def samples_per_second(variant: str) -> float:
             pipes[variant].send(args.steps)
@@ -128,9 +138,11 @@ def main() -> None:
             return args.batch_size * args.steps / seconds
 
         results = take_turns(
-            {variant: partial(samples_per_second, variant) for variant in VARIANTS}, args.rounds
+            {variant: partial(samples_per_second, variant) for variant in args.variants},
+            args.rounds,
         )
-    pairs = [(variant, "plain") for variant in VARIANTS if variant != "plain"]
+    first, *others = args.variants
+    pairs = [(variant, first) for variant in others]
     setting = {key: getattr(args, key) for key in ("batch_size", "lr_size", "steps")}
     report(args, "samples a second", results, pairs, DEVICE, setting=setting, last_loss=losses)
 

@@ -111,6 +111,34 @@ def _batches(
     )
 
 
+def bytes_on_device(
+    args: Arguments, pictures: TrainingPictures, processes: Processes, device: torch.device
+) -> int:
+    """Bytes that the pictures of a run will take on the device; 0 for a stream, not known yet."""
+    patches = pictures.patches
+    if not isinstance(patches, PatchDataset):
+        return 0
+    goes = goes_to_device(args, pictures, patches, processes, device)
+    return DevicePatches.bytes_needed(patches) if goes else 0
+
+
+def goes_to_device(
+    args: Arguments,
+    pictures: TrainingPictures,
+    patches: PatchDataset,
+    processes: Processes,
+    device: torch.device,
+) -> bool:
+    """Whether patches are cut on the device, the same on all processes."""
+    if args.pictures_on != "auto":
+        return args.pictures_on == "device"
+    is_stream = patches is not pictures.patches  # its next part would come in a training step
+    if patches.degradation or device.type != "cuda" or is_stream:
+        return False
+    free = torch.cuda.mem_get_info(device)[0]
+    return all(processes.gather(DevicePatches.bytes_needed(patches) <= SHARE * free))
+
+
 def _place(
     args: Arguments,
     pictures: TrainingPictures,
@@ -123,7 +151,7 @@ def _place(
     Raises:
         UserError: They do not fit, and --pictures_on asks for the device.
     """
-    if args.pictures_on == "loader" or (args.pictures_on == "auto" and patches.degradation):
+    if not goes_to_device(args, pictures, patches, processes, device):
         return None
     if patches.degradation:
         processes.fail(
@@ -131,12 +159,6 @@ def _place(
             "which loaders make. Leave it out."
         )
     needed = DevicePatches.bytes_needed(patches)
-    if args.pictures_on == "auto":
-        is_stream = patches is not pictures.patches  # its next part would come in a training step
-        if device.type != "cuda" or is_stream:
-            return None
-        if not all(processes.gather(needed <= SHARE * torch.cuda.mem_get_info(device)[0])):
-            return None
     placed: list[DevicePatches] = []
     if error := processes.error_of(lambda: placed.append(DevicePatches(patches, device))):
         processes.fail(

@@ -147,8 +147,8 @@ class Run:
             self._rank,
         )
         if args.gradient_accumulation_steps == AUTO:
-            parts = args.gradient_accumulation_steps = find_parts(self._model, args, processes)
-            accelerator.gradient_accumulation_steps = parts
+            parts = find_parts(self._model, args, processes, pictures)
+            args.gradient_accumulation_steps = accelerator.gradient_accumulation_steps = parts
         self._state = RunState(self._means, self._validator, pictures, processes)
         accelerator.register_for_checkpointing(self._state)
         if self._validator.average:

@@ -13,13 +13,14 @@ import torch
 from torch.autograd import DeviceType
 
 import train_srcnn
-from benchmarks import gpu, host, probe
+from benchmarks import gpu, host, probe, training_step
 from benchmarks.measure import processes, report, take_turns
 from common.training.run import Run
 from helpers.counting import count
 from running import ROOT, SCRIPT, SMALL, refusal, run_here
 
 FEW = ["--batch_size", 2]
+STEP = ["--steps", 1, "--lr_size", 12, "--variants", *training_step.VARIANTS]
 
 
 def test_turns_and_the_report_of_them(tmp_path, capsys):
@@ -176,10 +177,10 @@ def test_the_loop_against_which_a_gpu_is_measured(pictures_dir, tmp_path):
 @pytest.mark.parametrize(
     ("name", "ratios", "options"),
     [
-        ("training_step", 2, [*FEW, "--steps", 1, "--lr_size", 12]),
+        ("training_step", 4, [*FEW, *STEP]),
         ("training", 2, [*FEW, "--steps", 1, "--network", "vdsr"]),
         ("srgan", 8, [*FEW, "--steps", 1]),
-        ("host", 4, ["--networks", "srcnn", "--steps", 2, "--before", ROOT]),
+        ("host", 4, ["--network", "srgan", "--steps", 2, "--before", ROOT]),
         ("checkpoint", 1, FEW),
         ("upscale", 2, ["--side", 32]),
         ("gpu", 1, [*FEW, *"--steps 1 --warm_up 1 --variants plain bf16".split()]),

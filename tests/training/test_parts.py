@@ -1,8 +1,13 @@
 """The parts of a batch that fit into the memory."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from common.data.cache import decode_pictures
+from common.data.find import find_pictures
+from common.data.patches import PatchDataset
 from common.errors import UserError
 from common.options import Arguments
 from common.training.parts import find_parts
@@ -28,7 +33,8 @@ def test_as_few_parts_as_fit(processes, monkeypatch, capsys):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
     args = Arguments(batch_size=12, patch_size=24)
-    assert find_parts(network, args, processes) == 4
+    pictures = SimpleNamespace(patches=None)  # as of a stream
+    assert find_parts(network, args, processes, pictures) == 4
     assert Little.tried == [(number, 3, 12, 12) for number in (12, 6, 4, 3)]
     assert capsys.readouterr().out == "A batch fits into the memory in 4 parts.\n"
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -37,7 +43,20 @@ def test_as_few_parts_as_fit(processes, monkeypatch, capsys):
     monkeypatch.setattr(Little, "memory", 0)
     message = "^Not even one patch of 24x24 at a time fits into the memory"
     with pytest.raises(UserError, match=message):
-        find_parts(network, args, processes)
+        find_parts(network, args, processes, pictures)
+
+
+def test_room_is_left_for_pictures_on_the_device(pictures_dir, processes, monkeypatch):
+    pictures, _ = decode_pictures(find_pictures(pictures_dir, [2]), [2])
+    patches = PatchDataset(pictures, [2], patch_size=24, batch_size=3, seed=0)
+    args = Arguments(batch_size=3, patch_size=24, pictures_on="device")
+    held, empty = [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: held.append(size) or empty(*size))
+    for place, taken in (("device", 8 * 96 * 80 * 3 * 5 // 4), ("loader", 0), ("auto", 0)):
+        args.pictures_on = place
+        assert find_parts(Little(2), args, processes, SimpleNamespace(patches=patches)) == 1
+        assert (taken,) in held
+        held.clear()
 
 
 def test_all_processes_have_the_parts_of_the_smallest_memory(processes, monkeypatch):
@@ -45,7 +64,8 @@ def test_all_processes_have_the_parts_of_the_smallest_memory(processes, monkeypa
     answers = [[True, False], [True, True]]
     monkeypatch.setattr(processes, "gather", lambda value: answers.pop(0))
     processes.count = 2
-    assert find_parts(Little(2), Arguments(batch_size=12, patch_size=24), processes) == 2
+    args, pictures = Arguments(batch_size=12, patch_size=24), SimpleNamespace(patches=None)
+    assert find_parts(Little(2), args, processes, pictures) == 2
 
 
 def test_a_training_in_the_parts_that_fit(pictures_dir, tmp_path, monkeypatch):

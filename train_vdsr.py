@@ -46,8 +46,6 @@ class VDSR(SuperResolutionModel):
         bias: Whether the convolutions have biases.
     """
 
-    refines_bicubic = True
-
     def __init__(
         self,
         scales: Sequence[int],

@@ -327,8 +327,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def factors_in_words(network: SuperResolutionModel) -> str:
     name, factors = type(network).__name__, " or ".join(map(str, network.scales))
-    if network.refines_bicubic:
-        return f"{name} enlarges by any factor, up to {network.scales[-1]} at once."
     return f"{name} enlarges by {factors}, as often as needed; bicubic then makes the size exact."
 
 

@@ -191,21 +191,17 @@ class Enlarger:
     def factors(self, old: tuple[int, int], new: tuple[int, int]) -> list[int]:
         """Factors by which the network enlarges on the way from one size to another.
 
-        What is left is done by bicubic, mostly to a smaller size. A network that refines bicubic's
-        enlargement does so last of all, at the factor 1.
+        What is left is done by bicubic, mostly to a smaller size.
         """
         for scale in self.network.scales:
             if new == (old[0] * scale, old[1] * scale):
                 return [scale]
-        found = passes(self.network.scales, factor_of(old, new))
-        return [*found[:-1], 1] if found and self.network.refines_bicubic else found
+        return passes(self.network.scales, factor_of(old, new))
 
     def count_pixels(self, old: tuple[int, int], new: tuple[int, int]) -> int:
         """Pixels that the network gets on the way from one size to another, over all passes."""
         total, (height, width) = 0, old
         for factor in self.factors(old, new):
-            if factor == 1:
-                height, width = new
             total += height * width
             height, width = height * factor, width * factor
         return total
@@ -227,8 +223,6 @@ class Enlarger:
             pixels = (pixels / np.float32(maximum_of(dtype))).astype(np.float32, copy=False)
         try:
             for factor in factors:
-                if factor == 1:
-                    pixels = _resize(pixels, size)
                 network.scale = factor
                 pixels = self._in_tiles_that_fit(pixels, on_pixels)
         finally:

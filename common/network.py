@@ -40,13 +40,10 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         scale: Factor by which `forward(lr)` enlarges, at first the smallest of `scales`.
         attention_window: Side, in pixels of LR, of the part of a picture over which the network
             takes its means; 0 for the whole picture. None for networks without such means.
-        refines_bicubic: Whether the network adds detail to a bicubic enlargement of any factor. At
-            the scale 1 it takes such an enlargement.
     """
 
     arguments: dict[str, Any]
     attention_window: int | None = None
-    refines_bicubic = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "SuperResolutionModel":
         model = super().__new__(cls, *args, **kwargs)

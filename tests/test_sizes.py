@@ -90,19 +90,20 @@ def test_by_the_network_and_then_by_bicubic(srcnn, pixels):
     assert_nearly_equal(larger, expected)
 
 
-def test_a_network_that_refines_bicubic_enlarges_by_any_factor_itself(vdsr, pixels):
+def test_a_network_of_several_factors_goes_beyond_and_back(vdsr, pixels):
+    """Not VDSR's own enlargement by any factor: below its smallest that is worse than bicubic."""
     enlarger = Enlarger(vdsr)
-    larger = enlarger(pixels, size="75x")
-    bicubic = imresize(to_tensor(pixels)[None] / 255, (50, 75))
+    larger = enlarger(pixels, size="45x")
     with torch.no_grad():
-        expected = to_uint8(vdsr(bicubic, scale=1))[0].movedim(0, -1).numpy()
+        beyond = vdsr(to_tensor(pixels)[None] / 255, scale=2).clamp(0, 1)
+    expected = to_uint8(imresize(beyond, (30, 45)))[0].movedim(0, -1).numpy()
     assert_nearly_equal(larger, expected)
     assert vdsr.scale == 2  # as before
-    assert enlarger.factors((20, 30), (50, 75)) == [1]
+    assert enlarger.factors((20, 30), (30, 45)) == [2]
     assert enlarger.factors((20, 30), (60, 90)) == [3]
-    assert enlarger.factors((20, 30), (200, 300)) == [3, 3, 1]
-    assert enlarger.count_pixels((20, 30), (200, 300)) == 20 * 30 * (1 + 9) + 200 * 300
-    tiles = Enlarger(vdsr, tile=16)(pixels, size="75x")
+    assert enlarger.factors((20, 30), (200, 300)) == [3, 3, 2]
+    assert enlarger.count_pixels((20, 30), (200, 300)) == 20 * 30 * (1 + 9 + 81)
+    tiles = Enlarger(vdsr, tile=16)(pixels, size="45x")
     assert_nearly_equal(tiles, larger)
 
 

@@ -11,6 +11,7 @@ trained on from the first one, as SRGAN is from its SRResNet; between strangers 
 import common.start
 
 import argparse
+import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,11 +29,12 @@ from common.errors import UserError
 from common.evaluation import evaluate, mean_scores
 from common.files import cannot_fill, filled_folder, last_name, shorten_command
 from common.hub import load_model
-from common.machine import set_up_cpu
+from common.machine import set_up_cpu, versions
 from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
 from common.page.page import Page, as_code, as_table, cannot_write_page
+from common.record import MIXTURE
 from common.tables import format_score, score_name, text_table
 from common.terminal import markdown, printable, say
 
@@ -150,17 +152,19 @@ def score_curve(
 
 def write_model(args: Arguments, network: SuperResolutionModel) -> None:
     """Writes the network between as a model folder, with a card that tells what it is."""
+    command = shorten_command(args.command)
     names = [markdown(last_name(name)) for name in (args.first, args.second)]
     training = (
         f"\n## Training\n\nNot trained: every weight is {1 - args.alpha:g} times that of "
         f"{names[0]} plus {args.alpha:g} times that of {names[1]} (network interpolation, [ESRGAN]"
-        f"(https://arxiv.org/abs/1809.00219)).\n\n    {printable(shorten_command(args.command))}\n"
+        f"(https://arxiv.org/abs/1809.00219)).\n\n    {printable(command)}\n"
     )
     name = type(network).__name__
     with filled_folder(args.output_dir) as folder:
         network.save(folder)
         card = model_card(name, network.architecture(), network.scales, training=training)
         (folder / CARD).write_text(card)
+        (folder / MIXTURE).write_text(json.dumps({"command": command, **versions()}, indent=2))
     print(f"The model of alpha {args.alpha:g} is in {args.output_dir}.")
 
 

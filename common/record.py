@@ -1,4 +1,4 @@
-"""`args.json`: how a run was started, which its folder and its checkpoints tell."""
+"""How a model came about: `args.json` of a run and its checkpoints, or that it is a mixture."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from common.errors import UserError
 
 RECORD = "args.json"
+MIXTURE = "interpolation.json"  # what interpolate.py leaves beside the weights
 
 
 def read_record(folder: Path, needed_for: str, *keys: str) -> dict[str, Any]:

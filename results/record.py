@@ -5,7 +5,8 @@
 
 writes results/vdsr.json: PSNR and SSIM, and if the folder is that of a run, how it was trained.
 Its wall time is the last one in `times.jsonl`, so let it be done. `--also=--self_ensemble` measures
-the model with these options of evaluate.py as well.
+the model with these options of evaluate.py as well. Of a mixture by interpolate.py, `--run` is the
+folder of the run that made its second network.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from common.errors import UserError
 from common.files import last_name, read_json_lines, shorten_command
 from common.hub import load_model
 from common.machine import ROOT, versions
-from common.record import RECORD, read_record
+from common.record import MIXTURE, RECORD, read_record
 
 RESULTS = Path(__file__).resolve().parent
 
@@ -95,6 +96,11 @@ def training(folder: Path) -> dict[str, Any]:
     return {"command": command, "seconds": seconds, **facts}
 
 
+def training_of_mixture(folder: Path, run: Path) -> dict[str, Any]:
+    """Facts on how the second network of a mixture was trained, and how it was mixed."""
+    return {**training(run), "mixed": json.loads((folder / MIXTURE).read_text())}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -107,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--also", action="append", default=[], help="options of evaluate.py to measure as well"
     )
+    parser.add_argument("--run", type=Path, help="of a mixture: folder of the second network's run")
     parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
     args = parser.parse_args(argv)
     if "Set5" not in args.benchmarks:
@@ -125,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for options in args.also:
             also = evaluate(args.model, scale, args, shlex.split(options))
             row.setdefault("also", {}).setdefault(options, {})[scale] = means(also)
-    if (folder / RECORD).exists():
+    if args.run:
+        row["training"] = training_of_mixture(folder, args.run)
+    elif (folder / RECORD).exists():
         row["training"] = training(folder)
     file = args.output or RESULTS / f"{folder.name}.json"
     file.write_text(json.dumps(row, indent=2) + "\n")

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import common.pretrained
 import convert_published
 import evaluate
+import interpolate
 from common.errors import UserError
 from common.hub import load_model
 from results import degraded, photographs, publish, record
@@ -19,6 +20,7 @@ from results.record import training, wall_time
 from results.table import BEGIN, END, rows, runs_of, table
 from running import ROOT, SCRIPT, metrics, run_here
 from train_a2n import A2N
+from train_srcnn import SRCNN
 from train_srgan import SRGAN
 
 
@@ -232,8 +234,9 @@ def test_wall_time_is_the_last_of_the_run(tmp_path):
     assert wall_time(tmp_path) == 90
 
 
-def test_a_run_is_published(train, tmp_path, monkeypatch):
-    """Recorded, then taken into `pretrained/`, with a card that tells all."""
+@pytest.fixture
+def recorded(train, tmp_path, monkeypatch):
+    """Folder of a run, and a function that records a model: the row of its JSON."""
     for module in (record, publish):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(publish, "FOLDER", tmp_path / "pretrained")
@@ -245,11 +248,21 @@ def test_a_run_is_published(train, tmp_path, monkeypatch):
     train(SCRIPT, run, steps=5)
     args = json.loads((run / "args.json").read_text())
     (run / "args.json").write_text(json.dumps(args | {"commit": "0" * 40}))
-    words = ["record", run, "--row", "SRCNN", "--benchmark_dir", "DIR"]
-    words += ["--benchmarks", "Set5", "--also=--self_ensemble", "--note", "Short."]
-    monkeypatch.setattr(sys, "argv", list(map(str, words)))
-    record.main()
-    row = json.loads((tmp_path / "srcnn-x3.json").read_text())
+
+    def make_row(folder, *options):
+        words = ["record", folder, "--row", "SRCNN", "--benchmark_dir", "DIR"]
+        words += ["--benchmarks", "Set5", *options]
+        monkeypatch.setattr(sys, "argv", list(map(str, words)))
+        record.main()
+        return json.loads((tmp_path / f"{folder.name}.json").read_text())
+
+    return run, make_row
+
+
+def test_a_run_is_published(recorded, tmp_path, monkeypatch):
+    """Recorded, then taken into `pretrained/`, with a card that tells all."""
+    run, make_row = recorded
+    row = make_row(run, "--also=--self_ensemble", "--note", "Short.")
     assert (row["row"], row["note"]) == ("SRCNN", "Short.")
     assert row["measured"]["command"].startswith("python -m results.record srcnn-x3 --row SRCNN")
     assert row["also"]["--self_ensemble"]["3"]["Set5"]["psnr_y"] == 32.12345679
@@ -285,3 +298,22 @@ def test_a_run_is_published(train, tmp_path, monkeypatch):
     (tmp_path / "srcnn-x3.json").write_text(json.dumps(row | {"training": {}}))
     with pytest.raises(UserError, match=r"is not of the run in .*Record it by"):
         publish.main([*options, "--overwrite"])
+
+
+def test_a_mixture_is_published(recorded, tmp_path):
+    """With the training of its second network."""
+    run, make_row = recorded
+    first, mixture = tmp_path / "first", tmp_path / "mixture"
+    SRCNN(3).save(first)
+    interpolate.main([f"{first}", f"{run}", "--alpha", "0.5", "--output_dir", f"{mixture}"])
+    row = make_row(mixture, "--run", run)
+    command = "python interpolate.py first srcnn-x3 --alpha 0.5 --output_dir mixture"
+    assert row["training"]["mixed"]["command"] == command
+    options = [f"{mixture}", "--data", "Eight crops.", "--purpose", "Tests."]
+    with pytest.raises(UserError, match="is not the record of a run"):
+        publish.main(options)
+    publish.main([*options, "--run", f"{run}"])
+    card = (tmp_path / "pretrained" / "mixture" / "README.md").read_text()
+    trained, mixed = card.index("    python train_srcnn.py"), card.index(f"    {command}")
+    assert trained < mixed
+    assert "Mixes the weights of both, by commit" in card

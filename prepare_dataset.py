@@ -45,6 +45,7 @@ from common.hub_api import check_token, push_folder
 from common.images.formats import Picture, PictureError, read_picture, to_rgb
 from common.images.kinds import FORMATS
 from common.images.resize import crop_to_multiple, imresize
+from common.images.strip import patch_sheet
 from common.images.tensors import to_tensor
 from common.images.writing import write_picture
 from common.options import Arguments, Parser, whole
@@ -230,13 +231,7 @@ def write_preview(args: argparse.Namespace) -> None:
             "them, or name another folder."
         )
     patches = PatchDataset(pictures, [scale], size, 16, 0, degrade)
-    sheet = Image.new("RGB", (8 * (side + 4), 4 * (side + 4)), "white")
-    lr, hr = patches.__getitems__(range(16))
-    for number, pair in enumerate(zip(hr, lr, strict=True)):
-        for half, patch in enumerate(pair):
-            picture = Image.fromarray(patch.permute(1, 2, 0).numpy())
-            place = (2 * (number % 4) + half) * (side + 4), number // 4 * (side + 4)
-            sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), place)
+    sheet = patch_sheet(*patches.__getitems__(range(16)), side)
     args.preview.parent.mkdir(parents=True, exist_ok=True)
     write_picture(Picture(np.asarray(sheet)), args.preview)
     print(

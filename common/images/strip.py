@@ -158,3 +158,21 @@ def stack_strips(strips: Sequence[Image.Image]) -> Image.Image:
         sheet.paste(strip, (0, top))
         top += strip.height + GAP
     return sheet
+
+
+def patch_sheet(lr: Tensor, hr: Tensor, side: int = 192) -> Image.Image:
+    """Puts up to 16 pairs of patches on a sheet, four in a row, HR left of its LR.
+
+    Args:
+        lr: LR patches, (N, 3, h, w), uint8.
+        hr: HR patches, (N, 3, H, W), uint8.
+        side: Pixels to which every patch is enlarged, as squares of one color.
+    """
+    pairs = list(zip(hr, lr, strict=True))[:16]
+    cell = side + GAP
+    sheet = Image.new("RGB", (8 * cell, -(-len(pairs) // 4) * cell), "white")
+    for number, pair in enumerate(pairs):
+        for half, patch in enumerate(pair):
+            place = (2 * (number % 4) + half) * cell, number // 4 * cell
+            sheet.paste(_image(patch).resize((side, side), Image.Resampling.NEAREST), place)
+    return sheet

@@ -198,7 +198,8 @@ class Run:
         self._model.train()
         steps = range(self.step, self._end)
         try:
-            for batch in feed(args, self._pictures, steps, processes, device, self._stop.asked):
+            fed = feed(args, self._pictures, steps, processes, device, self._stop.asked)
+            for batch in self._trackers.watch(fed, self.step):
                 yield batch
                 if self.step >= self._end:  # which a run by minutes sets while it trains
                     break
@@ -238,9 +239,7 @@ class Run:
         if logs or validates or saves:
             means = self._guard.finite_means(self._means, self._model, self._processes, self.step)
         if logs:
-            numbers = {
-                name: value for name, value in values.items() if not isinstance(value, Tensor)
-            }
+            numbers = {key: value for key, value in values.items() if not isinstance(value, Tensor)}
             self._log.write(means | numbers, self.step)
             if warning := skipped_in_words(means.get("share_skipped", 0.0), args.logging_steps):
                 self._processes.warn(warning)

@@ -5,7 +5,7 @@ import importlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from common.errors import UserError
 from common.files import replace_file
+from common.images.strip import patch_sheet
+from common.metrics import to_uint8
 from common.training.together import Processes
 
 if TYPE_CHECKING:
@@ -75,6 +78,16 @@ class Trackers:
         """Shows a picture under a name, in trackers that take pictures."""
         for tracker in filter(_takes_images, list(self._accelerator.trackers)):
             self._attempt(tracker, partial(_show, tracker, name, picture, step), step)
+
+    def watch(
+        self, batches: Iterable[tuple[Tensor, Tensor]], step: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gives batches, LR and HR in [0, 1], and shows patches of the first one."""
+        for number, (lr, hr) in enumerate(batches):
+            if number == 0 and self.shows(0):
+                sheet = patch_sheet(to_uint8(lr).cpu(), to_uint8(hr).cpu(), side=96)
+                self.show("patches, HR left of LR", sheet, step)
+            yield lr, hr
 
     def shows(self, index: int) -> bool:
         """Whether the validation picture of this number is shown, by this process."""

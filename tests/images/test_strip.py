@@ -1,9 +1,10 @@
 """Strips show the whole picture, and details that are no noise."""
 
+import numpy as np
 import torch
 
 from common.images.resize import imresize
-from common.images.strip import Versions, find_details, make_strip, stack_strips
+from common.images.strip import Versions, find_details, make_strip, patch_sheet, stack_strips
 
 
 def test_details_are_lines_and_no_noise():
@@ -40,3 +41,17 @@ def test_of_a_huge_picture_the_middle_is_shown():
     assert versions.named[0][1].shape == (3, 6, 4096)
     assert versions.lr.shape == (3, 3, 2048)
     assert int(versions.lr[0, 0].argmax()) == 1024
+
+
+def test_patches_on_a_sheet():
+    """Each HR left of its LR, four pairs in a row, 16 at most."""
+    hr = (torch.arange(18, dtype=torch.uint8) * 10)[:, None, None, None].expand(18, 3, 4, 4)
+    lr = (hr + 5)[..., :2, :2]
+    sheet = np.asarray(patch_sheet(lr, hr, side=8))
+    assert sheet.shape == (64, 128, 3)
+    for number in (0, 3, 4, 15):
+        top, left = number // 4 * 16, number % 4 * 32
+        assert (sheet[top : top + 8, left : left + 8] == 10 * number).all()
+        assert (sheet[top : top + 8, left + 16 : left + 24] == 10 * number + 5).all()
+    assert (sheet[8:16] == 255).all()
+    assert patch_sheet(lr[:5], hr[:5], side=8).size == (128, 32)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from PIL import Image
 
 from common.errors import UserError
@@ -69,6 +70,17 @@ def test_the_first_pictures_are_shown_where_pictures_can_be(accelerator, start, 
     logged = [tracker.logged for tracker in accelerator.trackers]
     assert logged == [[], shown, shown, [], by_trackio]
     assert by_mlflow == [((5, 4), "a_1_.png x2", 10)]  # whose names have no parentheses
+
+
+def test_patches_of_the_first_batch_are_shown(accelerator, start):
+    batches = [(torch.full((2, 3, 4, 4), 0.2 * n), torch.full((2, 3, 8, 8), 1.0)) for n in (1, 2)]
+    assert list(start("comet_ml").watch(batches, 5)) == batches
+    assert accelerator.trackers[0].logged == []
+    assert list(start("wandb").watch(batches, 5)) == batches
+    (images, step) = accelerator.trackers[0].logged.pop()
+    assert accelerator.trackers[0].logged == []
+    assert (list(images), step) == (["patches, HR left of LR"], 5)
+    assert images["patches, HR left of LR"] == (1, 104, 832, 3)
 
 
 def test_a_tracker_that_fails_ends_alone(accelerator, start, capsys):

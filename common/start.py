@@ -2,6 +2,7 @@
 
 - Ctrl-C ends a script with one line, also while it imports PyTorch or decodes pictures.
 - A script that `accelerate launch` or torchrun has started ends with its launcher.
+- A training whose memory runs out says what to do.
 
 Nothing of it happens in a program of somebody else's, which imports a script for its network.
 """
@@ -37,6 +38,15 @@ def _print(kind: type[BaseException], error: BaseException, trace: TracebackType
     if issubclass(kind, KeyboardInterrupt):
         end_by(signal.SIGINT, "stopped.")
     sys.__excepthook__(kind, error, trace)
+    if "common.training.run" in sys.modules:
+        from common.device import is_out_of_memory
+
+        if is_out_of_memory(error):
+            print(
+                "The memory ran out. Use a smaller --batch_size or --patch_size, or the same batch "
+                "in parts: --gradient_accumulation_steps, whose number auto finds (not of SRGAN).",
+                file=sys.stderr,
+            )
 
 
 def _end_with_launcher() -> None:

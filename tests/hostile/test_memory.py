@@ -29,7 +29,8 @@ from common.metrics import psnr_rgb, psnr_y, ssim_rgb, ssim_y
 from common.network import SuperResolutionModel
 from common.training.validation import Validator
 from convert_published import convert
-from running import LATEST, RECIPE, SCRIPT, SMALL, assert_same_run, run_here
+from helpers.forked import PATIENCE
+from running import LATEST, RECIPE, SCRIPT, SMALL, assert_same_run, run_here, start
 from test_networks import ARCHITECTURES, make
 
 METRICS = [psnr_y, ssim_y, psnr_rgb, ssim_rgb]
@@ -234,3 +235,19 @@ def test_a_validation_that_cannot_work_is_found_at_the_start(pictures_dir, tmp_p
         "Validation fails on 1.png, 90x40: OutOfMemoryError: no memory for (20, 45). Name smaller "
         "pictures by --validation_data_dir."
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "is_told"),
+    [
+        ("common.training.run", "torch.OutOfMemoryError('CUDA out of memory.')", True),
+        ("common.training.run", "RuntimeError('CUDA error: an illegal address')", False),
+        ("common.inference", "torch.OutOfMemoryError('CUDA out of memory.')", False),
+    ],
+)
+def test_a_training_without_memory_is_told_a_way_out(module, error, is_told):
+    process = start("-c", f"import common.start, torch, {module}\nraise {error}")
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "Traceback" in errors  # where the memory ran out, torch tells
+    assert ("The memory ran out. Use a smaller --batch_size" in errors) == is_told

@@ -152,13 +152,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = shorten_command(shlex.join(["python", args.script, *options]))
     result: dict[str, Any] = {"command": command, "torch": torch.__version__}
     result["device"] = torch.cuda.get_device_name() if GPU else "CPU"
-    module: Any = importlib.import_module(args.script.removesuffix(".py"))
-    module.Run = probed(args, result)
+    module = importlib.import_module(args.script.removesuffix(".py"))
+    looks = mock.patch.object(module, "Run", probed(args, result))
     never = ["--validation_steps", "--checkpointing_steps"]
     if args.mode == "sync":
         never.append("--logging_steps")  # a log waits, and belongs to no step
     early = mock.patch("common.training.validation.FIRST_VALIDATION", 0)  # of no step
-    with TemporaryDirectory() as folder, early:
+    with TemporaryDirectory() as folder, early, looks:
         # (With 0 of its own, SRGAN has its first phase alone.)
         words = ["--max_train_steps", NEVER, *options]
         words += ["--output_dir", f"{folder}/run", "--report_to", "none"]

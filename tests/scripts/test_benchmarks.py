@@ -70,7 +70,6 @@ def test_the_probe_looks_at_the_steps_after_the_warm_up(mode, pictures_dir, tmp_
             logging_steps.append(self.args.logging_steps)
 
     monkeypatch.setattr(probe, "Run", CountingRun)
-    monkeypatch.setattr(train_srcnn, "Run", train_srcnn.Run)  # which the probe replaces
     options = ("--steps", 2, "--warm_up", 1, "--json", tmp_path / "found.json")
     training = (SCRIPT, *SMALL, "--train_data_dir", pictures_dir)
     printed = run_here("benchmarks.probe", *map(str, (mode, *options, *training))).stdout
@@ -95,13 +94,13 @@ def test_a_training_must_not_end_before_the_probe(pictures_dir):
     training = (SCRIPT, *SMALL, "--train_data_dir", pictures_dir, "--max_train_steps", 2)
     message = refusal("benchmarks.probe", *map(str, ("rate", "--steps", 2, *training)))
     assert message.startswith("The training ends after 2 of 22 steps. Give a larger --max_train")
+    assert train_srcnn.Run is Run
 
 
 @pytest.mark.parametrize("network", gpu.NETWORKS)
 def test_each_script_takes_the_options_of_the_benchmark_on_a_gpu(network, monkeypatch):
     script, given = importlib.import_module(f"train_{network}"), []
     monkeypatch.setattr(script, "main", given.append)
-    monkeypatch.setattr(script, "Run", script.Run)
     for options in gpu.VARIANTS.values():
         probe.main(["rate", f"train_{network}.py", *gpu.OWN.get(network, []), *options])
         script.parse_args(given[-1])

@@ -150,5 +150,5 @@ def test_lpips_without_weights(monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(UserError, match=r"AlexNet, .* no network\. Leave it out, or put alexnet-"):
+    with pytest.raises(UserError, match=r"AlexNet, .* no network\. Do without LPIPS, or put alex"):
         make_lpips(torch.device("cpu"))

@@ -292,7 +292,7 @@ def test_a_preview(pictures_dir, tmp_path):
     file = tmp_path / "new" / "sheet.png"
     process = run_here(*command, "--preview", file)
     assert f"16 patches of x2, HR and its LR by --degradation bsrgan: {file}" in process.stdout
-    assert Image.open(file).size == (8 * 196, 4 * 196)
+    assert Image.open(file).size == (8 * 200, 4 * 200)
     assert f"--preview {file} exists already" in refusal(*command, "--preview", file)
     run_here(*command, "--preview", file, "--overwrite")  # which the message names
     assert "must end in one of" in refusal(*command, "--preview", tmp_path / "sheet.gif")

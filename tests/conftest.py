@@ -148,6 +148,29 @@ def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def look(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., float]]:
+    """Notes in `look.seen` (precision of float32, search for kernels) when it is called.
+
+    The program around it has allowed TF32 and the search, and has its settings back at the end. It
+    can stand for a metric.
+    """
+
+    def look(*_: object) -> float:
+        look.seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark))
+        return 0.0
+
+    look.seen = []
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield look
+        now = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+        assert now == ("high", True)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 @pytest.fixture(scope="module")
 def repositories(pictures_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a Hub that has data sets in all layouts, and no models."""

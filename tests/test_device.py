@@ -196,28 +196,16 @@ class OnePicture(BenchmarkDataset):
         return "a.png", *(torch.zeros(3, 60 // n, 40 // n, dtype=torch.uint8) for n in (2, 1))
 
 
-def test_a_benchmark_is_scored_in_true_float32(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    torch.set_float32_matmul_precision("high")
-    seen = []
-
-    def look(*_):
-        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark))
-        return 0.0
-
+def test_a_benchmark_is_scored_in_true_float32(look, tmp_path):
     def model(lr):
         look()
         return nn.functional.interpolate(lr, scale_factor=2)
 
-    try:
-        # A metric may be a network, and another one may be shown beside it.
-        evaluate(model, OnePicture(), torch.device("cpu"), [look], on_image=look)
-        write_picture(Picture(np.zeros((60, 40, 3), np.uint8)), tmp_path / "a.png")
-        score_pictures(tmp_path, OnePicture(), [look])
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert seen == [("highest", False)] * 5
+    # A metric may be a network, and another one may be shown beside it.
+    evaluate(model, OnePicture(), torch.device("cpu"), [look], on_image=look)
+    write_picture(Picture(np.zeros((60, 40, 3), np.uint8)), tmp_path / "a.png")
+    score_pictures(tmp_path, OnePicture(), [look])
+    assert look.seen == [("highest", False)] * 5
 
 
 def test_a_picture_too_large_for_the_memory_is_named(monkeypatch):

@@ -86,7 +86,9 @@ def _begin(loader: DataLoader[T]) -> Iterator[T]:
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
     # PyTorch's handler would raise its error anywhere in the training, where nobody takes it.
-    is_of_pytorch = getattr(before, "__module__", "").startswith("torch.")  # an earlier loader's
+    is_of_pytorch = f"{getattr(before, '__module__', '')}".startswith(
+        "torch."
+    )  # of an earlier loader
     signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_of_pytorch else before)
     return batches
 

@@ -148,11 +148,15 @@ def of_the_user(number, frame):
     """Stands for that of a program that calls us."""
 
 
+of_c = [].insert  # which is of no module
+
+
 @pytest.mark.parametrize(
     ("before", "during"),
     [
         (signal.SIG_DFL, signal.SIG_DFL),
         (of_the_user, of_the_user),
+        (of_c, of_c),
         (of_pytorch, signal.SIG_DFL),  # an earlier loader of the same process has left it
     ],
 )

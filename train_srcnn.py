@@ -115,7 +115,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     add_optimizer_arguments(
         parser,
         recipe,
-        learning_rates={"adam": 5e-3, "adamw": 5e-3, "sgd": 1e-4},
+        learning_rate=5e-3,
+        sgd_learning_rate=1e-4,
         of=" of the first two layers; a tenth of it for the last",
     )
     add_run_arguments(parser, output_dir="out/srcnn", max_train_steps=100_000)

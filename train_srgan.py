@@ -204,9 +204,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         default=96,
         help="side of an HR patch in pixels, a multiple of the scale",
     )
-    add_optimizer_arguments(
-        parser, recipe, learning_rates={"adam": 1e-4, "adamw": 1e-4}, of=" of both networks"
-    )
+    add_optimizer_arguments(parser, recipe, learning_rate=1e-4, of=" of both networks")
     recipe.add_argument(
         "--adversarial_loss",
         choices=["vanilla", "least_squares", "linear"],

@@ -123,7 +123,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     add_optimizer_arguments(
         parser,
         recipe,
-        learning_rates={"adam": 4e-4, "adamw": 4e-4, "sgd": 0.1},
+        learning_rate=4e-4,
+        sgd_learning_rate=0.1,
         weight_decay=1e-4,
     )
     recipe.add_argument(

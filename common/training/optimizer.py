@@ -1,13 +1,14 @@
 """The optimizer of a run: its options, which mean the same in all scripts, and how it is made."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from common.options import Group, Parser, real
+from common.training.muon import Muon
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -20,7 +21,8 @@ def add_optimizer_arguments(
     parser: Parser,
     recipe: Group,
     *,
-    learning_rates: Mapping[str, float],
+    learning_rate: float,
+    sgd_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     of: str = "",
 ) -> None:
@@ -29,41 +31,44 @@ def add_optimizer_arguments(
     Args:
         parser: Parser of the script.
         recipe: Its group `recipe`.
-        learning_rates: Default of `--learning_rate` by the name of each optimizer that the script
-            offers, of "adam", "adamw" and "sgd"; the first is the default.
+        learning_rate: Default of `--learning_rate`.
+        sgd_learning_rate: The same for stochastic gradient descent, where the script offers it.
         weight_decay: Default of `--weight_decay`.
         of: What the learning rate belongs to, in words.
     """
-    names = list(learning_rates)
-    defaults = ", ".join(f"{rate:g} for {name}" for name, rate in learning_rates.items())
-    if len(set(learning_rates.values())) == 1:
-        defaults = f"{learning_rates[names[0]]:g}"
+    names = ["adam", "adamw", "muon"]
+    default, sgd = f"{learning_rate:g}", ""
+    if sgd_learning_rate:
+        names.append("sgd")
+        default += f", {sgd_learning_rate:g} for sgd"
+        sgd = f"; sgd: with momentum {MOMENTUM}"
     recipe.add_argument(
         "--optimizer",
         choices=names,
-        default=names[0],
+        default="adam",
         help="adam: Adam (Kingma and Ba, 2015); adamw: the same, whose weight decay does not pass "
-        "through its moments" + (f"; sgd: with momentum {MOMENTUM}" if "sgd" in names else ""),
+        "through its moments; muon: AdamW, but steps of kernels from feature maps to feature maps "
+        f"are made orthogonal (Jordan et al., 2024){sgd}",
     )
     recipe.add_argument(
         "--learning_rate",
         type=real(above=0),
-        help=f"learning rate{of or ' of all layers'} (default: {defaults})",
+        help=f"learning rate{of or ' of all layers'} (default: {default})",
     )
     recipe.add_argument(
         "--weight_decay",
         type=real(least=0),
         default=weight_decay,
-        help="share of a weight that is added to its gradient; with adamw, share that a step takes "
-        "from it, times the learning rate",
+        help="share of a weight that is added to its gradient; with adamw and muon, share that a "
+        "step takes from it, times the learning rate",
     )
     recipe.add_argument(
         "--betas",
         type=real(least=0, below=1),
         nargs=2,
         metavar=("BETA1", "BETA2"),
-        only_with=("optimizer", "adam", "adamw"),
-        help="shares of the old means of the gradient and of its square that a step leaves "
+        only_with=("optimizer", "adam", "adamw", "muon"),
+        help="shares of the old means of the gradient and of its square that a step of Adam leaves "
         f"(default: {' '.join(map(str, BETAS))})",
     )
     recipe.add_argument(
@@ -75,7 +80,8 @@ def add_optimizer_arguments(
 
     def fill_in(args: argparse.Namespace) -> None:
         if args.learning_rate is None:
-            args.learning_rate = learning_rates[args.optimizer]
+            is_sgd = args.optimizer == "sgd"
+            args.learning_rate = sgd_learning_rate if is_sgd else learning_rate
         if args.betas is None and args.optimizer != "sgd":
             args.betas = list(BETAS)
 
@@ -103,11 +109,13 @@ def make_optimizer(
         parameters: Weights, or groups of weights with settings of their own.
     """
     common: dict[str, Any] = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
-    common["fused"] = True
     if args.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=MOMENTUM, **common)
+        return torch.optim.SGD(parameters, momentum=MOMENTUM, fused=True, **common)
+    common["betas"] = tuple(args.betas)
+    if args.optimizer == "muon":
+        return Muon(parameters, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[args.optimizer]
-    return kind(parameters, betas=tuple(args.betas), **common)
+    return kind(parameters, fused=True, **common)
 
 
 def clip_gradients(

@@ -71,8 +71,7 @@ def training_parser(
         help="side of an HR patch in pixels, a multiple of the scale (default: "
         f"{lr_patch_size} times the scale)",
     )
-    rates = {"adam": learning_rate, "adamw": learning_rate}
-    add_optimizer_arguments(parser, recipe, learning_rates=rates)
+    add_optimizer_arguments(parser, recipe, learning_rate=learning_rate)
     name = Path(script).stem.removeprefix("train_")
     add_run_arguments(parser, output_dir=f"out/{name}", max_train_steps=max_train_steps)
 

@@ -46,6 +46,15 @@ def test_all_state_is_resumed(train, tmp_path):
     assert len({row["random"] for row in metrics(tmp_path / "straight") if "random" in row}) == 3
 
 
+def test_muon_is_resumed(train, tmp_path):
+    options = ("--optimizer", "muon", "--checkpointing_steps", 3)
+    train(SCRIPT, tmp_path / "straight", *RECIPE, *options, steps=6)
+    shutil.copytree(tmp_path / "straight", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoint-6")
+    train(SCRIPT, tmp_path / "resumed", *RECIPE, *options, *LATEST, steps=6)
+    assert_same_run(tmp_path / "resumed", tmp_path / "straight")
+
+
 def test_a_loss_scale_begins_where_the_checkpoint_has_none(copy, train):
     train(SCRIPT, copy, *RECIPE, *LATEST, steps=22, runner=disturbed(run_forked, WATCH="1"))
     assert metrics(copy)[-2]["scale"] == 2.0**16

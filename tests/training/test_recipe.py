@@ -14,6 +14,7 @@ import train_vdsr
 from common.errors import UserError
 from common.options import Arguments
 from common.training.length import Stopwatch, take_length
+from common.training.muon import Muon, orthogonal
 from common.training.optimizer import make_optimizer
 from common.training.recipe import check_recipe
 from common.training.schedule import learning_rate_factor
@@ -238,7 +239,7 @@ def test_mistakes_of_the_recipe_are_told_in_words(options, message, capsys):
 def test_betas_have_no_meaning_for_sgd(capsys):
     with pytest.raises(SystemExit):
         train_vdsr.parse_args("--optimizer sgd --betas 0.9 0.99".split())
-    assert "--betas belongs to --optimizer adam or adamw." in capsys.readouterr().err
+    assert "--betas belongs to --optimizer adam or adamw or muon." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
@@ -257,6 +258,61 @@ def test_the_optimizer_is_that_of_pytorch(name):
             weights.grad = weights.detach() ** 2
             optimizer.step()
     assert torch.allclose(ours, theirs, rtol=1e-6)
+
+
+def muon_steps(weights: list[torch.Tensor], gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Weights after steps with these gradients of all, at rate 0.1 and weight decay 0.5."""
+    parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
+    optimizer = Muon(parameters, lr=0.1, weight_decay=0.5, betas=(0.8, 0.9))
+    for gradient in gradients:
+        for parameter in parameters:
+            parameter.grad = gradient[: parameter.numel()].view(parameter.shape).clone()
+        optimizer.step()
+        assert all(parameter.grad is not None for parameter in parameters)
+    return [parameter.detach() for parameter in parameters]
+
+
+def test_muon_leaves_other_weights_to_adamw():
+    torch.manual_seed(0)
+    others = [torch.randn(64, 3, 3, 3), torch.randn(32, 32), torch.randn(16)]
+    gradients = [torch.randn(64 * 27) for _ in range(3)]
+    parameters = [torch.nn.Parameter(weight.clone()) for weight in others]
+    adamw = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5, betas=(0.8, 0.9))
+    for gradient in gradients:
+        for parameter in parameters:
+            parameter.grad = gradient[: parameter.numel()].view(parameter.shape)
+        adamw.step()
+    for ours, theirs in zip(muon_steps(others, gradients), parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(16, 24, 3, 3), (64, 32, 1, 1)])
+def test_muon_is_that_of_pytorch(shape):
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this PyTorch has no Muon to compare with")
+    torch.manual_seed(0)
+    kernel = torch.randn(shape)
+    gradients = [torch.randn(kernel.numel()) for _ in range(3)]
+    [ours] = muon_steps([kernel], gradients)
+    matrix = torch.nn.Parameter(kernel.flatten(1).clone())
+    muon = torch.optim.Muon(
+        [matrix], lr=0.1, weight_decay=0.5, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for gradient in gradients:
+        matrix.grad = gradient.view(matrix.shape)
+        muon.step()
+    # PyTorch's iterates in bfloat16, which has 8 bits.
+    difference = (ours.flatten(1) - matrix.detach()).norm() / (ours - kernel).norm()
+    assert difference < 0.02
+
+
+def test_orthogonal_gives_all_directions_about_the_same_weight():
+    torch.manual_seed(0)
+    for shape in ((2, 40, 360), (2, 360, 40)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.shape == (2, 40)
+        assert values.min() > 0.65
+        assert values.max() < 1.25
 
 
 # ------------------------------------------------------------------------------------------ minutes

@@ -35,7 +35,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
         x = x.mT
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)  # a x + (b xx' + c xx'xx') x
     return x.mT if tall else x
 
 

@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.files import last_name, read_json_lines, shorten_command
 from common.hub import load_model
 from common.machine import ROOT, versions
+from common.pretrained import find_pretrained
 from common.record import MIXTURE, RECORD, read_record
 
 RESULTS = Path(__file__).resolve().parent
@@ -83,7 +84,10 @@ def training(folder: Path) -> dict[str, Any]:
     seconds = round(wall_time(folder))
     command = shorten_command(run["command"])
     facts = {key: value for key, value in run.items() if key not in ("command", "args")}
-    if start := run["args"].get("init_from"):  # that folder, or a file or folder in it
+    start = run["args"].get("init_from")
+    if start and not Path(start).exists() and find_pretrained(start):
+        facts["init_from"] = training_of_pretrained(start, run["commit"])
+    elif start:  # a folder of a run, or a file or folder in it
         if not Path(start).exists():
             raise UserError(f"{folder} began from {start}, which is gone, with how it was trained.")
         for before in (Path(start), *Path(start).parents[:2]):
@@ -94,6 +98,22 @@ def training(folder: Path) -> dict[str, Any]:
                     facts["init_from"]["ended_at_step"] = int(step[1])
                 break
     return {"command": command, "seconds": seconds, **facts}
+
+
+def training_of_pretrained(name: str, commit: str) -> dict[str, Any]:
+    """Facts on how a model of `pretrained/` was trained, as a commit has it.
+
+    Raises:
+        UserError: That commit, or its record of the model, is not there.
+    """
+    words = ["git", "show", f"{commit}:results/{name}.json"]
+    process = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8")
+    if process.returncode:
+        raise UserError(
+            f"How {name} was trained, from which the run began, stands in the commit of the run; "
+            f"`{shlex.join(words)}` does not show it. Fetch that commit."
+        )
+    return json.loads(process.stdout)["training"]
 
 
 def training_of_mixture(folder: Path, run: Path) -> dict[str, Any]:

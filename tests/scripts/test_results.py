@@ -2,6 +2,7 @@ import importlib
 import json
 import re
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -213,6 +214,28 @@ def test_training_tells_of_the_run_before(tmp_path, start):
     assert facts["init_from"]["command"] == "python train_x.py"
     assert facts["seconds"] == facts["init_from"]["seconds"] == 60
     assert facts["init_from"].get("ended_at_step") == (10 if "checkpoint" in start else None)
+
+
+def test_training_tells_of_a_pretrained_model(tmp_path, monkeypatch):
+    def git(*words):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.check_output(("git", *who, *words), cwd=tmp_path, text=True).strip()
+
+    file = tmp_path / "results" / "a2n-x2.json"
+    file.parent.mkdir()
+    git("init", "--quiet")
+    commits = []
+    for command in ("the first", "the second"):
+        file.write_text(json.dumps({"training": {"command": command}}))
+        git("add", "results")
+        git("commit", "--quiet", "--message", command)
+        commits.append(git("rev-parse", "HEAD"))
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    write_run(tmp_path / "run", args={"init_from": "a2n-x2"}, commit=commits[0])
+    assert training(tmp_path / "run")["init_from"] == {"command": "the first"}
+    write_run(tmp_path / "run", args={"init_from": "a2n-x2"})
+    with pytest.raises(UserError, match=r"git show 0{40}:results/a2n-x2\.json` does not show it"):
+        training(tmp_path / "run")
 
 
 def test_training_from_weights_without_a_run(tmp_path):

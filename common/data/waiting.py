@@ -86,9 +86,7 @@ def _begin(loader: DataLoader[T]) -> Iterator[T]:
     before = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)
     # PyTorch's handler would raise its error anywhere in the training, where nobody takes it.
-    is_of_pytorch = f"{getattr(before, '__module__', '')}".startswith(
-        "torch."
-    )  # of an earlier loader
+    is_of_pytorch = str(getattr(before, "__module__", "")).startswith("torch.")  # a loader's
     signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_of_pytorch else before)
     return batches
 

@@ -55,7 +55,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Makes a step."""
+        """Makes a step, by the gradients that the weights have, or by those of `closure`."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -62,9 +62,10 @@ def check_training(words: Sequence[str]) -> argparse.Namespace:
     if not words or not (ROOT / words[0]).is_file() or not words[0].startswith("train_"):
         raise UserError("Give a training after `--`: train_a2n.py and its options.")
     for word in words[1:]:
-        name = word.partition("=")[0]
-        if name in REFUSED:
-            raise UserError(f"{name} cannot be given here, {REFUSED[name]}. Leave it out.")
+        given = word.partition("=")[0]
+        for name, reason in REFUSED.items():
+            if len(given) > len("--") and name.startswith(given):  # it may be abbreviated
+                raise UserError(f"{name} cannot be given here, {reason}. Leave it out.")
         if "set5" in word.lower():
             raise UserError(f"{word}: no training may look at Set5, by which it is scored.")
     args = importlib.import_module(words[0].removesuffix(".py")).parse_args(words[1:])
@@ -131,6 +132,7 @@ def speedrun(words: Sequence[str], rounds: int, benchmark_dir: Path | None) -> d
     Raises:
         UserError: The network is too large.
     """
+    code = versions()  # of now: hours may pass
     score("bicubic", benchmark_dir, ["Set5"])  # before the trainings, since Set5 may not be there
     found = []
     for seed in range(rounds):
@@ -146,7 +148,7 @@ def speedrun(words: Sequence[str], rounds: int, benchmark_dir: Path | None) -> d
         "command": shorten_command(shlex.join(["python", *words])),
         "date": date.today().isoformat(),
         "hardware": record["hardware"],
-        "versions": versions(),
+        "versions": code,
         "parameters": record["parameters"],
         "steps": record["args"]["max_train_steps"],
         "rounds": found,

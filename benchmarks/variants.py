@@ -37,6 +37,7 @@ def compare(
     benchmarks: Sequence[str],
 ) -> dict[str, Any]:
     """Trains and scores every variant with every seed; the facts of it."""
+    code = versions()  # of now: hours may pass
     score("bicubic", benchmark_dir, benchmarks)  # before the trainings: are they there?
     runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
     for seed in range(seeds):
@@ -50,8 +51,7 @@ def compare(
         "command": shorten_command(shlex.join(["python", *training])),
         "date": date.today().isoformat(),
         "hardware": record["hardware"],
-        "versions": versions(),
-        "steps": record["args"]["max_train_steps"],
+        "versions": code,
         "benchmarks": list(benchmarks),
         "variants": runs,
     }

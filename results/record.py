@@ -22,9 +22,9 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import last_name, read_json_lines, shorten_command
-from common.hub import load_model
+from common.hub import find_here, load_model
 from common.machine import ROOT, versions
-from common.pretrained import find_pretrained
+from common.pretrained import FOLDER
 from common.record import MIXTURE, RECORD, read_record
 
 RESULTS = Path(__file__).resolve().parent
@@ -84,20 +84,34 @@ def training(folder: Path) -> dict[str, Any]:
     seconds = round(wall_time(folder))
     command = shorten_command(run["command"])
     facts = {key: value for key, value in run.items() if key not in ("command", "args")}
-    start = run["args"].get("init_from")
-    if start and not Path(start).exists() and find_pretrained(start):
-        facts["init_from"] = training_of_pretrained(start, run["commit"])
-    elif start:  # a folder of a run, or a file or folder in it
-        if not Path(start).exists():
-            raise UserError(f"{folder} began from {start}, which is gone, with how it was trained.")
-        for before in (Path(start), *Path(start).parents[:2]):
-            # (A checkpoint has an args.json of its own, without the command.)
-            if (before / RECORD).exists() and not before.name.startswith("checkpoint-"):
-                facts["init_from"] = training(before)
-                if step := re.search(r"checkpoint-(\d+)", "/".join(Path(start).parts[-2:])):
-                    facts["init_from"]["ended_at_step"] = int(step[1])
-                break
+    if start := run["args"].get("init_from"):
+        here = find_here(start)
+        if here is None:
+            raise UserError(
+                f"{folder} began from {start}, which is not on this machine, with how it was "
+                "trained: it is gone, or a model on the Hub."
+            )
+        if before := training_before(here, run["commit"]):
+            facts["init_from"] = before
     return {"command": command, "seconds": seconds, **facts}
+
+
+def training_before(start: Path, commit: str) -> dict[str, Any] | None:
+    """Facts on how weights were trained that a run began from; None where they are of no run.
+
+    Args:
+        start: A model of `pretrained/`, a folder of a run, or a file or folder in one of them.
+        commit: Commit of the run that began from it.
+    """
+    start = start.resolve()
+    if start.is_relative_to(FOLDER):
+        return training_of_pretrained(start.relative_to(FOLDER).parts[0], commit)
+    for folder in (start, *start.parents[:2]):
+        # (A checkpoint has an args.json of its own, without the command.)
+        if (folder / RECORD).exists() and not folder.name.startswith("checkpoint-"):
+            step = re.search(r"checkpoint-(\d+)", "/".join(start.parts[-2:]))
+            return training(folder) | ({"ended_at_step": int(step[1])} if step else {})
+    return None
 
 
 def training_of_pretrained(name: str, commit: str) -> dict[str, Any]:
@@ -135,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--run", type=Path, help="of a mixture: folder of the second network's run")
     parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
     if "Set5" not in args.benchmarks:
         parser.error("--benchmarks lacks Set5, by which the table is sorted")
 
@@ -143,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scales = [2, 3, 4] if args.model == "bicubic" else load_model(folder).scales
     row: dict[str, Any] = {"row": args.row, "parameters": None}
     row |= {"note": args.note} if args.note else {}
-    command = ["python", "-m", "results.record", *map(last_name, sys.argv[1:])]
+    command = ["python", "-m", "results.record", *map(last_name, words)]
     row |= {"measured": {"command": shlex.join(command), **versions()}, "scales": {}}
     for scale in scales:
         report = evaluate(args.model, scale, args)

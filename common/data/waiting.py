@@ -87,7 +87,9 @@ def _begin(loader: DataLoader[T]) -> Iterator[T]:
     batches = iter(loader)
     # PyTorch's handler would raise its error anywhere in the training, where nobody takes it.
     is_of_pytorch = str(getattr(before, "__module__", "")).startswith("torch.")  # a loader's
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL if is_of_pytorch else before)
+    if before is None or is_of_pytorch:  # (None is a handler that no Python code has set.)
+        before = signal.SIG_DFL
+    signal.signal(signal.SIGCHLD, before)
     return batches
 
 

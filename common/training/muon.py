@@ -5,7 +5,7 @@ takes matrices only, so it knows no convolutions.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 MOMENTUM = 0.95
 LEAST_CHANNELS = 16  # of a feature map; pictures have fewer
-# Of the iteration, which brings all singular values between 0.7 and 1.2, not to 1: that is faster.
+# Coefficients of the iteration. They bring singular values between 0.7 and 1.2 only; exact ones
+# would need more iterations.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -50,8 +51,17 @@ class Muon(torch.optim.AdamW):
 
     A kernel is a matrix, a row per output channel. Its steps are scaled to the size that Adam's
     usually have (J. Liu et al., "Muon is scalable for LLM training", 2025), so that one learning
-    rate does for all.
+    rate does for all. Its momentum is `MOMENTUM`, whatever the betas are.
     """
+
+    def __init__(self, parameters: Iterable[Any], **settings: Any) -> None:
+        """
+        Args:
+            parameters: Weights, or groups of weights with settings of their own.
+            settings: Those of AdamW.
+        """
+        # Fused, it gets `found_inf` and `grad_scale` as tensors, and waits for none of them.
+        super().__init__(parameters, fused=True, **settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -82,16 +92,23 @@ class Muon(torch.optim.AdamW):
         weight_decay: float,
     ) -> None:
         """Makes the step of kernels of one shape."""
-        means = []
         for weight in weights:
-            state = self.state[weight]
-            if not state:
-                state["step"] = torch.tensor(0.0)  # AdamW looks for it where a state is loaded
-                state["mean"] = torch.zeros_like(weight)
-            state["step"] += 1
-            state["mean"].lerp_(gradients[weight], 1 - MOMENTUM)
-            means.append(gradients[weight].lerp(state["mean"], MOMENTUM).flatten(1))  # Nesterov's
-        size = 0.2 * max(means[0].shape) ** 0.5
-        for weight, step in zip(weights, orthogonal(torch.stack(means)), strict=True):
-            weight.mul_(1 - learning_rate * weight_decay)
-            weight.sub_(step.view(weight.shape), alpha=learning_rate * size)
+            if not self.state[weight]:
+                self.state[weight]["mean"] = torch.zeros_like(weight)
+                self.state[weight]["step"] = torch.tensor(0.0)  # AdamW wants it in a loaded state
+        new = torch.stack([gradients[weight].flatten(1) for weight in weights])
+        if (scale := getattr(self, "grad_scale", None)) is not None:
+            new = new / scale
+        means = torch.stack([self.state[weight]["mean"].flatten(1) for weight in weights])
+        means = means.lerp(new, 1 - MOMENTUM)
+        steps = orthogonal(new.lerp(means, MOMENTUM))  # by Nesterov's momentum
+        size = learning_rate * 0.2 * max(steps.shape[1:]) ** 0.5
+        for weight, mean, step in zip(weights, means, steps, strict=True):
+            decayed = weight * (1 - learning_rate * weight_decay)
+            self._put(self.state[weight]["mean"], mean.view(weight.shape))
+            self._put(weight, decayed.sub_(step.view(weight.shape), alpha=size))
+
+    def _put(self, old: Tensor, new: Tensor) -> None:
+        """Puts values into a tensor, unless a gradient is not finite (as fused AdamW does)."""
+        found = getattr(self, "found_inf", None)
+        old.copy_(new if found is None else torch.where(found > 0, old, new))

@@ -68,7 +68,8 @@ def add_optimizer_arguments(
         nargs=2,
         metavar=("BETA1", "BETA2"),
         only_with=("optimizer", "adam", "adamw", "muon"),
-        help="shares of the old means of the gradient and of its square that a step of Adam leaves "
+        help="shares of the old means of the gradient and of its square that a step of Adam "
+        "leaves; with muon, those of the weights that are left to AdamW "
         f"(default: {' '.join(map(str, BETAS))})",
     )
     recipe.add_argument(

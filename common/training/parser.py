@@ -37,7 +37,7 @@ def training_parser(
         scale: Default of `--scale`.
         lr_patch_size: Side of an LR patch; `--patch_size` is so many times the scale.
         batch_size: Patches of a step.
-        learning_rate: Rate of `--optimizer adam` and `adamw`.
+        learning_rate: Rate of `--optimizer adam`, `adamw` and `muon`.
         max_train_steps: Steps of the run.
         scales: Factors that there are.
         lr_scheduler: Name of the schedule.

@@ -231,8 +231,9 @@ def test_training_tells_of_a_pretrained_model(tmp_path, monkeypatch):
         git("commit", "--quiet", "--message", command)
         commits.append(git("rev-parse", "HEAD"))
     monkeypatch.setattr(record, "ROOT", tmp_path)
-    write_run(tmp_path / "run", args={"init_from": "a2n-x2"}, commit=commits[0])
-    assert training(tmp_path / "run")["init_from"] == {"command": "the first"}
+    for start in ("a2n-x2", str(ROOT / "pretrained" / "a2n-x2" / "model.safetensors")):
+        write_run(tmp_path / "run", args={"init_from": start}, commit=commits[0])
+        assert training(tmp_path / "run")["init_from"] == {"command": "the first"}
     write_run(tmp_path / "run", args={"init_from": "a2n-x2"})
     with pytest.raises(UserError, match=r"git show 0{40}:results/a2n-x2\.json` does not show it"):
         training(tmp_path / "run")
@@ -241,7 +242,7 @@ def test_training_tells_of_a_pretrained_model(tmp_path, monkeypatch):
 def test_training_from_weights_without_a_run(tmp_path):
     file = tmp_path / "weights" / "published.safetensors"
     write_run(tmp_path / "run", args={"init_from": str(file)})
-    with pytest.raises(UserError, match=r"published\.safetensors, which is gone"):
+    with pytest.raises(UserError, match=r"published\.safetensors, which is not on this"):
         training(tmp_path / "run")
     file.parent.mkdir()
     file.touch()

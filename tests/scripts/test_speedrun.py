@@ -68,6 +68,7 @@ def test_records_keep_the_rules():
         ("evaluate.py", "Give a training after `--`"),
         ("train_a2n.py --seed=3", "--seed cannot be given here, which the benchmark sets"),
         ("train_a2n.py --init_from a2n-x2", "as a run begins with fresh weights"),
+        ("train_a2n.py --init=a2n-x2", "--init_from cannot be given here"),
         ("train_a2n.py --max_train_minutes 2", "the length of a run is a number of steps"),
         (
             "train_a2n.py --validation_data_dir DIR/Set5/HR",
@@ -146,7 +147,6 @@ def test_variants_are_trained_in_turn_and_compared_by_seed(
     variants.main([*words, "--", *training, "--optimizer", "adam", "--max_train_steps", "40"])
     assert trained == [("1e-2", "0"), ("2e-2", "0"), ("1e-2", "1"), ("2e-2", "1")]
     facts = json.loads(output.read_text())
-    assert facts["steps"] == 40
     slow, fast = ([run["Set5"] for run in runs] for runs in facts["variants"].values())
     assert len({*slow, *fast}) == 4
     facts["variants"] = {

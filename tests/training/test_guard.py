@@ -1,33 +1,46 @@
 """Steps whose gradients are not finite: left out, counted, said."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.training.guard import StepGuard, not_finite, skipped_in_words
+from common.training.muon import Muon
 
 CPU = torch.device("cpu")
 
 
-def make(optimizer_class, fp16=False, **options):
-    """(weights, optimizer, guard) of two weights."""
-    weights = torch.nn.Parameter(torch.ones(2))
-    optimizer = optimizer_class([weights], lr=0.5, **options)
+FUSED = {
+    "adam": partial(torch.optim.Adam, fused=True),
+    "sgd": partial(torch.optim.SGD, fused=True),
+    "muon": Muon,
+}
+
+
+def make(make_optimizer, fp16=False, shape=(2,)):
+    """(weights, optimizer, guard) of a tensor of ones."""
+    weights = torch.nn.Parameter(torch.ones(shape))
+    optimizer = make_optimizer([weights], lr=0.5)
     return weights, optimizer, StepGuard([SimpleNamespace(optimizer=optimizer)], CPU, fp16)
 
 
-@pytest.mark.parametrize("optimizer_class", [torch.optim.Adam, torch.optim.SGD])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("adam", (2,)), ("sgd", (2,)), ("muon", (16, 16, 1, 1))]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_step_that_would_ruin_the_weights_is_left_out(optimizer_class, value):
-    weights, optimizer, guard = make(optimizer_class, fused=True)
-    alone = torch.nn.Parameter(torch.ones(2))
-    unguarded = optimizer_class([alone], lr=0.5, fused=True)
-    for step, gradient in enumerate([1.0, value, 3.0, value, 2.0]):
-        weights.grad = torch.tensor([0.5, gradient])
+def test_a_step_that_would_ruin_the_weights_is_left_out(name, shape, value):
+    weights, optimizer, guard = make(FUSED[name], shape=shape)
+    alone = torch.nn.Parameter(torch.ones(shape))
+    unguarded = FUSED[name]([alone], lr=0.5)
+    for step, last in enumerate([1.0, value, 3.0, value, 2.0]):
+        gradient = torch.linspace(0.5, 1, weights.numel()).view(shape)
+        gradient[-1] = last
+        weights.grad = gradient
         optimizer.step()
         if step % 2 == 0:
-            alone.grad = torch.tensor([0.5, gradient])
+            alone.grad = gradient.clone()
             unguarded.step()
         assert torch.equal(weights, alone)
         assert guard.values() == {}
@@ -35,7 +48,7 @@ def test_a_step_that_would_ruin_the_weights_is_left_out(optimizer_class, value):
 
 
 def test_sound_steps_say_nothing():
-    weights, optimizer, guard = make(torch.optim.Adam, fused=True)
+    weights, optimizer, guard = make(FUSED["adam"])
     optimizer.step()  # without gradients
     weights.grad = torch.ones(2)
     optimizer.step()
@@ -50,20 +63,28 @@ def test_an_optimizer_that_is_not_fused_steps_as_ever():
     assert guard.bad() == ["the gradients of 1 step are not finite"]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_steps_that_the_scaler_skips_are_counted(fused):
-    weights, optimizer, guard = make(torch.optim.Adam, fp16=True, fused=fused)
+@pytest.mark.parametrize("name", ["adam", "not fused", "muon"])
+def test_steps_that_the_scaler_skips_are_counted(name):
+    shape = (16, 16, 1, 1)
+    made = torch.optim.Adam if name == "not fused" else FUSED[name]
+    weights, optimizer, guard = make(made, fp16=True, shape=shape)
+    alone = torch.nn.Parameter(torch.ones(shape))
+    unscaled = made([alone], lr=0.5)
     scaler = torch.amp.GradScaler("cpu", init_scale=4)
+    shares = torch.linspace(0.5, 1, alone.numel()).view(shape)
     found = []
     for factor in (1.0, float("inf"), 1.0, float("inf"), float("inf")):
-        scaler.scale((weights * factor).sum()).backward()
+        scaler.scale((weights * shares * factor).sum()).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
         found.append(float(guard.values()["share_skipped"]))
+        if factor == 1:
+            alone.grad = shares.clone()
+            unscaled.step()
+        assert torch.allclose(weights, alone, atol=1e-6)
     assert found == [0, 1, 0, 1, 1]
     assert guard.bad() == []
-    assert weights.isfinite().all()
 
 
 def test_many_skipped_steps_are_said():

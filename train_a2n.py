@@ -248,9 +248,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
                 batch_size=8,
                 patch_size=96,
                 max_train_steps=900,
-                learning_rate=4e-3,
+                optimizer="muon",
+                learning_rate=5e-3,
                 lr_scheduler="cosine",
-                lr_warmup_steps=100,
+                lr_warmup_steps=50,
             ),
         },
     )

@@ -12,7 +12,6 @@ launch`, the processes share the pictures.
 import common.start
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +27,18 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from tqdm import tqdm
 
-from common.data.inputs import Job, as_lines, plan, read_ahead, read_sizes, strip_of, targets_of
+from common.data.inputs import (
+    Job,
+    as_lines,
+    is_done,
+    is_picture,
+    is_written,
+    plan,
+    read_ahead,
+    read_sizes,
+    strip_of,
+    targets_of,
+)
 from common.errors import UserError
 from common.files import cannot_make, cannot_write, delete_leftovers, last_name
 from common.gallery import Gallery, fill
@@ -92,7 +102,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--output",
         type=Path,
         default=Path("upscaled"),
-        help="folder for the results, with the subfolders of the inputs",
+        help="folder for the results, with the subfolders of the inputs; or, for one picture, file "
+        "of its result, as big.png",
     )
     output.add_argument("--suffix", help="end of the names of the results (default: _x2 and so on)")
     output.add_argument(
@@ -178,8 +189,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
-    if reason := cannot_make(args.output):
+    one = is_picture(args.output)
+    if reason := cannot_make(args.output.parent if one else args.output):
         yield f"--output {args.output} {reason}"
+    if one and (args.format or args.suffix):
+        yield f"--output {args.output} names the result, so leave out --format and --suffix"
     if args.size and args.scale:
         yield "--size and --scale exclude each other; give one of them"
     if args.photo and args.model:
@@ -196,17 +210,6 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--page {args.page} {reason}"
     if args.suffix and Path(args.suffix).name != args.suffix:
         yield f"--suffix {args.suffix} is a part of names; folders are for --output"
-
-
-def is_done(args: argparse.Namespace, output: Path) -> bool:
-    """Whether all files of a picture are there, and it need not be shown again."""
-    is_shown = args.page or isinstance(args.comparison, Path)
-    return not is_shown and all(map(os.path.exists, targets_of(args, output)))
-
-
-def is_written(args: argparse.Namespace, file: Path) -> bool:
-    """Whether a file is to be written, and does not stay as it is."""
-    return args.overwrite or not file.exists()
 
 
 def write(
@@ -275,7 +278,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         say=say,
     )
     jobs, refused, said = inputs or plan(args, wanted.suffix)
-    args.output.mkdir(parents=True, exist_ok=True)
     for folder in {output.parent for _, output in jobs}:
         delete_leftovers(folder)
     files = [job for job in jobs if args.overwrite or not is_done(args, job[1])]

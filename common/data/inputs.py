@@ -100,13 +100,19 @@ def plan(args: argparse.Namespace, suffix: str) -> Inputs:
     for _, relative in found:
         name = relative.with_suffix(ending_of_result(args, relative))
         plain.setdefault(name, set()).add(relative)
+    if is_picture(args.output) and len(found) > 1:
+        raise UserError(
+            f"--output {args.output} is one picture, and {len(found)} are to be enlarged. Name a "
+            "folder."
+        )
     jobs = []
     for path, relative in found:
         ending = ending_of_result(args, relative)
         # Two pictures a.png and a.jpg keep their endings where both would become a_x2.png.
         alone = len(plain[relative.with_suffix(ending)]) == 1
         stem = relative.stem if alone else relative.name
-        jobs.append((path, args.output / relative.with_name(f"{stem}{suffix}{ending}")))
+        result = args.output / relative.with_name(f"{stem}{suffix}{ending}")
+        jobs.append((path, args.output if is_picture(args.output) else result))
     owners: dict[Path, list[Path]] = {}
     for path, output in jobs:
         for target in targets_of(args, output):
@@ -150,9 +156,25 @@ def ending_of_result(args: argparse.Namespace, path: Path) -> str:
     return ending if ending in FORMATS else ".png"
 
 
+def is_picture(output: Path) -> bool:
+    """Whether `--output` is the file of a result, and not a folder for results."""
+    return output.suffix.lower() in FORMATS and not output.is_dir()
+
+
 def targets_of(args: argparse.Namespace, output: Path) -> list[Path]:
     """Files that are written for a picture."""
     return [output, strip_of(output)] if args.comparison is True else [output]
+
+
+def is_written(args: argparse.Namespace, file: Path) -> bool:
+    """Whether a file is to be written, and does not stay as it is."""
+    return args.overwrite or not file.exists()
+
+
+def is_done(args: argparse.Namespace, output: Path) -> bool:
+    """Whether all files of a picture are there, and it need not be shown again."""
+    is_shown = args.page or isinstance(args.comparison, Path)
+    return not is_shown and all(map(os.path.exists, targets_of(args, output)))
 
 
 def as_lines(reasons: Mapping[Path, str]) -> str:

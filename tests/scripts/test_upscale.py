@@ -80,6 +80,22 @@ def test_its_own_results_are_no_inputs(model, pictures_dir, tmp_path):
     assert len(list((folder / "out").rglob("*.png"))) == 8
 
 
+def test_a_file_for_the_result_of_one_picture(model, pictures_dir, tmp_path):
+    base = (pictures_dir / "0.png", "--model", model)
+    upscale(*base, "--output", tmp_path)
+    big = tmp_path / "new" / "big.jpg"
+    process = upscale(*base, "--output", big, "--comparison")
+    assert f"Written: {big}, {big}_comparison.png" in process.stdout
+    with Image.open(big) as image:
+        assert (image.format, image.size) == ("JPEG", (192, 160))
+    upscale(*base, "--output", tmp_path / "big.png")
+    assert_nearly_equal(*(read_rgb(tmp_path / name) for name in ("big.png", "0_x2.png")))
+    assert "model: 1 result in" in upscale(*base, "--output", big).stdout
+    (tmp_path / "folder.png").mkdir()
+    upscale(*base, "--output", tmp_path / "folder.png")
+    assert (tmp_path / "folder.png" / "0_x2.png").is_file()
+
+
 def test_two_processes_share_the_pictures(model, pictures_dir, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0_x2.png")  # as if it had been made before
     options = (pictures_dir, "--model", model, "--output", tmp_path)
@@ -325,8 +341,14 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
         ),
         (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
         (
-            ("{folder}/a.png", "--output", "{folder}/a.bmp"),
-            "a.bmp, which is no folder; name another",
+            ("{folder}/a.png", "--output", "{folder}/notes"),
+            "notes, which is no folder; name another",
+        ),
+        (("{folder}/copy", "{folder}/a.png", "--output", "b.png"), "is one picture, and 2 are to"),
+        (("{folder}/a.png", "--output", "{folder}/a.png"), "a.png, which is an input itself; "),
+        (
+            ("{folder}/a.png", "--output", "b.png", "--format", "jpg"),
+            "--output b.png names the result, so leave out --format and --suffix",
         ),
         (("{folder}/a.png", "--output", "{folder}/a.bmp/b"), ", which is no folder; name another"),
         (
@@ -359,6 +381,7 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
 def test_bad_options(options, message, model, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "copy").mkdir()
+    (tmp_path / "notes").touch()
     for name in ("a.png", "copy/a.png", "a.bmp", "a.png_comparison.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     words = [option.format(folder=tmp_path) for option in options]

@@ -199,7 +199,7 @@ def test_any_option_overrides_a_recipe():
     assert (args.optimizer, args.betas, args.clip_theta) == ("sgd", None, 2e-5)
     args = train_a2n.parse_args(["--recipe", "cpu", "--scale", "3"])
     assert (args.batch_size, args.patch_size, args.max_train_steps) == (8, 96, 900)
-    assert (args.learning_rate, args.betas) == (4e-3, [0.9, 0.999])
+    assert (args.optimizer, args.learning_rate) == ("muon", 5e-3)
     assert train_a2n.parse_args([]).batch_size == 32  # a recipe leaves no traces
 
 

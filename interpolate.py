@@ -1,6 +1,6 @@
 """Makes a network between two others, by their weights: between PSNR and looks, for example.
 
-    python interpolate.py out/srgan/pretrained out/srgan --alpha 0.7 --output_dir out/srgan-0.7
+    python interpolate.py out/srgan/pretrained out/srgan --alpha 0.7         # writes out/srgan-0.7
     python interpolate.py out/srgan/pretrained out/srgan --curve 11 --benchmarks Set14
 
 Every weight is (1 - alpha) times that of the first network plus alpha times that of the second one
@@ -61,22 +61,42 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="sets to score on, as evaluate.py takes them; `sample` needs no network",
     )
     data.add_argument("--benchmark_dir", type=Path, help="folder of the sets, as of evaluate.py")
+    data.add_argument(
+        "--scale",
+        type=whole(least=0),
+        choices=range(2, 9),
+        help="factor of the --curve, for networks of several (default: the smallest)",
+    )
     add_degradation_argument(data)
     output = parser.group("output")
-    output.add_argument("--output_dir", type=Path, help="new folder for the model of that --alpha")
+    output.add_argument(
+        "--output_dir",
+        type=Path,
+        help="new folder for the model of that --alpha (default: out/srgan-0.7, for alpha 0.7 and "
+        "a second network srgan)",
+    )
     output.add_argument("--page", type=Path, metavar="FILE", help="file for a page with the curve")
     output.add_argument("--overwrite", action="store_true", help="replace a --page that exists")
+    parser.completions.append(complete)
     parser.checks.append(check_options)
     return parser.parse_args(argv)
 
 
+def complete(args: argparse.Namespace) -> None:
+    """Fills in the default of --output_dir."""
+    if args.alpha is not None and args.output_dir is None:
+        args.output_dir = Path("out") / f"{Path(args.second).resolve().name}-{args.alpha:g}"
+
+
 def check_options(args: argparse.Namespace) -> Iterator[str]:
-    if (args.alpha is None) != (args.output_dir is None):
-        yield "--alpha and --output_dir belong together: give both, or --curve alone"
-    if args.alpha is None and not args.curve:
-        yield "nothing to do; give --alpha 0.7 --output_dir DIR for a network, or --curve 11"
+    if args.alpha is None and args.output_dir:
+        yield f"--output_dir {args.output_dir} needs an --alpha; give --alpha 0.7, or leave it out"
+    elif args.alpha is None and not args.curve:
+        yield "nothing to do; give --alpha 0.7 for a network, or --curve 11"
     if args.output_dir and (reason := cannot_fill(args.output_dir)):
         yield f"--output_dir {args.output_dir} {reason}"
+    if args.scale and not args.curve:
+        yield "--scale is for a --curve; a network of one --alpha has all scales of the two"
     if args.page and not args.curve:
         yield "--page needs a --curve to show"
     if args.page and (reason := cannot_write_page(args.page, args.overwrite)):
@@ -173,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     set_up_cpu()
-    first, second = load_model(args.first), load_model(args.second)
+    first, second = load_model(args.first, scale=args.scale), load_model(args.second)
     check_pair(first, second)
     if args.alpha is not None and state.is_main_process:
         write_model(args, interpolate(first, second, args.alpha))

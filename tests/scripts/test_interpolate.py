@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,11 +27,11 @@ def models(tmp_path_factory):
         network.train()(torch.rand(2, 3, 16, 16))  # batch statistics of its own
         network.save(folder / name)
     SRGAN(4, num_blocks=2, num_features=8).save(folder / "deeper")
-    VDSR([2], num_layers=2).save(folder / "vdsr")
+    VDSR([2, 3], num_layers=2).save(folder / "vdsr")
     return folder
 
 
-def test_every_weight_is_between(models, tmp_path):
+def test_every_weight_is_between(models, tmp_path, monkeypatch):
     output = tmp_path / "<b>" / "model"
     base = ("interpolate.py", models / "first", models / "second")
     run_here(*base, "--alpha", 0.75, "--output_dir", output)
@@ -46,6 +47,18 @@ def test_every_weight_is_between(models, tmp_path):
     assert "every weight is 0.25 times that of first plus 0.75 times that of second" in card
     message = refusal(*base, "--alpha", 0.75, "--output_dir", output)
     assert "is not empty" in message
+    monkeypatch.chdir(tmp_path)
+    printed = run_here(*base, "--alpha", 0.7).stdout
+    assert f"The model of alpha 0.7 is in {Path('out/second-0.7')}." in printed
+    assert Path("out/second-0.7/model.safetensors").is_file()
+
+
+def test_a_curve_of_another_scale(models, tiny_benchmark_dir):
+    base = ("interpolate.py", *[models / "vdsr"] * 2, "--curve", 2, "--benchmark_dir")
+    options = (tiny_benchmark_dir, "--benchmarks", "Tiny")
+    assert "VDSR x2, means over Tiny" in run_here(*base, *options).stdout
+    assert "VDSR x3, means over Tiny" in run_here(*base, *options, "--scale", 3).stdout
+    assert "by 2 or 3, not by 4" in refusal(*base, *options, "--scale", 4)
 
 
 def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
@@ -80,7 +93,9 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
     [
         ("vdsr", ("--alpha", 1), "The first network is SRGAN and the second VDSR."),
         ("deeper", ("--alpha", 1), "The two networks SRGAN differ: num_blocks is 1 and 2."),
-        ("second", (), "nothing to do; give --alpha 0.7 --output_dir DIR"),
+        ("second", (), "nothing to do; give --alpha 0.7 for a network, or --curve 11"),
+        ("second", ("--output_dir", "new"), "--output_dir new needs an --alpha; give --alpha 0.7"),
+        ("second", ("--alpha", 1, "--scale", 4), "--scale is for a --curve"),
         ("second", ("--curve", 1), "--curve 1 is not at least 2"),
     ],
 )

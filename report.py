@@ -23,6 +23,7 @@ import torch
 
 from common.card import CARD
 from common.curves import draw_panel
+from common.data.degradation import own_files_refused
 from common.data.load import load_pictures
 from common.device import evaluating
 from common.errors import UserError
@@ -174,7 +175,7 @@ def add_pictures(
     network = list(networks.values())[-1]
     script = importlib.import_module(f"train_{network.architecture()}")
     try:
-        with redirect_stderr(StringIO()) as mistakes:
+        with redirect_stderr(StringIO()) as mistakes, own_files_refused():
             words = [*shlex.split(record["command"])[2:], "--report_to", "none"]  # nothing is sent
             args = script.parse_args(words)
         benchmark = load_pictures(args, network.scales, say).validation[0]

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ MADE = "made from HR"
 # must not see where the crop ends; and up to 15 more, so that the blocks of JPEG, 16 pixels with
 # their colors, begin anywhere in a patch.
 LEAST_MARGIN, GRID = 8, 16
+_RUNS_FILES = ContextVar("runs files of the user's own", default=True)
 
 
 class DegradationError(ValueError):
@@ -45,6 +47,19 @@ def degradation_refused() -> Iterator[None]:
         yield
     except DegradationError as error:
         raise UserError(f"--degradation: {error}") from error
+
+
+@contextmanager
+def own_files_refused() -> Iterator[None]:
+    """Makes `--degradation` refuse a FILE.py: for command lines that may be somebody else's.
+
+    It would be run where the command is only parsed, that of a record for example.
+    """
+    token = _RUNS_FILES.set(False)
+    try:
+        yield
+    finally:
+        _RUNS_FILES.reset(token)
 
 
 Function = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -173,7 +188,8 @@ def degradation_name(text: str) -> str:
 
     A file of the user's own is loaded at once, to find its mistakes, and its checksum becomes part
     of the name: a run does not go on with another version of it. Only a command line comes here,
-    never a config.json or a checkpoint, which may be of somebody else.
+    never a config.json or a checkpoint, which may be of somebody else; for the command line of a
+    record there is `own_files_refused`.
     """
     try:
         if text == NONE or find_preset(text):
@@ -184,6 +200,10 @@ def degradation_name(text: str) -> str:
     names = ", ".join([NONE, *PRESETS, "jpeg:QUALITY"])
     if not path.endswith(".py") or not function.isidentifier():
         raise argparse.ArgumentTypeError(f"{text} is none of {names}, and not FILE.py:FUNCTION")
+    if not _RUNS_FILES.get():
+        raise argparse.ArgumentTypeError(
+            f"{text} is not run, since a record names it; only a file on your own command line is"
+        )
     try:
         name = f"{text}@{_digest(Path(path).read_bytes())}"
         _function_of(name)

@@ -126,4 +126,12 @@ def test_a_checkpoint_or_a_model_runs_no_file(train, tmp_path):
     assert f"--degradation was {evil}:f@00000000 and is none" in end.returncode
     train(SCRIPT, tmp_path / "run", *LATEST, "--allow_recipe_change", steps=2)
     run_here("evaluate.py", "--model", tmp_path / "run", "--benchmarks", "sample", check=False)
+    file = tmp_path / "run" / "args.json"
+    record = json.loads(file.read_text())
+    for option in ("--degradation ", "--degr="):
+        command = f"{record['command']} {option}{evil}:f"
+        file.write_text(json.dumps(record | {"command": command}))
+        printed = run_here("report.py", tmp_path / "run").stdout
+        assert "The validation pictures cannot be had: train_srcnn.py: error: --degr" in printed
+        assert f"{evil}:f is not run, since a record names it; only a file on your" in printed
     assert not (tmp_path / "was_here").exists()

@@ -56,7 +56,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--pictures", type=whole(least=0), default=4, help="validation pictures to show"
     )
     output.add_argument(
-        "--overwrite", action="store_true", help="replace a file that is no earlier report"
+        "--overwrite",
+        action="store_true",
+        help="replace an --output that exists, or a report.html that is no earlier report",
     )
     return parser.parse_args(argv)
 
@@ -108,7 +110,7 @@ def facts(
 
 
 def add_curves(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
-    """Adds the curves of the losses and of the PSNR."""
+    """Adds the curves of the losses, of the PSNR and of the run's own metrics."""
 
     def points(key: str) -> list[tuple[float, float]]:
         return [(line["step"], line[key]) for line in metrics if _is_number(line.get(key))]
@@ -116,35 +118,46 @@ def add_curves(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
     keys = list(dict.fromkeys(key for line in metrics for key in line))
     losses = {key: points(key) for key in keys if "loss" in key}
     scores = {score_name(key): points(key) for key in keys if key.startswith("psnr")}
-    card = folder / CARD
-    text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
-    found = re.findall(r"bicubic: (\d+\.\d+) dB", text)
+    own = [key for key in score_keys(metrics) if not key.startswith(("psnr", "ssim"))]
+    found = re.findall(r"bicubic: (\d+\.\d+) dB", read_card(folder))
     level = ("bicubic", float(found[0])) if len(found) == 1 else None
     content = draw_panel(scores, "steps", "PSNR on the validation pictures, dB", level)
+    for key in own:
+        content += draw_panel({key: points(key)}, "steps", score_name(key))
     for name, line in losses.items():
         content += draw_panel({name: line}, "steps", name, logarithmic=True)
     page.add_section("Curves", content)
 
 
-def add_scores(page: Page, metrics: list[dict[str, Any]]) -> None:
-    """Adds a table of the last validations; the best one is bold."""
-    lines = [line for line in metrics if _is_number(line.get("psnr_y"))]
+def add_scores(page: Page, folder: Path, metrics: list[dict[str, Any]]) -> None:
+    """Adds a table of the last validations, and of those of saved weights, which are bold."""
+    lines, keys = [line for line in metrics if "psnr_y" in line], score_keys(metrics)
     if not lines:
         return
-    keys = [key for key in lines[-1] if key.startswith(("psnr", "ssim"))]
-    best = max(lines, key=lambda line: line["psnr_y"])
-    shown = lines[-20:]
-    shown = shown if best in shown else [best, *shown]
+    cards = "".join(read_card(folder / phase) for phase in PHASES)
+    saved = set(map(int, re.findall(r"alidation, at step (\d+), ", cards)))
+    shown = [line for line in lines if line in lines[-20:] or line["step"] in saved]
     rows = [
         [
             f"{line['step']:,}",
-            *(format_score(key, line[key]) if key in line else "" for key in keys),
+            *(format_score(key, line[key]) if _is_number(line.get(key)) else "" for key in keys),
         ]
         for line in shown
     ]
-    page.add_section(
-        "Validations", as_table([["Step", *map(score_name, keys)], *rows], [shown.index(best)])
-    )
+    marked = [number for number, line in enumerate(shown) if line["step"] in saved]
+    page.add_section("Validations", as_table([["Step", *map(score_name, keys)], *rows], marked))
+
+
+def score_keys(metrics: list[dict[str, Any]]) -> list[str]:
+    """Names of all scores of the validations, own metrics among them."""
+    keys = dict.fromkeys(key for line in metrics if "psnr_y" in line for key in line)
+    return [key for key in keys if key != "step"]
+
+
+def read_card(folder: Path) -> str:
+    """Text of the card in a folder, "" where there is none."""
+    card = folder / CARD
+    return card.read_text("utf-8", errors="replace") if card.is_file() else ""
 
 
 def _is_number(value: object) -> bool:
@@ -213,7 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     record, metrics, times = read_run(args.folder)
     output = args.output or args.folder / "report.html"
-    ours = output.is_file() and is_page(output)  # an earlier report
+    # An earlier report is replaced; what --output names may be another page.
+    ours = args.output is None and output.is_file() and is_page(output)
     if reason := cannot_write_page(output, args.overwrite or ours):
         raise UserError(f"--output {output} {reason}.")
     set_up_cpu()
@@ -223,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = list(networks.values())[-1] if networks else None
     page.add_section("Run", as_table(facts(record, metrics, times, network)))
     add_curves(page, args.folder, metrics)
-    add_scores(page, metrics)
+    add_scores(page, args.folder, metrics)
     page.add_section("Command", as_code(shorten_command(record["command"])))
     if missing:
         page.add_section("Validation pictures", as_code(missing))

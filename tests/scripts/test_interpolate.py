@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import interpolate
+import report
 from common.errors import UserError
 from common.hub import load_model
 from common.metrics import psnr_y
+from common.page.page import Page
 from running import psnr_of, refusal, run_here
 from train_srcnn import SRCNN
 from train_srgan import SRGAN
@@ -119,11 +121,29 @@ def test_a_page_of_a_run(train, pictures_dir, tmp_path):
     assert "20 of 20" in text
     assert "train_srcnn.py" in text
     run_here("report.py", folder)  # an earlier report is replaced
+    shutil.copy(folder / "report.html", tmp_path / "page.html")  # another page is not
+    message = refusal("report.py", folder, "--output", tmp_path / "page.html")
+    assert "page.html exists already; name another, or add --overwrite" in message
     (folder / "report.html").write_text("mine")
     assert "report.html exists already; name another" in refusal("report.py", folder)
     message = refusal("report.py", pictures_dir)
     assert "args.json is not the record of a run, or is damaged, so nobody knows what" in message
     assert "Give the --output_dir of a training." in message
+
+
+def test_own_metrics_of_a_run_and_the_steps_that_are_saved(tmp_path):
+    (tmp_path / "README.md").write_text("Best validation, at step 2, on 2 pictures: MAE 1.5000")
+    lines = [{"step": 1, "loss": 0.5, "learning_rate": 0.1}]
+    lines += [{"step": step, "psnr_y": 30 - step, "mae": 3.5 - step} for step in (1, 2, *[3] * 20)]
+    page = Page("A run")
+    report.add_curves(page, tmp_path, lines)
+    report.add_scores(page, tmp_path, lines)
+    text = page.html()
+    assert "<tr><th>Step</th><th>PSNR-Y</th><th>MAE</th></tr>" in text
+    marked = re.findall(r"<tr class=marked>(.*?)</tr>", text)
+    assert marked == ["<td>2</td><td>28.00</td><td>1.5000</td>"]  # and not that of the best PSNR
+    assert "<td>1</td>" not in text  # the last 20 are shown, and what is saved
+    assert text.count("<svg") == 3  # PSNR, own metric, loss
 
 
 def test_a_page_of_a_run_whose_pictures_are_gone(train, pictures_dir, tmp_path):

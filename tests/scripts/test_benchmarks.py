@@ -158,6 +158,23 @@ def test_results_say_by_what_they_were_measured():
         assert all(ratio["n"] > 1 for ratio in facts["ratios"].values())
 
 
+def is_rounded(text: str, value: float) -> bool:
+    return abs(float(text) - value) <= 0.501 * 10 ** -len(text.partition(".")[2])
+
+
+def test_the_page_on_speed_has_the_ratios_that_were_measured():
+    """Each `median (smallest to largest)` of the page is one of the files, as far as it is told."""
+    measured = [
+        [ratio[key] for key in ("of_medians", "smallest_of_a_round", "largest_of_a_round")]
+        for file in (ROOT / "benchmarks" / "results").glob("*.json")
+        for ratio in json.loads(file.read_text())["ratios"].values()
+    ]
+    found = re.findall(r"([\d.]+) \(([\d.]+) to ([\d.]+)\)", (ROOT / "docs/speed.md").read_text())
+    assert len(found) > 20
+    for told in found:
+        assert any(all(map(is_rounded, told, ratio)) for ratio in measured), told
+
+
 def test_the_loop_against_which_a_gpu_is_measured(pictures_dir, tmp_path):
     """The variants themselves take processes, and run in `make test-slow`."""
     output = tmp_path / "found.json"

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from common.data.inputs import (
     Job,
     as_lines,
+    cannot_be_output,
     is_done,
     is_picture,
     is_written,
@@ -40,7 +41,7 @@ from common.data.inputs import (
     targets_of,
 )
 from common.errors import UserError
-from common.files import cannot_make, cannot_write, delete_leftovers, last_name
+from common.files import cannot_write, delete_leftovers, last_name
 from common.gallery import Gallery, fill
 from common.hub import load_model
 from common.images.formats import Picture, PictureError, TooLargeError, read_picture, to_rgb
@@ -189,10 +190,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
-    one = is_picture(args.output)
-    if reason := cannot_make(args.output.parent if one else args.output):
+    if reason := cannot_be_output(args.output):
         yield f"--output {args.output} {reason}"
-    if one and (args.format or args.suffix):
+    if is_picture(args.output) and (args.format or args.suffix):
         yield f"--output {args.output} names the result, so leave out --format and --suffix"
     if args.size and args.scale:
         yield "--size and --scale exclude each other; give one of them"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from common.data.layouts import describe_kinds, picture_files
 from common.errors import UserError
+from common.files import cannot_make
 from common.images.formats import Picture, check_regular, read_picture
 from common.images.kinds import DECODED, EXTENSIONS, FORMATS, UNREAD
 from common.terminal import printable
@@ -96,15 +97,20 @@ def plan(args: argparse.Namespace, suffix: str) -> Inputs:
     """
     suffix = suffix if args.suffix is None else args.suffix
     found, said = find_inputs(args)
+    if is_picture(args.output):
+        # What an earlier start wrote is no input. (--overwrite must not replace what is named.)
+        written = [strip_of(args.output), *([] if args.overwrite else [args.output])]
+        ours = set(map(os.path.realpath, written))
+        found = [each for each in found if os.path.realpath(each[0]) not in ours] or found
+        if len(found) > 1:
+            raise UserError(
+                f"--output {args.output} is one picture, and {len(found)} are to be enlarged. Name "
+                "a folder."
+            )
     plain: dict[Path, set[Path]] = {}
     for _, relative in found:
         name = relative.with_suffix(ending_of_result(args, relative))
         plain.setdefault(name, set()).add(relative)
-    if is_picture(args.output) and len(found) > 1:
-        raise UserError(
-            f"--output {args.output} is one picture, and {len(found)} are to be enlarged. Name a "
-            "folder."
-        )
     jobs = []
     for path, relative in found:
         ending = ending_of_result(args, relative)
@@ -159,6 +165,14 @@ def ending_of_result(args: argparse.Namespace, path: Path) -> str:
 def is_picture(output: Path) -> bool:
     """Whether `--output` is the file of a result, and not a folder for results."""
     return output.suffix.lower() in FORMATS and not output.is_dir()
+
+
+def cannot_be_output(output: Path) -> str:
+    """Says why there can be no results at `--output`, before any is made; "" if there can."""
+    endings = {*EXTENSIONS, *UNREAD} - FORMATS.keys()
+    if output.suffix.lower() in endings and not output.is_dir():
+        return f"is no picture that can be written; end it in one of {' '.join(FORMATS)}"
+    return cannot_make(output.parent if is_picture(output) else output)
 
 
 def targets_of(args: argparse.Namespace, output: Path) -> list[Path]:

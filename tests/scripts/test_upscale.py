@@ -78,6 +78,12 @@ def test_its_own_results_are_no_inputs(model, pictures_dir, tmp_path):
     for _ in range(2):
         upscale(folder, "--model", model, "--output", folder / "out", "--overwrite")
     assert len(list((folder / "out").rglob("*.png"))) == 8
+    (tmp_path / "one").mkdir()
+    shutil.copy(pictures_dir / "0.png", tmp_path / "one")
+    options = ("--model", model, "--output", tmp_path / "one" / "big.png", "--comparison")
+    once = "Enlarged 1 of 1 picture, in"
+    for words, message in (((), once), ((), "Kept as before"), (("--overwrite",), once)):
+        assert message in upscale(tmp_path / "one", *options, *words).stdout
 
 
 def test_a_file_for_the_result_of_one_picture(model, pictures_dir, tmp_path):
@@ -91,6 +97,9 @@ def test_a_file_for_the_result_of_one_picture(model, pictures_dir, tmp_path):
     upscale(*base, "--output", tmp_path / "big.png")
     assert_nearly_equal(*(read_rgb(tmp_path / name) for name in ("big.png", "0_x2.png")))
     assert "model: 1 result in" in upscale(*base, "--output", big).stdout
+    named = (tmp_path / "[0b]*.png", "--model", model, "--output", tmp_path / "big.png")
+    assert "model: 1 result in" in upscale(*named).stdout  # of 0_x2.png, and big.png is no input
+    assert "is one picture, and 2 are to be" in upscale(*named, "--overwrite", runner=refusal)
     (tmp_path / "folder.png").mkdir()
     upscale(*base, "--output", tmp_path / "folder.png")
     assert (tmp_path / "folder.png" / "0_x2.png").is_file()
@@ -346,6 +355,8 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
         ),
         (("{folder}/copy", "{folder}/a.png", "--output", "b.png"), "is one picture, and 2 are to"),
         (("{folder}/a.png", "--output", "{folder}/a.png"), "a.png, which is an input itself; "),
+        (("{folder}/a.png", "--output", "b.GIF"), "b.GIF is no picture that can be written; end"),
+        (("{folder}/a.png", "--output", "b.cr2"), "b.cr2 is no picture that can be written; end"),
         (
             ("{folder}/a.png", "--output", "b.png", "--format", "jpg"),
             "--output b.png names the result, so leave out --format and --suffix",

@@ -1,3 +1,4 @@
+import hashlib
 import importlib
 import json
 import re
@@ -13,11 +14,13 @@ import torch
 from torch.autograd import DeviceType
 
 import train_srcnn
-from benchmarks import gpu, host, probe, training_step
+from benchmarks import gpu, host, probe, sizes, training_step
 from benchmarks.measure import processes, report, take_turns
 from common.training.run import Run
 from helpers.counting import count
+from results.degraded import checksum_of_weights
 from running import ROOT, SCRIPT, SMALL, refusal, run_here
+from train_srcnn import SRCNN
 
 FEW = ["--batch_size", 2]
 STEP = ["--steps", 1, "--lr_size", 12, "--variants", *training_step.VARIANTS]
@@ -156,6 +159,28 @@ def test_results_say_by_what_they_were_measured():
         assert (ROOT / "benchmarks" / f"{module[1]}.py").is_file()
         assert re.fullmatch(r"[0-9a-f]{40}", facts["versions"]["commit"]), file
         assert all(ratio["n"] > 1 for ratio in facts["ratios"].values())
+
+
+def test_the_page_on_sizes_has_what_was_measured_by_these_weights():
+    facts = json.loads((ROOT / "benchmarks" / "results" / "sizes.json").read_text())
+    page = " ".join((ROOT / "docs" / "enlarge.md").read_text().split())
+    bicubic, ours = (facts["means"][f"{name}, by 1.5"] for name in ("bicubic", "A2N x2"))
+    gain = f"{ours - bicubic:.2f} dB at 1.5 (PSNR-Y on Set5, n = 5 pictures, {bicubic:.2f} dB by"
+    assert f"{gain} bicubic and {ours:.2f} dB by 2 and back" in page
+    if facts.get("weights", {}).get("a2n-x2") != checksum_of_weights("a2n-x2"):
+        again = "measure again by `python -m benchmarks.sizes a2n-x2 --benchmark_dir DIR`"
+        assert f"as its weights were at commit {facts['versions']['commit'][:7]}" in page, again
+
+
+def test_sizes_are_measured_with_the_checksum_of_the_weights(tiny_benchmark_dir, tmp_path):
+    SRCNN(2, "9-1-5").save(tmp_path / "srcnn")
+    output = tmp_path / "sizes.json"
+    options = ("--benchmark_dir", tiny_benchmark_dir, "--benchmark", "Tiny", "--output", output)
+    sizes.main([f"{tmp_path / 'srcnn'}", *map(str, options)])
+    facts = json.loads(output.read_text())
+    weights = (tmp_path / "srcnn" / "model.safetensors").read_bytes()
+    assert facts["weights"] == {"srcnn": hashlib.sha256(weights).hexdigest()}
+    assert list(facts["means"]) == ["bicubic, by 1.5", "SRCNN x2, by 1.5"]
 
 
 def is_rounded(text: str, value: float) -> bool:

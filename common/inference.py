@@ -88,12 +88,21 @@ class Enlarger:
             say: Function that gets a line when the memory is too small for a tile.
 
         Raises:
-            UserError: The network has no such attention, or cannot be tiled.
+            UserError: The network has no such attention, or no such tile or window is possible.
         """
         self.network, self.dtype, self.say = network, dtype, say
         self.device = device or next(network.parameters()).device
         self.tile, self.attention_window = tile, attention_window
         self._too_many = inf  # pixels at once for the memory, so far as is known
+        if tile is not None and (tile < 0 or tile % ALIGNMENT):
+            raise UserError(
+                f"--tile {tile} is no multiple of {ALIGNMENT}. Give 64 for example, 0 for whole "
+                "pictures, or nothing to choose by their size."
+            )
+        if attention_window is not None and not 0 <= attention_window <= 64:
+            raise UserError(
+                f"--attention_window {attention_window} is not from 0 to 64, which tiles allow for."
+            )
         if attention_window is not None and network.attention_window is None:
             raise UserError(
                 f"--attention_window is for networks that take the mean of the whole picture; "
@@ -140,14 +149,15 @@ class Enlarger:
         self,
         picture: np.ndarray | Image.Image,
         on_pixels: Callable[[int], object] = lambda count: None,
-        size: str | None = None,
+        size: Size | str | float | None = None,
     ) -> Any:
         """Enlarges a picture that is in memory.
 
         Args:
             picture: What `common.images.arrays.to_picture` takes: gray or color, opaque or not.
             on_pixels: Function that gets the number of pixels enlarged since its last call.
-            size: Size of the result: `4000x3000`, `4000x` or `x3000`. Default: `scale` times.
+            size: Size of the result: `4000x3000`, `4000x` or `x3000`, a factor as a number, or a
+                `Size`. Default: `scale` times.
 
         Returns:
             The larger picture, of the kind, type and channels that were given; floats in [0, 1].
@@ -156,10 +166,11 @@ class Enlarger:
             torch.OutOfMemoryError: Or the error of another part for the same. Not even the smallest
                 tiles fit.
             TypeError: It is no array of these types, and no image.
-            ValueError: It is no picture, or the network gives something that is no number.
+            ValueError: It is no picture, the size is none, or the network gives something that is
+                no number.
         """
         given = to_picture(picture)
-        wanted = Size.parse(size).of(*given.pixels.shape[:2]) if size else None
+        wanted = None if size is None else Size.make(size).of(*given.pixels.shape[:2])
         return as_given(self.enlarge(given, on_pixels, wanted), picture)
 
     def enlarge(

@@ -46,6 +46,24 @@ class Size(NamedTuple):
                 raise ValueError(f"{text[:40]}: a side has from 1 to {MOST:,} pixels")
         return cls(width, height)
 
+    @classmethod
+    def make(cls, size: "Size | str | float") -> "Size":
+        """Size of what a program gives: the text of one, a factor as a number, or a Size.
+
+        Raises:
+            ValueError: It is none of them, or the factor is not above 1 and at most 64.
+        """
+        if isinstance(size, Size):
+            return size
+        if isinstance(size, str):
+            return cls.parse(size)
+        if isinstance(size, int | float) and 1 < size <= LARGEST_FACTOR:
+            return cls(factor=size)
+        raise ValueError(
+            f"{size!r} is no size; give a text, as '4000x3000', '4000x' or 'x3000', or a factor "
+            f"above 1 and at most {LARGEST_FACTOR}"
+        )
+
     @property
     def suffix(self) -> str:
         """End of the names of results: `_x1.5`, `_4000x3000`, `_w4000` or `_h3000`."""

@@ -303,6 +303,13 @@ def test_what_does_not_go_together():
     with pytest.raises(UserError, match="--tile 64 with --attention_window 0: a tile does not"):
         Enlarger(make("a2n"), CPU, tile=64, attention_window=0)
 
+    for tile in (-8, 50):
+        with pytest.raises(UserError, match=f"--tile {tile} is no multiple of 8"):
+            Enlarger(make("srcnn"), CPU, tile=tile)
+    for window in (-1, 1000):
+        with pytest.raises(UserError, match=f"--attention_window {window} is not from 0 to 64"):
+            Enlarger(make("a2n"), CPU, attention_window=window)
+
     class NoMargin(SuperResolutionModel):
         def __init__(self):
             super().__init__([2])

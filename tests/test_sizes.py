@@ -80,6 +80,17 @@ def test_how_often_a_network_is_applied(scales, factor, result):
     assert passes(scales, factor) == result
 
 
+@pytest.mark.parametrize("size", [1.5, "30x", Size(30, 20, stretch=True)])
+def test_what_a_program_gives_as_size(size, srcnn, pixels):
+    assert Enlarger(srcnn)(pixels[:20, :20], size=size).shape[1] == 30
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), 1920, 0, 1, True, [2]])
+def test_what_a_program_cannot_give_as_size(size, srcnn, pixels):
+    with pytest.raises(ValueError, match=r"is no size; give a text, as '4000x3000', .* factor abo"):
+        Enlarger(srcnn)(pixels, size=size)
+
+
 def test_by_the_network_and_then_by_bicubic(srcnn, pixels):
     larger = Enlarger(srcnn)(pixels, size="75x")
     assert larger.shape == (50, 75, 3)

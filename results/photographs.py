@@ -4,7 +4,7 @@
     python -m results.photographs
 
 writes assets/photographs.jpg: of each photograph the middle, and a detail of it as it is, and as
-bicubic and the two models enlarge it by 2. No model was trained on these photographs.
+bicubic and the two models enlarge it by 2. Neither was trained on these photographs.
 """
 
 import argparse

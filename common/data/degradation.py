@@ -25,9 +25,10 @@ from common.options import Group, Parser
 
 NONE = "none"
 MADE = "made from HR"
-# Pixels of LR around a patch that are degraded with it, and dropped: at least so many, since blurs
-# must not see where the crop ends; and up to 15 more, so that the blocks of JPEG, 16 pixels with
-# their colors, begin anywhere in a patch.
+# Pixels of LR around a patch that are degraded with it, and dropped: at least so many, so that the
+# blur and the resizing of `photo` do not see where the crop ends (the widest blurs of `bsrgan` and
+# `realesrgan`, on a picture made smaller than LR, reach further, and see it mirrored there); and up
+# to 15 more, so that the blocks of JPEG, 16 pixels with their colors, begin anywhere in a patch.
 LEAST_MARGIN, GRID = 8, 16
 _RUNS_FILES = ContextVar("runs files of the user's own", default=True)
 

@@ -26,8 +26,8 @@ from common.images.stages import (
 Range = tuple[float, float]
 Draw = Callable[[np.random.Generator, int], list[Stage]]  # by the generator and the scale
 
-# The interpolations of both published pipelines. (OpenCV's linear, cubic and area, PyTorch's
-# bilinear, bicubic and area: the same methods, without antialiasing.)
+# The interpolations of both published pipelines, without antialiasing. (BSRGAN's are OpenCV's: its
+# linear and cubic are PyTorch's. Its area shares out pixels where the factor is not whole.)
 INTERPOLATIONS = ("torch area", "torch bilinear", "torch bicubic")
 
 # ----------------------------------------------------------------------------------- jpeg and photo

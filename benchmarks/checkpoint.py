@@ -7,11 +7,14 @@ flushed to the disk, the oldest of three deleted. So steps and checkpoints are t
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import common.start
 
 import datasets
 import torch
@@ -56,11 +59,11 @@ class TimedCheckpoints(Checkpoints):
             SECONDS["checkpoint"].append(now() - start)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=20)
     parser.add_argument("--batch_size", type=whole(), default=32, help="default: %(default)s")
     parser.add_argument("--mixed_precision", default="bf16", help="default: %(default)s")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     train_a2n.Run = TimedRun
     common.training.run.Checkpoints = TimedCheckpoints
     with TemporaryDirectory() as name:

@@ -9,7 +9,7 @@ if 16 cores loaded them and it could do 100 steps of 32 patches a second.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -18,6 +18,8 @@ from tempfile import TemporaryDirectory
 from time import process_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benchmarks/...`
+
+import common.start
 
 import datasets
 import torch
@@ -47,10 +49,10 @@ def share_of_waiting(patches_a_second: float) -> float:
     return max(0.0, 1 - CORES * patches_a_second / (STEPS * BATCH_SIZE))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     with TemporaryDirectory() as folder:
         datasets.config.HF_DATASETS_CACHE = Path(folder)

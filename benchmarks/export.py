@@ -9,11 +9,13 @@ float32, also where the weights are stored in float16.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import process_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import common.start
 
 import torch
 from torch import Tensor
@@ -65,7 +67,7 @@ def of_luma(run: Network, scale: int) -> Network:
 
 
 @torch.no_grad()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=3)
     parser.add_argument("models", nargs="+", help="folders or names of models")
     parser.add_argument("--benchmark_dir", type=Path, required=True, help="as for evaluate.py")
@@ -73,7 +75,7 @@ def main() -> None:
     parser.add_argument("--benchmarks", nargs="+", default=["Set5", "B100"])
     parser.add_argument("--pictures", type=whole(), default=20, help="of each set, at most")
     parser.add_argument("--side", type=whole(), default=128, help="of the picture that is timed")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     set_up_cpu(1)
     photographs = picture_files(args.calibration_dir)
     sizes: dict[str, int] = {}

@@ -29,6 +29,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
+import common.start
+
 import numpy as np
 import torch
 import torch.nn.functional as F

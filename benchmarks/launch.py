@@ -14,11 +14,14 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benchmarks/launch.py`
+
+import common.start
 
 import torch
 
@@ -77,7 +80,7 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=5)
     parser.add_argument(
         "--patch_size", type=whole(), default=48, help="of HR (default: %(default)s)"
@@ -89,7 +92,7 @@ def main() -> None:
         default=50,
         help="that are timed (default: %(default)s)",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.data_dir = args.data_dir and args.data_dir.resolve()
 
     with TemporaryDirectory() as cache:

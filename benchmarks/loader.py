@@ -18,13 +18,15 @@ The aim is 10 times HDF5 and 60 times PNG.
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benchmarks/loader.py`
+
+import common.start
 
 import h5py
 import numpy as np
@@ -151,13 +153,13 @@ def patches_per_second(batches: Iterator[tuple[Tensor, Tensor]], seconds: float)
             return patches / passed
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a turn")
     parser.add_argument(
         "--max_sub_images", type=whole(), default=300, help="each takes 3.5 MB of disk"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     random.seed(0)
 
     with TemporaryDirectory() as folder:

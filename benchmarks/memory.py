@@ -18,10 +18,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `python benchmarks/memory.py`
+
+import common.start
 
 import torch
 
@@ -66,14 +69,14 @@ def read_in_fresh_process(args: argparse.Namespace, copies: int, batches: int) -
     return json.loads(output.splitlines()[-1])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=3)
     parser.add_argument("--batches", type=int, default=2000, help="default: %(default)s")
     parser.add_argument(
         "--max_pictures", type=int, default=100, help="the first ones (default: %(default)s)"
     )
     parser.add_argument("--copies", type=int, help=argparse.SUPPRESS)  # of the fresh process
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.copies:
         return read(args)
 

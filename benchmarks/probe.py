@@ -30,6 +30,8 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
+import common.start
+
 import torch
 from torch import Tensor
 from torch.autograd import DeviceType

@@ -17,6 +17,8 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
+import common.start
+
 from benchmarks.measure import benchmark_parser, report
 from common.data.benchmarks import open_benchmark
 from common.files import last_name

@@ -27,6 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
+import common.start
+
 from common.errors import UserError
 from common.files import cannot_write, replace_file, shorten_command
 from common.machine import ROOT, versions

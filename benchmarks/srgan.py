@@ -9,12 +9,15 @@ long as any. Each variant lives in a process of its own, and they wait for their
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import common.start
 
 import datasets
 import torchvision
@@ -47,14 +50,14 @@ def seconds_per_step(pipe: Connection, steps: int) -> float:
     return seconds / steps
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=5)
     parser.add_argument("--batch_size", type=whole(), default=16, help="default: %(default)s")
     steps = 50 if DEVICE.type == "cuda" else 2
     parser.add_argument(
         "--steps", type=whole(), default=steps, help="of a turn (default here: %(default)s)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.data_dir = args.data_dir and args.data_dir.resolve()
 
     results, pairs = {}, []

@@ -28,6 +28,8 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
+import common.start
+
 import datasets
 import h5py
 import torch
@@ -157,7 +159,7 @@ def work(pipe: Connection, variant: str, args: argparse.Namespace, folder: Path)
     run_script(args.network, options, pipe)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument("--network", choices=["srcnn", "vdsr"], default="srcnn")
     parser.add_argument(
@@ -167,7 +169,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=whole(), default=50, help="of a turn (default: %(default)s)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.data_dir = args.data_dir and args.data_dir.resolve()
     args.output = args.output.with_stem(f"{args.output.stem}_{args.network}")
 

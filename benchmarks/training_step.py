@@ -20,7 +20,7 @@ The aim is 1.4 times the plain loop in float32 and 2.3 times in bfloat16.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,6 +28,8 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import common.start
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +107,7 @@ def work(pipe: Connection, variant: str, lr: Tensor, hr: Tensor, threads: int | 
             pipe.send((perf_counter() - start, loss.item()))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument("--batch_size", type=whole(), default=16, help="default: %(default)s")
     parser.add_argument(
@@ -122,7 +124,7 @@ def main() -> None:
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=USUAL, help="default: the first three"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     with TemporaryDirectory() as folder:
         pictures = decode(find_sources(args.data_dir), folder)

@@ -13,11 +13,13 @@ The aim is 1.7 times as fast in float32 and 3 times in bfloat16.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
+
+import common.start
 
 import numpy as np
 import torch
@@ -47,13 +49,13 @@ def original(network: A2N, lr: Tensor) -> Tensor:
     return sr + F.interpolate(lr, scale_factor=network.scale, mode="bilinear")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = benchmark_parser(__file__, __doc__, rounds=7)
     parser.add_argument(
         "--side", type=whole(), default=1024, help="of the picture (default: %(default)s)"
     )
     parser.add_argument("--cpu_threads", type=whole(), help="default: one for each core")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     set_up_cpu(args.cpu_threads)
     torch.manual_seed(0)
     network = A2N(2).eval().to(DEVICE)

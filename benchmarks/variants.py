@@ -21,6 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
+import common.start
+
 from benchmarks.speedrun import check_training, measure, score
 from common.errors import UserError
 from common.files import cannot_write, replace_file, shorten_command

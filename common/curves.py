@@ -56,7 +56,7 @@ def read_curves(folder: Path) -> Curves:
     minutes = [
         (row["step"], row["seconds"] / 60)
         for row in times
-        if isinstance(row.get("seconds"), int | float)
+        if isinstance(row.get("seconds"), int | float) and isfinite(row["seconds"])
     ]
     if not loss:
         raise UserError(f"{folder / METRICS} has no loss yet: the run has not logged.")

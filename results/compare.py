@@ -6,6 +6,8 @@ reads `metrics.jsonl` and `times.jsonl` of each folder. (A loss is comparable on
 loss; PSNR only on the same validation pictures.)
 """
 
+import common.start
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,6 +9,8 @@ into the page. Every figure is what evaluate.py gives, for example with `--model
 --degradation jpeg:75`.
 """
 
+import common.start
+
 import argparse
 import json
 import shlex

@@ -7,6 +7,8 @@ writes assets/photographs.jpg: of each photograph the middle, and a detail of it
 bicubic and the two models enlarge it by 2. Neither was trained on these photographs.
 """
 
+import common.start
+
 import argparse
 import io
 from collections.abc import Sequence

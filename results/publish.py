@@ -7,6 +7,8 @@ r"""Takes the model of a finished run into `pretrained/`, with a card that says 
 writes pretrained/a2n-x2 by the folder of the run and by results/a2n-x2.json.
 """
 
+import common.start
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

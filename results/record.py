@@ -9,6 +9,8 @@ the model with these options of evaluate.py as well. Of a mixture by interpolate
 folder of the run that made its second network.
 """
 
+import common.start
+
 import argparse
 import json
 import re

@@ -4,7 +4,11 @@ docs/degradation.md from those in `degraded_sets`.
     python -m results.table
 """
 
+import common.start
+
+import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +93,11 @@ def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
     return [facts, *(runs_of(facts["init_from"]) if "init_from" in facts else [])]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
     pages = {ROOT / "README.md": table(rows()), ROOT / "docs" / "degradation.md": degraded.tables()}
     for page, tables in pages.items():
         before, rest = page.read_text().split(BEGIN)

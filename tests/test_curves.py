@@ -1,5 +1,6 @@
 """Curves of runs: what is read from the logs, where it is drawn."""
 
+import json
 import re
 from xml.etree import ElementTree
 
@@ -43,6 +44,15 @@ def test_curves_are_read_from_the_logs(tmp_path):
     assert curves.loss == [(10, 0.1), (20, 0.001)]
     assert curves.psnr_y == [(15, 30.0), (20, 32.0)]
     assert curves.minutes == [(10, 1.0), (20, 2.0)]
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_times_that_are_no_numbers_are_passed_over(tmp_path, seconds):
+    run = write_run(tmp_path, "run", 6.0)
+    with (run / "times.jsonl").open("a") as file:
+        file.write(f'{{"step": 30, "seconds": {json.dumps(seconds)}}}\n')
+    compare.main([f"{run}", "--output", f"{tmp_path / 'run.svg'}"])
+    assert read_curves(run).minutes == [(10, 1.0), (20, 2.0)]
 
 
 def test_two_runs_in_one_picture(tmp_path):

@@ -231,6 +231,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "have one size. Its input is the Y channel of the picture enlarged by bicubic, its "
             "result the Y to put in that place. docs/export.md has the code."
         )
+    if args.format == "ncnn" and model.attention_window == 0:
+        print(
+            "Its attention takes means of the whole picture, and programs that run ncnn mostly "
+            f"enlarge in tiles, which then differ: --attention_window {TILED_WINDOW} makes them "
+            "agree."
+        )
 
 
 def set_window(model: SuperResolutionModel, args: argparse.Namespace) -> None:

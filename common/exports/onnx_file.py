@@ -118,7 +118,7 @@ def calibration_pictures(paths: Sequence[Path], scale: int) -> list[Tensor]:
         Middles of at most 96x96 pixels, RGB in [0, 1], each (1, 3, h, w).
 
     Raises:
-        UserError: A picture cannot be read.
+        UserError: A picture cannot be read, or is too small.
     """
     step = max(1, len(paths) // CALIBRATION_PICTURES)
     pictures = []
@@ -127,6 +127,11 @@ def calibration_pictures(paths: Sequence[Path], scale: int) -> list[Tensor]:
             hr = crop_to_multiple(to_tensor(read_rgb(path)), scale)
         except PictureError as error:
             raise UserError(f"--calibration_dir: {path}: {error}. Remove it from there.") from None
+        if not hr.numel():
+            raise UserError(
+                f"--calibration_dir: {path} is smaller than {scale}x{scale} pixels, which become "
+                "one of LR. Remove it from there."
+            )
         lr = imresize(hr, 1 / scale)
         top, left = ((side - CALIBRATION_SIDE) // 2 for side in lr.shape[1:])
         rows, columns = (

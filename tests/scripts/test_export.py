@@ -22,6 +22,7 @@ from common.exports.web import PAGE, RUNTIME
 from common.hub import load_model
 from common.images.color import luma, replace_luma
 from common.images.resize import imresize
+from helpers.pictures import write
 from running import ROOT, refusal, run_here
 from train_a2n import A2N
 from train_srcnn import SRCNN
@@ -239,6 +240,8 @@ def test_refusals_of_precisions(models, tmp_path):
     assert f"{tmp_path} holds no pictures" in refusal(*command, *int8)
     (tmp_path / "a.png").write_text("none")
     assert f"{tmp_path / 'a.png'}: it is " in refusal(*command, *int8)
+    write(tmp_path / "a.png", (9, 3))
+    assert f"{tmp_path / 'a.png'} is smaller than 4x4 pixels" in refusal(*command, *int8)
     assert "SRGAN does not" in refusal(*command, "--attention_window", 64)
     assert "must end in .param" in refusal(*command, "--format=ncnn", "--output", tmp_path / "a")
 
@@ -283,7 +286,9 @@ def test_ncnn_gives_what_pytorch_gives(models, name, tmp_path, monkeypatch):
     ending = f"x{SCALES[name]}{'_window64' if window else ''}"
     assert param.name == f"{name}{'_luma' if is_luma else ''}_{ending}.param"
     assert binary.name == param.with_suffix(".bin").name
-    *checks, _, _ = end.stdout.splitlines() if is_luma else [*end.stdout.splitlines(), ""]
+    lines = end.stdout.splitlines()
+    has_note = is_luma or (name == "a2n" and not window)
+    *checks, _, _ = lines if has_note else [*lines, ""]
     channels = 1 if is_luma else 3
     sizes = [f"1x{channels}x17x23", f"1x{channels}x40x33", f"1x{channels}x9x11"]
     assert [line.split(":")[0] for line in checks] == sizes
@@ -298,11 +303,27 @@ def test_ncnn_gives_what_pytorch_gives(models, name, tmp_path, monkeypatch):
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-4)
 
 
-def test_the_two_files_for_ncnn_are_written_both_or_none(models, tmp_path, monkeypatch):
+@pytest.fixture
+def without_ncnn(monkeypatch) -> None:
+    """Files for ncnn without the packages, which nobody tries."""
     monkeypatch.setattr(export, "check_packages", lambda *words: None)
     monkeypatch.setattr(export, "to_ncnn", lambda *words, **options: ("7767517", bytes(9)))
     monkeypatch.setattr(export, "NcnnNetwork", lambda *words: None)
     monkeypatch.setattr(export, "check", lambda *words: None)
+
+
+def test_tiles_of_ncnn_need_a_window(without_ncnn, models, tmp_path):
+    note = "enlarge in tiles, which then differ: --attention_window 64 makes them agree."
+    for name, window, has_note in (("srgan", (), False), ("a2n", (), True), ("a2n", (64,), False)):
+        options = ("--output", tmp_path / f"{name}{len(window)}.param")
+        options += ("--attention_window", *window) if window else ()
+        end = run_here("export.py", "--model", models / name, "--format", "ncnn", *options)
+        assert (note in end.stdout) == has_note
+
+
+def test_the_two_files_for_ncnn_are_written_both_or_none(
+    without_ncnn, models, tmp_path, monkeypatch
+):
     command = ("export.py", "--model", models / "srgan", "--format", "ncnn", "--output")
     param = tmp_path / "a.param"
     run_here(*command, param)

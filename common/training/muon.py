@@ -4,6 +4,7 @@ K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (202
 takes matrices only, so it knows no convolutions.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -79,7 +80,10 @@ class Muon(torch.optim.AdamW):
                     gradients[weight], weight.grad = weight.grad, None
             for weights in alike.values():
                 self._step_kernels(weights, gradients, group["lr"], group["weight_decay"])
-        super().step()  # passes over weights without a gradient
+        # It passes over weights without a gradient. As any Adam that was made in this process may
+        # have wrapped AdamW's function by that of the hooks, which would run them a second time,
+        # it is unwrapped.
+        inspect.unwrap(torch.optim.AdamW.step)(self)
         for weight, gradient in gradients.items():
             weight.grad = gradient
         return loss

@@ -47,6 +47,20 @@ def test_a_step_that_would_ruin_the_weights_is_left_out(name, shape, value):
     assert guard.bad() == ["the gradients of 2 steps are not finite"]
 
 
+def test_hooks_of_muon_run_once_where_an_adamw_was_made_before():
+    torch.optim.AdamW(
+        [torch.nn.Parameter(torch.ones(1))]
+    )  # whose `step` PyTorch wraps by the hooks
+    kernel, bias = (torch.nn.Parameter(torch.ones(shape)) for shape in ((16, 16, 1, 1), (16,)))
+    optimizer = Muon([kernel, bias], lr=0.5)
+    guard = StepGuard([SimpleNamespace(optimizer=optimizer)], CPU, False)
+    kernel.grad, bias.grad = torch.full_like(kernel, torch.inf), torch.ones_like(bias)
+    optimizer.step()
+    assert torch.equal(kernel, torch.ones_like(kernel))
+    assert torch.equal(bias, torch.ones_like(bias))
+    assert guard.bad() == ["the gradients of 1 step are not finite"]
+
+
 def test_sound_steps_say_nothing():
     weights, optimizer, guard = make(FUSED["adam"])
     optimizer.step()  # without gradients

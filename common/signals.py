@@ -27,14 +27,18 @@ def end_by(number: int, words: str) -> None:
 
 
 def take_signals(receive: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
-    """Sets the handler of `SIGNALS`, but not of those that nohup or a shell lets us ignore.
+    """Sets the handler of `SIGNALS`.
+
+    Those that nohup or a shell lets us ignore stay as they are, and those whose handler Python does
+    not know (None), since nobody could give it back.
 
     Returns:
         Earlier handlers, by signal, for `give_back_signals`.
     """
     if threading.current_thread() is not threading.main_thread():  # Python allows no other
         return {}
-    taken = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    kept = (signal.SIG_IGN, None)
+    taken = [number for number in SIGNALS if signal.getsignal(number) not in kept]
     return {number: signal.signal(number, receive) for number in taken}
 
 

@@ -293,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = run.accelerator
 
     model = A2N(args.scale, args.variant).to(memory_format=torch.channels_last)
-    if args.init_from:
+    if args.init_from and not run.checkpoint:
         run.print(load_matching(model, args.init_from, args.revision).summary)
     pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
     optimizer = make_optimizer(args, model.parameters())

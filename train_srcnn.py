@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = SRCNN(args.scale, args.kernel_sizes)
     if not args.compile:
         model = model.to(memory_format=torch.channels_last)
-    if args.init_from:
+    if args.init_from and not run.checkpoint:
         run.print(load_matching(model, args.init_from, args.revision).summary)
     pictures = load_pictures(args, [args.scale], say=run.print)  # decoded once, then mapped
     layers = [

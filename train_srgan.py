@@ -295,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         generator.adapt_to(read_folder(run.checkpoint))
     discriminator = Discriminator(args.patch_size, args.discriminator)
     discriminator = discriminator.to(memory_format=torch.channels_last)
-    if args.init_from:
+    if args.init_from and not run.checkpoint:
         matching = load_matching(generator, args.init_from, args.revision)
         run.print(matching.summary)
         if not matching.complete and not args.pretrain_steps:

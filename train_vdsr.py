@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = VDSR(args.scale, args.num_layers, bias=not args.no_bias)
     model = model.to(memory_format=torch.channels_last)
-    if args.init_from:
+    if args.init_from and not run.checkpoint:
         run.print(load_matching(model, args.init_from, args.revision).summary)
     pictures = load_pictures(args, args.scale, say=run.print)  # decoded once, then mapped
     optimizer = make_optimizer(args, model.parameters())
@@ -175,10 +175,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             inner = slice(bicubic_border(scale), -bicubic_border(scale))
             loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
             accelerator.backward(loss)
-            clip_gradients(args, accelerator, model)
-            if args.optimizer == "sgd" and accelerator.sync_gradients:
-                clip_value = args.clip_theta / scheduler.get_last_lr()[0]
-                accelerator.clip_grad_value_(model.parameters(), clip_value)
+            is_sgd = args.optimizer == "sgd"
+            clip_value = args.clip_theta / scheduler.get_last_lr()[0] if is_sgd else None
+            clip_gradients(args, accelerator, model, clip_value)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

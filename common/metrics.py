@@ -21,6 +21,32 @@ PIXELS_AT_ONCE = 2**20  # for SSIM, which takes 0.1 KB for each
 Metric = Callable[[Tensor, Tensor, int], float]  # sr, hr, crop_border
 
 
+# Names of other values in the log of a run.
+TAKEN = ("psnr_y", "ssim_y", "loss", "learning_rate", "step", "seconds")
+
+
+def check_names(metrics: Sequence[Metric]) -> None:
+    """Checks the names of metrics of one's own, by which log, card and `rank` know them.
+
+    Raises:
+        UserError: A metric has no name, or that of another value.
+    """
+    taken = list(TAKEN)
+    for metric in metrics:
+        name = getattr(metric, "__name__", "")
+        if not name:
+            raise UserError(
+                f"The metric {shorten(f'{metric}', 150)} has no name for the log. Write a function "
+                "by `def`, or set its __name__."
+            )
+        if name in taken:
+            raise UserError(
+                f"The metric {name} has the name of another value in the log. Rename it; taken are "
+                f"{', '.join(taken)}."
+            )
+        taken.append(name)
+
+
 def protocol(lr: str) -> str:
     """Protocol in words.
 

@@ -9,7 +9,6 @@ Options under the heading `recipe` decide about the weights. They may not change
 """
 
 import argparse
-import io
 import os
 import re
 import shlex
@@ -17,14 +16,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
 from common.sizes import LARGEST_FACTOR, Size
-from common.terminal import printable, show_warnings_beside_bars
+from common.terminal import escape_what_cannot_be_printed, printable, show_warnings_beside_bars
 
 # A check gets the parsed options and yields what is wrong: the value, the rule, the way out.
 Check = Callable[[argparse.Namespace], Iterable[str]]
@@ -37,17 +35,19 @@ WIDTH = 100  # columns of `--help`, at most
 
 
 class Arguments(argparse.Namespace):
-    """Parsed options, and two facts about them that `vars` leaves out.
+    """Parsed options, and facts about them that `vars` leaves out.
 
     Attributes:
         command: Command line, `python train_a2n.py --scale 2`.
         fixed: Names of the options that decide about the weights.
+        given: Names of the options that the command line gives.
     """
 
-    __slots__ = ("command", "fixed")
+    __slots__ = ("command", "fixed", "given")
 
     command: str
     fixed: frozenset[str]
+    given: frozenset[str]
 
 
 class Group:
@@ -148,10 +148,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             SystemExit: There are mistakes. All are printed; the status is 2.
         """
-        for stream in (sys.stdout, sys.stderr):  # no name of a file must end a program
-            if isinstance(stream, io.TextIOWrapper):
-                with suppress(OSError):  # it may be a file on a full disk
-                    stream.reconfigure(errors="backslashreplace")
+        escape_what_cannot_be_printed()
         show_warnings_beside_bars()
         words = list(map(str, sys.argv[1:] if argv is None else argv))
         args, mistakes, wrong = self._parse(words)
@@ -220,6 +217,9 @@ class Parser(argparse.ArgumentParser):
             args = Arguments()
             try:
                 super().parse_args(words, args)
+                # No default is filled in where there is a value.
+                given = vars(super().parse_args(words, Arguments(**dict.fromkeys(vars(args)))))
+                args.given = frozenset(key for key in given if given[key] is not None)
                 return args, mistakes, wrong
             except argparse.ArgumentError as error:
                 # An option that is missing may be one that was left out here.

@@ -1,5 +1,6 @@
 """The terminal: names that do it no harm, and messages on lines of their own beside a bar."""
 
+import io
 import logging
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import re
 import sys
 import unicodedata
 import warnings
+from contextlib import suppress
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -38,6 +40,14 @@ def printable(text: object, keep: str = "") -> str:
         else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Makes no name of a file end a program that prints it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with suppress(OSError):  # it may be a file on a full disk
+                stream.reconfigure(errors="backslashreplace")
 
 
 def markdown(text: object) -> str:

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from common.evaluation import Bicubic, count_multiply_adds, evaluate, mean_score
 from common.images.color import luma
 from common.images.formats import read_rgb
 from common.images.resize import crop_to_multiple, imresize
-from common.metrics import make_lpips, psnr_rgb, psnr_y, score, ssim_rgb, ssim_y
+from common.metrics import check_names, make_lpips, psnr_rgb, psnr_y, score, ssim_rgb, ssim_y
 from train_a2n import A2N
 
 CPU = torch.device("cpu")
@@ -152,3 +153,18 @@ def test_lpips_without_weights(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     with pytest.raises(UserError, match=r"AlexNet, .* no network\. Do without LPIPS, or put alex"):
         make_lpips(torch.device("cpu"))
+
+
+def test_own_metrics_have_names_of_their_own():
+    def sharpness(sr, hr, crop_border):
+        return 0.0
+
+    def loss(sr, hr, crop_border):
+        return 0.0
+
+    check_names([psnr_rgb, sharpness])
+    with pytest.raises(UserError, match=r"has no name for the log\. Write a function by `def`, or"):
+        check_names([partial(psnr_rgb)])
+    for metrics, name in (([sharpness, psnr_rgb, sharpness], "sharpness"), ([loss], "loss")):
+        with pytest.raises(UserError, match=f"The metric {name} has the name of another value"):
+            check_names(metrics)

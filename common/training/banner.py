@@ -7,6 +7,7 @@ import torch
 
 from common.data.load import TrainingPictures
 from common.network import SuperResolutionModel
+from common.options import LARGEST
 from common.tables import plural
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def banner(
     recipe = [f"{word}{vars(args)[key]}" for key, word in RECIPE.items()]
     length = f"{steps.start:,} to {steps.stop:,}"
     if args.max_train_minutes and steps.start < args.lr_warmup_steps - 1:
-        length += f", or what {args.max_train_minutes:g} minutes allow"
+        bound = f"{steps.stop:,}, or " if steps.stop < LARGEST else ""
+        length = f"{steps.start:,} to {bound}what {args.max_train_minutes:g} minutes allow"
     rows = {
         "Network": f"{type(model).__name__} {factors}, {parameters:,} parameters",
         "Recipe": ", ".join(recipe),

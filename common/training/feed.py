@@ -1,5 +1,6 @@
 """Batches on their way to the network: cut in loaders or on the device, then floats."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -77,7 +78,8 @@ def number_of_workers(args: Arguments, processes: int, device: torch.device) -> 
     if args.num_workers is not None:
         return args.num_workers
     if args.degradation != NONE:  # whose patches take milliseconds each
-        return min(16, max(1, count_cores() // processes)) if device.type == "cuda" else 0
+        share = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return min(16, max(1, share)) if device.type == "cuda" else 0
     parts = args.gradient_accumulation_steps * processes
     is_large = args.batch_size // parts * args.patch_size**2 >= LARGE_BATCH
     return 2 if is_large and device.type == "cuda" else 0
@@ -153,11 +155,6 @@ def _place(
     """
     if not goes_to_device(args, pictures, patches, processes, device):
         return None
-    if patches.degradation:
-        processes.fail(
-            f"--pictures_on device has no LR made by --degradation {patches.degradation.name}, "
-            "which loaders make. Leave it out."
-        )
     needed = DevicePatches.bytes_needed(patches)
     placed: list[DevicePatches] = []
     if error := processes.error_of(lambda: placed.append(DevicePatches(patches, device))):

@@ -5,27 +5,43 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
-from common.options import Arguments
+from common.options import LARGEST, Arguments
 from common.training.recipe import read_recipe
+from common.training.schedule import milestones
 
 LEAST_WARMUP = 20  # steps in which a speed can be measured
+WARMUP = 100  # where the defaults have none
+PHASES = (
+    "--max_train_minutes cannot share the time among the phases of this network. Give their steps."
+)
+
+
+def fill_in_minutes(args: argparse.Namespace) -> None:
+    """Gives a run by minutes a warm-up to measure in, and no bound that nobody asked for."""
+    if args.max_train_minutes:
+        if "lr_warmup_steps" not in args.given:
+            args.lr_warmup_steps = args.lr_warmup_steps or WARMUP
+        if "max_train_steps" not in args.given:
+            args.max_train_steps = LARGEST
 
 
 def check_minutes(args: argparse.Namespace) -> Iterator[str]:
+    if args.max_train_minutes and "pretrain_steps" in vars(args):
+        yield PHASES
     if args.max_train_minutes and args.lr_warmup_steps < LEAST_WARMUP:
         yield (
             "--max_train_minutes measures the speed of the run in its warm-up, where the rate does "
             f"not depend on the number of steps. Give --lr_warmup_steps, at least {LEAST_WARMUP}."
         )
-    if args.max_train_minutes and args.lr_scheduler == "multistep":
+    if args.max_train_minutes and args.lr_milestones:
         yield (
-            "--max_train_minutes cannot know where --lr_milestones should lie. Give "
-            "--lr_scheduler cosine or wsd, or --max_train_steps."
+            "--max_train_minutes lays --lr_milestones itself, when the number of steps is known. "
+            "Leave them out, or give --max_train_steps."
         )
 
 
 def take_length(args: Arguments, checkpoint: Path) -> None:
-    """Takes the number of steps that a run has measured before its checkpoint.
+    """Takes the number of steps that a run has measured before its checkpoint, and its schedule.
 
     Raises:
         UserError: The run was not begun by these minutes, and is past its warm-up.
@@ -42,6 +58,7 @@ def take_length(args: Arguments, checkpoint: Path) -> None:
             f"it was {record['args']['max_train_steps']}."
         )
     args.max_train_steps = record["args"]["max_train_steps"]
+    args.lr_milestones = record["args"].get("lr_milestones")
 
 
 class Stopwatch:
@@ -61,11 +78,9 @@ class Stopwatch:
             UserError: There are minutes for several phases.
         """
         if has_phases and args.max_train_minutes:
-            raise UserError(
-                "--max_train_minutes cannot share the time among the phases of this network. Give "
-                "their steps."
-            )
+            raise UserError(PHASES)
         self._args = args
+        self._allowed = 0  # steps by the minutes alone
         self._end = args.lr_warmup_steps - 1 if args.max_train_minutes else None
         self._start: tuple[int, float] | None = None
         self._aside = 0.0  # seconds of validations since the start
@@ -97,12 +112,23 @@ class Stopwatch:
         each += self._validation / args.validation_steps
         left = 60 * args.max_train_minutes - seconds - self._validation  # one comes at the end
         least = args.lr_warmup_steps + (args.lr_decay_steps or 0)
-        return min(max(step + int(left / max(each, 1e-9)), least), args.max_train_steps)
+        self._allowed = max(step + int(left / max(each, 1e-9)), least)
+        return min(self._allowed, args.max_train_steps)
+
+    def set_length(self, steps: int) -> None:
+        """Sets the number of steps that was found, and the falls of the rate by it."""
+        self._args.max_train_steps = steps
+        if self._args.lr_scheduler == "multistep":
+            self._args.lr_milestones = milestones(steps)
 
     def in_words(self) -> str:
         """What was found, for the user."""
-        steps = self._args.max_train_steps
-        return (
-            f"{self._args.max_train_minutes:g} minutes are {steps:,} steps at this speed, which "
-            f"the run keeps from here on. --max_train_steps {steps} trains to the same weights."
-        )
+        args, steps = self._args, self._args.max_train_steps
+        found = f"{args.max_train_minutes:g} minutes are {self._allowed:,} steps at this speed"
+        found += ", " if self._allowed == steps else f", more than --max_train_steps {steps:,}, "
+        same = f"--max_train_steps {steps}"
+        if "lr_warmup_steps" not in args.given:
+            same += f" --lr_warmup_steps {args.lr_warmup_steps}"
+        if args.lr_milestones:
+            same += f" --lr_milestones {' '.join(map(str, args.lr_milestones))}"
+        return f"{found}which the run keeps from here on. {same} trains to the same weights."

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from common.curves import METRICS, TIMES
 from common.files import flush_to_disk, read_json_lines, replace_file, unused
 from common.machine import peak_memory
+from common.options import LARGEST
 from common.tables import plural
 from common.training.together import Processes
 from common.training.trackers import Trackers
@@ -198,7 +199,7 @@ class Log:
         self._said, self._total_steps = self._last, total_steps
         self._bar = tqdm(
             initial=step,
-            total=total_steps,
+            total=total_steps if total_steps < LARGEST else None,  # not measured yet
             desc="Training",
             unit="step",
             disable=None if self._processes.is_main else True,  # None: on a terminal only
@@ -239,13 +240,15 @@ class Log:
         }
         if self._bar.disable and (now - self._said >= LINE_SECONDS or step == self._total_steps):
             self._said = now
-            left = (self._total_steps - step) * (now - self._last) / max(step - self._last_step, 1)
             facts = [f"{key} {self._latest[key]:.4g}" for key in SHOWN if key in self._latest]
-            facts += [
-                f"{tqdm.format_interval(t)} {w}"
-                for t, w in ((self.seconds(), "done"), (left, "left"))
-            ]
-            self._processes.print(f"Step {step:,} of {self._total_steps:,}: {', '.join(facts)}.")
+            facts.append(f"{tqdm.format_interval(self.seconds())} done")
+            text = f"Step {step:,}"
+            if self._total_steps < LARGEST:
+                each = (now - self._last) / max(step - self._last_step, 1)
+                left = tqdm.format_interval((self._total_steps - step) * each)
+                facts.append(f"{left} left")
+                text += f" of {self._total_steps:,}"
+            self._processes.print(f"{text}: {', '.join(facts)}.")
         self._last, self._last_step = now, step
         self._add(self._times, values, step)
 

@@ -120,11 +120,27 @@ def make_optimizer(
 
 
 def clip_gradients(
-    args: argparse.Namespace, accelerator: "Accelerator", network: nn.Module
+    args: argparse.Namespace,
+    accelerator: "Accelerator",
+    network: nn.Module,
+    clip_value: float | None = None,
 ) -> None:
     """Limits the norm of a network's gradient to `--clip_grad_norm`, at the end of a batch.
 
     Call it between `accelerator.backward` and the optimizer's step.
+
+    Args:
+        args: Options of the run.
+        accelerator: Accelerate's.
+        network: Network, as it was prepared.
+        clip_value: Bound of the elements of the gradient, after that of its norm.
     """
-    if args.clip_grad_norm and accelerator.sync_gradients:
-        accelerator.clip_grad_norm_(network.parameters(), args.clip_grad_norm)
+    if not accelerator.sync_gradients or not (args.clip_grad_norm or clip_value):
+        return
+    # Once for both, since PyTorch refuses to unscale the gradients of fp16 a second time, and
+    # Accelerate's functions that clip would do so each.
+    accelerator.unscale_gradients()
+    if args.clip_grad_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), args.clip_grad_norm)
+    if clip_value:
+        nn.utils.clip_grad_value_(network.parameters(), clip_value)

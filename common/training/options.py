@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.data.degradation import NONE
 from common.data.options import add_data_arguments
 from common.options import Condition, Group, Parser, real, whole
 from common.training.compiling import MODES, check_compile
-from common.training.length import check_minutes
+from common.training.length import check_minutes, fill_in_minutes
 from common.training.parts import AUTO
 from common.training.trackers import TENSORBOARD, check_trackers
 
@@ -48,7 +49,8 @@ def add_run_arguments(
         "--max_train_minutes",
         type=real(above=0),
         help="minutes of training: the run measures its speed in its warm-up, and then sets "
-        "--max_train_steps to what they allow, at most to what is given, with a whole schedule",
+        "--max_train_steps to what they allow, at most to that of the command, with a whole "
+        "schedule",
     )
     run.add_argument(
         "--gradient_accumulation_steps",
@@ -184,6 +186,7 @@ def add_run_arguments(
         help="address of this code in the card (default: that of the git remote `origin`, if it "
         "is on a public host)",
     )
+    parser.completions.append(fill_in_minutes)
     parser.checks += [_check_run, check_compile, check_minutes, check_trackers]
     return run
 
@@ -211,6 +214,11 @@ def _check_parts(args: argparse.Namespace) -> Iterator[str]:
 def _check_run(args: argparse.Namespace) -> Iterator[str]:
     if args.revision and not args.init_from:
         yield "--revision belongs to --init_from. Leave it out, or add that."
+    if args.pictures_on == "device" and args.degradation != NONE:
+        yield (
+            f"--pictures_on device has no LR made by --degradation {args.degradation}, which "
+            "loaders make. Leave it out, or give --pictures_on loader."
+        )
     for name in ("hub_model_id", "hub_private", "push_onnx"):
         if getattr(args, name) and not args.push_to_hub:
             yield f"--{name} belongs to --push_to_hub. Leave it out, or add that."

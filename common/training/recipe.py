@@ -26,7 +26,7 @@ from common.training.schedule import (
 )
 
 CHANGES = "uncommitted.patch"
-PAPER = "paper"
+PAPER, MODERN = "paper", "modern"
 # What checkpoints have that were made before these options were there.
 EARLIER = {
     "degradation": NONE,
@@ -129,17 +129,19 @@ def modern(learning_rate: float) -> Recipe:
     """
 
     def recipe(args: argparse.Namespace) -> dict[str, Any]:
-        return {
+        settings = {
             "optimizer": "adamw",
             "learning_rate": learning_rate,
             "weight_decay": 0.0,
             "betas": [0.9, 0.99],
             "lr_scheduler": "multistep",
-            "lr_milestones": milestones(args.max_train_steps),
             "lr_gamma": 0.5,
-            "lr_warmup_steps": args.max_train_steps // 25,
             "ema_decay": 0.999,
         }
+        if not args.max_train_minutes:  # whose number of steps is not known yet
+            settings["lr_milestones"] = milestones(args.max_train_steps)
+            settings["lr_warmup_steps"] = args.max_train_steps // 25
+        return settings
 
     recipe.__doc__ = (
         f"AdamW with a rate of {learning_rate:g}, betas 0.9 0.99 and no weight decay, halved at "
@@ -200,6 +202,16 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     )
 
 
+def keep_origin(args: Arguments, checkpoint: Path | None) -> None:
+    """Takes from a checkpoint, if there is one, by which `--init_from` its run began.
+
+    The weights are those of the checkpoint, whatever a command that resumes it names or leaves out.
+    """
+    if checkpoint:
+        before = read_recipe(checkpoint)["args"]
+        args.init_from, args.revision = before.get("init_from"), before.get("revision")
+
+
 def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     """Compares the recipe of a command with that of a checkpoint.
 
@@ -223,6 +235,14 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
             differences = _in_words(before, args, ["max_train_steps", "lr_decay_steps"])
     elif any(text.startswith("--max_train_steps") for text in differences):
         reason = _about_cosine(before, args, record.get("step"))
+    elif before.get("lr_milestones") and vars(args).get("recipe") == MODERN:
+        laid = ("--lr_milestones", "--lr_warmup_steps")
+        falls = " ".join(map(str, before["lr_milestones"]))
+        if any(text.startswith(laid) for text in differences):
+            reason = (
+                "--recipe modern lays them by --max_train_steps. To train longer, add the old "
+                f"ones: --lr_milestones {falls} --lr_warmup_steps {before['lr_warmup_steps']}"
+            )
     return allow_differences(differences, args, checkpoint, reason)
 
 

@@ -23,7 +23,7 @@ from common.data.waiting import WorkerError
 from common.errors import UserError
 from common.hub import find_network
 from common.machine import set_up_cpu
-from common.metrics import Metric
+from common.metrics import Metric, check_names
 from common.network import WEIGHTS
 from common.options import Arguments
 from common.training.banner import banner
@@ -35,7 +35,7 @@ from common.training.length import Stopwatch
 from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
 from common.training.push import Push
-from common.training.recipe import write_record
+from common.training.recipe import keep_origin, write_record
 from common.training.schedule import decay_start
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
@@ -74,11 +74,12 @@ class Run:
                 the greatest are the best. Default: PSNR.
 
         Raises:
-            UserError: The options do not fit the machine, or the folder cannot be used.
+            UserError: The options, the metrics or the output folder cannot be used.
         """
         from accelerate.utils import set_seed
 
         self.args, self._metrics, self._rank = args, metrics, rank
+        check_names(metrics)
         self._stopwatch = Stopwatch(args, has_phases=total_steps is not None)
         if args.train_data_dir:
             args.dataset_name = None  # so that no record names a data set that was not used
@@ -89,6 +90,7 @@ class Run:
         self._claim = claim_together(args, self._processes)
         self.total_steps = args.max_train_steps if total_steps is None else total_steps
         self.checkpoint = self._claim.checkpoint
+        keep_origin(args, self.checkpoint)
         set_seed(args.seed)
         set_up_cpu(args.cpu_threads)
 
@@ -136,15 +138,9 @@ class Run:
         self._guard = StepGuard(optimizers, accelerator.device, is_fp16)
         trackers = self._trackers = Trackers(accelerator, processes)
         self._log = Log(args.output_dir, args.batch_size, accelerator.device, trackers, processes)
+        own = self._metrics, self._rank
         self._validator = Validator(
-            args,
-            self._model,
-            pictures.validation,
-            processes,
-            trackers,
-            pictures.in_card(),
-            self._metrics,
-            self._rank,
+            args, self._model, pictures.validation, processes, trackers, pictures.in_card(), *own
         )
         if args.gradient_accumulation_steps == AUTO:
             parts = find_parts(self._model, args, processes, pictures)
@@ -156,17 +152,18 @@ class Run:
         self._checkpoints = Checkpoints(
             args, accelerator, processes, self._state, pictures, optimizers, schedulers, self._model
         )
-        self._stop = StopRequest()
         seconds = self._checkpoints.resume(self._claim, self.total_steps)
         self._validator.card.recipes = self._checkpoints.recipes
         self._validator.rehearse()
         self._trackers.start(args, self.step)
         # (Last of all: a folder that has records cannot be used by the next try.)
         if error := processes.error_of(self._begin_records):
+            trackers.finish(self.step)
             processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}. Make room.")
         steps = range(self.step, self.total_steps)
         self.print(banner(args, self._model, pictures, steps, accelerator))
         self._log.begin(self.step, self.total_steps, seconds)
+        self._stop = StopRequest()
 
     def _begin_records(self) -> None:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
@@ -193,18 +190,22 @@ class Run:
         """
         args, processes, device = self.args, self._processes, self.accelerator.device
         self._end = self.total_steps if until is None else until
-        if self._state.validation_is_due and self.step <= self._end:
-            self._validate()  # it was stopped in the middle of it
-        self._model.train()
-        steps = range(self.step, self._end)
+        steps, is_sound = range(self.step, self._end), False
         try:
+            if self._state.validation_is_due and self.step <= self._end:
+                self._validate()  # it was stopped in the middle of it
+            self._model.train()
             fed = feed(args, self._pictures, steps, processes, device, self._stop.asked)
             for batch in self._trackers.watch(fed, self.step):
                 yield batch
                 if self.step >= self._end:  # which a run by minutes sets while it trains
                     break
+            is_sound = True
         except (StreamError, WorkerError) as error:
             self._end_without_batches(error)
+        finally:  # Python gets here as well when the loop over the batches fails, or is left
+            if not is_sound:
+                self._let_go()
 
     def end_step(self, **values: Tensor | float) -> None:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
@@ -246,10 +247,8 @@ class Run:
             self._means.clear()
         self._state.validation_is_due = validates
         if saves:  # first, as a validation can take long, and fail
-            every = args.checkpointing_steps
-            again = min((self.step // every + 1) * every, self.total_steps)
             ends = stop or self.step == self.total_steps
-            self._checkpoints.save(self._log, again=None if ends else again)
+            self._checkpoints.save(self._log, last=None if ends else self.total_steps)
         if validates and not ends_early:
             self._validate()
         if logs:
@@ -266,10 +265,7 @@ class Run:
         self._validator.save_copy(name, self.step)
 
     def keep_latest(self) -> None:
-        """Makes the run save the weights of the last validation from here on, not the best.
-
-        The second phase of SRGAN costs PSNR, by which the best would be chosen.
-        """
+        """Makes the run save the weights of the last validation from here on, not the best."""
         self._validator.keeps_best = False
 
     def finish(self) -> None:
@@ -299,12 +295,12 @@ class Run:
 
     def _measure(self) -> None:
         """Sets the number of steps of a run by minutes, on all processes, when it is known."""
-        args, found = self.args, self._stopwatch.steps_after(self.step, self._log.seconds())
+        found = self._stopwatch.steps_after(self.step, self._log.seconds())
         if found is None:
             return
-        steps = self._processes.from_main(lambda: found)
-        args.max_train_steps = self.total_steps = self._end = steps
-        self._log.set_total(steps)
+        self.total_steps = self._end = self._processes.from_main(lambda: found)
+        self._stopwatch.set_length(self.total_steps)
+        self._log.set_total(self.total_steps)
         if error := self._processes.error_of(self._write_record):
             self._processes.warn(f"args.json lacks the number of steps: {error}.")
         self.print(self._stopwatch.in_words())
@@ -343,7 +339,12 @@ class Run:
             self._processes.fail(message)
         raise UserError(message)
 
-    def _close(self) -> None:
+    def _let_go(self) -> None:
+        """Ends what a program that goes on after this run, a notebook, must not find."""
         self._log.close(self.step)
-        self._stop.close()
+        self._stop.give_back()
+
+    def _close(self) -> None:
+        self._let_go()
+        self._stop.end_exchange()
         self.accelerator.end_training()

@@ -74,7 +74,7 @@ def milestones(steps: int) -> list[int]:
 
 def _check_schedule(args: argparse.Namespace) -> Iterator[str]:
     steps, falls = args.max_train_steps, args.lr_milestones
-    if args.lr_scheduler == "multistep" and not falls:
+    if args.lr_scheduler == "multistep" and not falls and not args.max_train_minutes:
         usual = " ".join(map(str, milestones(steps)))
         yield (
             "--lr_scheduler multistep needs the steps at which the rate falls. For "
@@ -94,9 +94,10 @@ def _check_schedule(args: argparse.Namespace) -> Iterator[str]:
             )
     if args.lr_scheduler == "wsd":
         if not args.lr_decay_steps:
+            usual = "" if args.max_train_minutes else f": --lr_decay_steps {max(1, steps // 5)}"
             yield (
-                "--lr_scheduler wsd needs the number of steps in which the rate falls at the end. "
-                f"A fifth of the run is usual: --lr_decay_steps {max(1, steps // 5)}."
+                "--lr_scheduler wsd needs --lr_decay_steps, the number of steps in which the rate "
+                f"falls at the end. A fifth of the run is usual{usual}."
             )
         elif steps and args.lr_warmup_steps + args.lr_decay_steps > steps:
             yield (
@@ -162,10 +163,11 @@ def decay_difference(
             f"{longer_by_wsd(kept)}"
         )
     if step > new:
+        least = step - (vars(args).get("pretrain_steps") or 0) + args.lr_decay_steps
         return (
             f"By --lr_scheduler wsd, --max_train_steps {args.max_train_steps} and --lr_decay_steps "
             f"{args.lr_decay_steps} the rate would have begun to fall at step {new}, before this "
-            f"checkpoint. To begin now, give --max_train_steps {step + args.lr_decay_steps}"
+            f"checkpoint. To begin now, give --max_train_steps {least}"
         )
     return ""
 

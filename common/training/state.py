@@ -129,12 +129,12 @@ class Checkpoints:
         self.unsaved: dict[str, str] = {}
         self.recipes: list[EarlierRecipe] = []
 
-    def save(self, log: Log, *, again: int | None = None) -> None:
+    def save(self, log: Log, *, last: int | None = None) -> None:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on.
 
         Args:
             log: Log of the run, which must not be behind the checkpoint.
-            again: Step at which the run tries again, or None if it ends here.
+            last: Last step of the run, or None if it ends here.
         """
         folder = self._args.output_dir / f"checkpoint-{self._state.step}"
         partial = folder.with_name(f"{folder.name}.partial")
@@ -154,7 +154,9 @@ class Checkpoints:
                 f"{folder.name} could not be saved: {error} ({space:.1f} MB are free). The "
                 f"latest checkpoint is {older[-1] if older else 'none'}."
             )
-            if again is not None:
+            if last is not None:
+                every = self._args.checkpointing_steps
+                again = min((self._state.step // every + 1) * every, last)
                 text += f" Training goes on, to try again at step {again}."
             self._processes.warn(text)
 

@@ -71,9 +71,13 @@ class StopRequest:
         self._sent = work, numbers
         return None
 
-    def close(self) -> None:
-        """Ends the exchange, before the processes part, and no longer takes signals."""
+    def give_back(self) -> None:
+        """Takes signals no longer."""
         give_back_signals(self._handlers)
+        self._handlers = {}
+
+    def end_exchange(self) -> None:
+        """Ends the exchange, before the processes part."""
         self._sent_last()
         self._sent = self._group = None
 

@@ -36,6 +36,8 @@ def test_mistakes_of_the_run(pictures_dir, tmp_path):
     assert "There is no folder nowhere" in refusal(*base, "--train_data_dir", "nowhere")
     (tmp_path / "empty").mkdir()
     assert "There is no picture in" in refusal(*base, "--train_data_dir", tmp_path / "empty")
+    message = refusal(*base, "--pictures_on", "device", "--degradation", "jpeg")
+    assert "--pictures_on device has no LR made by --degradation jpeg, which loaders m" in message
     message = refusal(*base, "--resume_from_checkpoint", "checkpoint-7")
     assert "--resume_from_checkpoint checkpoint-7 is not there" in message
     assert not (tmp_path / "run" / "args.json").exists()

@@ -4,16 +4,25 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate.tracking import TensorBoardTracker
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 import train_srcnn
+from common.signals import SIGNALS
+from common.training import feed
+from common.training.guard import StepGuard
+from common.training.run import Run
 from running import (
     LATEST,
     ONE_OR_ALL,
@@ -24,6 +33,7 @@ from running import (
     metrics,
     refusal,
     run,
+    run_here,
 )
 
 
@@ -126,6 +136,29 @@ def test_gradients_that_are_no_numbers_do_not_ruin_the_weights(train, tmp_path, 
     assert "before step 5: the gradients of 1 step are not finite. Try" in message
     assert all(loss.isfinite() for loss in losses)
     assert len(losses) == 5
+
+
+@pytest.mark.parametrize("place", ["batches", "loop", "end_step", "records"])
+def test_a_run_that_fails_leaves_nothing_to_a_program_that_goes_on(
+    place, train, tmp_path, monkeypatch
+):
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    where = {
+        "batches": (feed, "number_of_workers"),
+        "loop": (train_srcnn, "euclidean"),
+        "end_step": (StepGuard, "values"),
+        "records": (Run, "_begin_records"),
+    }
+    monkeypatch.setattr(*where[place], fail)
+    finished, before = [], [signal.getsignal(number) for number in SIGNALS]
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda tracker: finished.append(tracker.name))
+    with suppress(OSError):
+        train(SCRIPT, tmp_path / "run", runner=partial(run_here, check=False))
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert finished == ["tensorboard"]
+    assert not tqdm._instances
 
 
 def test_folders_train_and_val(train, pictures_dir, tmp_path):

@@ -40,6 +40,8 @@ def test_banner(accelerator, monkeypatch):
         "    Device: CPU, 1 thread, bf16, compiled by reduce-overhead",
         "    Output: out/srcnn",
     ]
+    text = banner(args, SRCNN(2), pictures, range(10**9), accelerator)  # no number was given
+    assert "     Steps: 0 to what 1.5 minutes allow\n" in text
 
 
 class Benchmark(SimpleNamespace):

@@ -8,14 +8,11 @@ import pytest
 import torch
 
 import train_a2n
-import train_srcnn
-import train_srgan
 import train_vdsr
 from common.errors import UserError
 from common.options import Arguments
-from common.training.length import Stopwatch, take_length
 from common.training.muon import orthogonal
-from common.training.optimizer import make_optimizer
+from common.training.optimizer import clip_gradients, make_optimizer
 from common.training.recipe import check_recipe
 from common.training.schedule import learning_rate_factor
 from running import SCRIPTS
@@ -148,6 +145,33 @@ def test_a_decay_can_be_put_off_until_it_begins(step, steps, decay, refusal, tmp
         assert "give --max_train_steps 14. Give" in str(error.value)
 
 
+def test_the_steps_of_a_first_phase_are_not_those_of_a_decay(tmp_path):
+    before = {"lr_scheduler": "wsd", "max_train_steps": 20, "lr_decay_steps": 4}
+    before |= {"pretrain_steps": 1000, "learning_rate": 1e-4}
+    (tmp_path / "args.json").write_text(json.dumps({"args": before, "step": 1010}))
+    args = command(**before | {"max_train_steps": 13})
+    with pytest.raises(UserError, match=r"at step 1009, .* give --max_train_steps 14\. Give"):
+        check_recipe(args, tmp_path)
+    args.max_train_steps = 14
+    assert check_recipe(args, tmp_path) == []
+
+
+def test_a_longer_modern_run_says_who_laid_the_falls(tmp_path):
+    words = ["--recipe", "modern", "--max_train_steps"]
+    before = train_a2n.parse_args([*words, "1000"])
+    record = {"args": vars(before), "step": 1000}
+    (tmp_path / "args.json").write_text(json.dumps(record, default=str))
+    with pytest.raises(UserError) as error:
+        check_recipe(train_a2n.parse_args([*words, "2000"]), tmp_path)
+    old = "--lr_milestones 500 800 900 950 980 --lr_warmup_steps 40"
+    assert (
+        "--lr_warmup_steps was 40 and is 80. --recipe modern lays them by --max_train_steps. To "
+        f"train longer, add the old ones: {old}. Give the same options" in str(error.value)
+    )
+    args = train_a2n.parse_args([*words, "2000", *old.split()])
+    assert check_recipe(args, tmp_path) == []
+
+
 def test_a_finished_cosine_says_why_it_cannot_become_longer(tmp_path):
     options = {"learning_rate": 1e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 0}
     record = {"args": options | {"max_train_steps": 20, "scale": [2, 3]}, "step": 20}
@@ -226,8 +250,11 @@ def test_any_option_overrides_a_recipe():
         ("--clip_grad_norm 0", "--clip_grad_norm 0 is not above 0"),
         ("--ms_ssim_weight 1 --patch_size 10", "--patch_size 10 is smaller than the window of --m"),
         ("--recipe best", "--recipe: invalid choice: 'best' (choose from"),
-        ("--max_train_minutes 1", "Give --lr_warmup_steps, at least 20."),
-        ("--max_train_minutes 1 --recipe modern", "cannot know where --lr_milestones should lie"),
+        ("--max_train_minutes 1 --lr_warmup_steps 9", "Give --lr_warmup_steps, at least 20."),
+        (
+            "--max_train_minutes 1 --lr_scheduler multistep --lr_milestones 5",
+            "--max_train_minutes lays --lr_milestones itself, when the number of steps is known.",
+        ),
     ],
 )
 def test_mistakes_of_the_recipe_are_told_in_words(options, message, capsys):
@@ -240,6 +267,19 @@ def test_betas_have_no_meaning_for_sgd(capsys):
     with pytest.raises(SystemExit):
         train_vdsr.parse_args("--optimizer sgd --betas 0.9 0.99".split())
     assert "--betas belongs to --optimizer adam or adamw or muon." in capsys.readouterr().err
+
+
+def test_gradients_of_fp16_are_unscaled_once_for_both_limits():
+    weights = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weights], lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4)
+    scaler.scale((weights * torch.tensor([3.0, 4.0])).sum()).backward()
+    accelerator = SimpleNamespace(
+        sync_gradients=True, unscale_gradients=lambda: scaler.unscale_(optimizer)
+    )
+    network = SimpleNamespace(parameters=lambda: [weights])
+    clip_gradients(SimpleNamespace(clip_grad_norm=1.0), accelerator, network, 0.7)
+    assert weights.grad.tolist() == pytest.approx([0.6, 0.7])
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
@@ -325,55 +365,3 @@ def test_orthogonal_gives_all_directions_about_the_same_weight():
         assert values.shape == (2, 40)
         assert values.min() > 0.65
         assert values.max() < 1.25
-
-
-# ------------------------------------------------------------------------------------------ minutes
-
-
-def test_minutes_become_steps_before_the_warm_up_ends():
-    args = train_srcnn.parse_args(
-        "--max_train_minutes 10 --lr_warmup_steps 101 --validation_steps 50".split()
-    )
-    watch = Stopwatch(args, has_phases=False)
-    for step in range(1, 100):
-        assert watch.steps_after(step, 7.0 + step) is None  # a second a step
-        if step == 60:
-            watch.add_validation(0.0)
-    # 593 seconds are left, a second each but for the eleventh of ten seconds.
-    assert watch.steps_after(100, 107.0) == 100 + 493
-    watch = Stopwatch(args, has_phases=False)
-    seconds = 7.0
-    for step in range(1, 101):
-        seconds += 1
-        if step == 60:
-            watch.add_validation(10.0)
-            seconds += 10
-        found = watch.steps_after(step, seconds)
-    assert found == 100 + int((600 - 117 - 10) / 1.2)
-    assert watch.steps_after(101, seconds) is None
-    resumed = Stopwatch(args, has_phases=False)  # one step before: by the mean of all steps
-    assert resumed.steps_after(100, 200.0) == 100 + 200
-    args.max_train_minutes = 0.1  # less than the warm-up takes
-    watch = Stopwatch(args, has_phases=False)
-    assert [watch.steps_after(step, step) for step in (40, 100)] == [None, 101]
-    args.max_train_minutes = 1e9
-    watch = Stopwatch(args, has_phases=False)
-    assert [watch.steps_after(step, step) for step in (40, 100)] == [None, 100_000]
-
-
-def test_minutes_are_for_one_phase():
-    args = train_srgan.parse_args("--max_train_minutes 10 --lr_warmup_steps 20".split())
-    with pytest.raises(UserError, match="cannot share the time among the phases"):
-        Stopwatch(args, has_phases=True)
-
-
-def test_a_measured_length_stays(tmp_path):
-    args = train_srcnn.parse_args("--max_train_minutes 5".split())
-    before = {"max_train_minutes": 5, "max_train_steps": 777}
-    for step, expected in ((1998, 100_000), (1999, 777)):
-        (tmp_path / "args.json").write_text(json.dumps({"args": before, "step": step}))
-        take_length(args, tmp_path)
-        assert args.max_train_steps == expected
-    args.max_train_minutes = 6
-    with pytest.raises(UserError, match="Give --max_train_steps instead; it was 777"):
-        take_length(args, tmp_path)

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from common.signals import take_signals
 from common.training.stop import StopRequest
 
 
@@ -24,7 +25,7 @@ def test_a_signal_is_a_wish_to_stop(number, capfd):
     assert stop.after_step() == number
     os.kill(os.getpid(), signal.SIGTERM)  # what comes later changes nothing
     assert stop.after_step() == number
-    stop.close()
+    stop.give_back()
     assert signal.getsignal(number) == signal.SIG_DFL
     message = capfd.readouterr().err
     assert f"{number.name}: stopping after this step." in message
@@ -37,5 +38,10 @@ def test_what_nohup_ignores_stays_ignored(number):
     stop = StopRequest()
     os.kill(os.getpid(), number)
     assert stop.after_step() is None
-    stop.close()
+    stop.give_back()
     assert signal.getsignal(number) == signal.SIG_IGN
+
+
+def test_a_handler_that_python_does_not_know_is_left_alone(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)  # of a program in C, around us
+    assert take_signals(lambda number, frame: None) == {}

@@ -108,6 +108,8 @@ if (pictures.length) {
   window.addEventListener("resize", layOut);
   window.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
+    // The browser moves an enlarged picture that has the focus.
+    if (state.zoom && event.target === viewer && event.key.startsWith("Arrow")) return;
     const isButton = event.target instanceof HTMLButtonElement;
     const step = event.shiftKey ? 0.1 : 0.02;
     const by = (number) => () => change({
@@ -118,9 +120,10 @@ if (pictures.length) {
       drawBorder();
     };
     const actions = {
-      ArrowLeft: push(-step), ArrowRight: push(step), ArrowUp: by(-1), ArrowDown: by(1),
+      ArrowLeft: push(-step), ArrowRight: push(step),
       z: () => change({ zoom: (state.zoom + 1) % ZOOMS.length }),
     };
+    if (pictures.length > 1) Object.assign(actions, { ArrowUp: by(-1), ArrowDown: by(1) });
     if (!isButton) actions[" "] = () => change({ left: state.right, right: state.left });
     if (actions[event.key]) {
       event.preventDefault();

@@ -5,15 +5,20 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import common.page.page
 from common.curves import draw_panel
-from common.page.page import Page, PagePicture, as_code, as_table, is_page
+from common.page.page import FOLDER, Page, PagePicture, as_code, as_table, is_page
+from running import ROOT
 
+ARROWS = ("Left", "Right", "Up", "Down")
 HOSTILE = "<script>alert(1)</script><!--DATA--><img src=x onerror=alert(1)>\u202e\x1b[2J.png"
 
 
@@ -60,6 +65,17 @@ def test_nothing_comes_from_outside_and_only_its_own_script_runs():
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none'; img-src data:;")
+
+
+@pytest.mark.parametrize(("number", "taken"), [(1, ["Left", "Right"]), (2, [*ARROWS])])
+def test_arrows_that_the_page_leaves_to_the_browser(number, taken):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node, which runs the page's JavaScript")
+    command = [node, ROOT / "tests" / "helpers" / "keys.mjs", FOLDER / "page.js", f"{number}"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    # On the picture; elsewhere when it is enlarged; on the enlarged picture, which they move.
+    assert json.loads(process.stdout) == [taken, taken, []]
 
 
 def test_names_are_text():

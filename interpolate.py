@@ -15,6 +15,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -28,12 +29,13 @@ from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import evaluate, mean_scores
 from common.files import cannot_fill, filled_folder, last_name, shorten_command
-from common.hub import load_model
-from common.machine import set_up_cpu, versions
+from common.hub import find_here, load_model
+from common.machine import check_processes_meet, set_up_cpu, versions
 from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
 from common.page.page import Page, as_code, as_table, cannot_write_page
+from common.pretrained import FOLDER
 from common.record import MIXTURE
 from common.tables import format_score, score_name, text_table
 from common.terminal import markdown, printable, say
@@ -184,7 +186,11 @@ def write_model(args: Arguments, network: SuperResolutionModel) -> None:
         network.save(folder)
         card = model_card(name, network.architecture(), network.scales, training=training)
         (folder / CARD).write_text(card)
-        (folder / MIXTURE).write_text(json.dumps({"command": command, **versions()}, indent=2))
+        first = find_here(args.first)
+        facts: dict[str, Any] = {"command": command, "pretrained": None, **versions()}
+        if first and first.resolve().is_relative_to(FOLDER):
+            facts["pretrained"] = first.name
+        (folder / MIXTURE).write_text(json.dumps(facts, indent=2))
     print(f"The model of alpha {args.alpha:g} is in {args.output_dir}.")
 
 
@@ -192,6 +198,7 @@ def write_model(args: Arguments, network: SuperResolutionModel) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    check_processes_meet(state.num_processes)
     set_up_cpu()
     first, second = load_model(args.first, scale=args.scale), load_model(args.second)
     check_pair(first, second)

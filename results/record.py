@@ -126,15 +126,21 @@ def training_of_pretrained(name: str, commit: str) -> dict[str, Any]:
     process = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8")
     if process.returncode:
         raise UserError(
-            f"How {name} was trained, from which the run began, stands in the commit of the run; "
+            f"How {name} was trained stands in the commit of the run or mixture that took it; "
             f"`{shlex.join(words)}` does not show it. Fetch that commit."
         )
     return json.loads(process.stdout)["training"]
 
 
 def training_of_mixture(folder: Path, run: Path) -> dict[str, Any]:
-    """Facts on how the second network of a mixture was trained, and how it was mixed."""
-    return {**training(run), "mixed": json.loads((folder / MIXTURE).read_text())}
+    """Facts on how the second network of a mixture was trained, and how it was mixed.
+
+    Where the first one is of `pretrained/`, its training is in `mixed`.
+    """
+    mixed = json.loads((folder / MIXTURE).read_text())
+    if first := mixed["pretrained"]:
+        mixed["training"] = training_of_pretrained(first, mixed["commit"])
+    return {**training(run), "mixed": mixed}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

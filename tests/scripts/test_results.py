@@ -164,6 +164,13 @@ def test_table_by_hand():
             "seconds": 3000,
             "hardware": {"cpu": "Some CPU", "processes": 1, "threads": 1},
             "init_from": {"seconds": 700, "init_from": {"seconds": 25}},
+            # The first network of a mixture: 60 seconds more, the others are the same runs.
+            "mixed": {
+                "training": {
+                    "seconds": 60,
+                    "init_from": {"seconds": 700, "init_from": {"seconds": 25}},
+                }
+            },
         },
     }
     better = {
@@ -176,11 +183,18 @@ def test_table_by_hand():
     last = {"cpu": "Some CPU", "processes": 1, "threads": 1}
     better["training"] = {"seconds": 20, "hardware": last, "init_from": longest}
     assert table([better, measured | {"note": "Once."}]).splitlines()[2:] == [
-        "| x2 | mine [1] | 1,234 | 36.34 / 0.9500 |  |  | 1 h 2 min, 1 core of Some CPU |",
+        "| x2 | mine [1] | 1,234 | 36.34 / 0.9500 |  |  | 1 h 3 min, 1 core of Some CPU |",
         "| x2 | better [2] |  | 37.00 |  |  | 1 min, 8 H200 |",
-        "| x3 | mine [1] | 1,234 | 32.00 |  |  | 1 h 2 min, 1 core of Some CPU |",
+        "| x3 | mine [1] | 1,234 | 32.00 |  |  | 1 h 3 min, 1 core of Some CPU |",
         *("", "[1] Once.", "", "[2] Twice."),
     ]
+
+
+def test_each_run_of_a_mixture_is_listed_once():
+    begun = {"seconds": 700, "init_from": {"seconds": 25}}
+    first = {"training": {"seconds": 60, "init_from": begun}}
+    runs = runs_of({"seconds": 3000, "init_from": begun, "mixed": first})
+    assert [run["seconds"] for run in runs] == [3000, 60, 700, 25]
 
 
 def write_run(folder, **record):
@@ -324,20 +338,28 @@ def test_a_run_is_published(recorded, tmp_path, monkeypatch):
         publish.main([*options, "--overwrite"])
 
 
-def test_a_mixture_is_published(recorded, tmp_path):
-    """With the training of its second network."""
+def test_a_mixture_is_published(recorded, tmp_path, monkeypatch):
+    """With the training of its second network, and of its first one, which is of `pretrained/`."""
     run, make_row = recorded
-    first, mixture = tmp_path / "first", tmp_path / "mixture"
+    first, mixture = tmp_path / "pretrained" / "first", tmp_path / "mixture"
+    monkeypatch.setattr(interpolate, "FOLDER", tmp_path / "pretrained")
+    facts = {"command": "python train_first.py", "seconds": 120, "commit": "1" * 40, "torch": "2"}
+    facts["hardware"] = {"cpu": "Some CPU", "processes": 1, "threads": 1}
+    monkeypatch.setattr(
+        record, "training_of_pretrained", lambda name, commit: {"first": facts}[name]
+    )
     SRCNN(3).save(first)
     interpolate.main([f"{first}", f"{run}", "--alpha", "0.5", "--output_dir", f"{mixture}"])
     row = make_row(mixture, "--run", run)
     command = "python interpolate.py first srcnn-x3 --alpha 0.5 --output_dir mixture"
     assert row["training"]["mixed"]["command"] == command
+    assert row["training"]["mixed"]["training"] == facts
     options = [f"{mixture}", "--data", "Eight crops.", "--purpose", "Tests."]
     with pytest.raises(UserError, match="is not the record of a run"):
         publish.main(options)
     publish.main([*options, "--run", f"{run}"])
     card = (tmp_path / "pretrained" / "mixture" / "README.md").read_text()
-    trained, mixed = card.index("    python train_srcnn.py"), card.index(f"    {command}")
-    assert trained < mixed
+    parts = ("    python train_first.py", "    python train_srcnn.py", f"    {command}")
+    assert sorted(parts, key=card.index) == list(parts)
+    assert "2 minutes, by commit 1111" in card
     assert "Mixes the weights of both, by commit" in card

@@ -50,7 +50,7 @@ from common.images.strip import Versions, make_strip
 from common.images.tensors import to_tensor
 from common.images.writing import check_size, write_picture
 from common.inference import ALIGNMENT, Enlarger
-from common.machine import check_compiler, set_up_cpu
+from common.machine import check_compiler, check_processes_meet, set_up_cpu
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, add_model_arguments, real, wanted_size, whole
 from common.page.page import Page, cannot_write_page
@@ -167,9 +167,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "bf16 on some CPUs",
     )
     how.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile by torch.compile, which pays for many pictures",
+        "--compile", action="store_true", help="compile by torch.compile; it pays for many pictures"
     )
     how.add_argument(
         "--cpu_threads",
@@ -249,6 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     # (Some may be done long before the others, for whom they wait.)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=timedelta(days=7))
+    check_processes_meet(state.num_processes)
     set_up_cpu(args.cpu_threads)
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
         raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")

@@ -18,7 +18,7 @@ import torch.distributed.nn
 from PIL import features
 
 from common.errors import UserError
-from common.launcher import is_launched
+from common.launcher import ON_CPUS, is_launched, is_one_of_several
 from common.workers import count_cores
 
 PUBLIC = r"github\.com|gitlab\.com|bitbucket\.org|codeberg\.org|huggingface\.co"
@@ -45,6 +45,24 @@ def set_up_cpu(threads: int | None = None) -> None:
     torch.set_num_threads(threads or max(1, count_cores() // processes))
 
 
+def check_processes_meet(processes: int) -> None:
+    """Checks that processes of one launcher know of each other, so that they share the work.
+
+    Args:
+        processes: Number of those that this one knows of, itself included.
+
+    Raises:
+        UserError: Each is alone, and would do all the work.
+    """
+    if processes == 1 and is_one_of_several():
+        raise UserError(
+            "The launcher has started several processes, and PyTorch sees no GPU by which they "
+            "could work together. Check the driver by `nvidia-smi`, and that PyTorch was built for "
+            "it (torch.cuda.is_available()); or use the CPU by plain `python`, or by several "
+            f"processes with `{ON_CPUS}`."
+        )
+
+
 def check_compiler(device: torch.device) -> None:
     """Checks that there is the compiler by which `torch.compile` makes a program for the device.
 
@@ -64,8 +82,12 @@ def check_compiler(device: torch.device) -> None:
         )
 
 
-def versions() -> dict[str, str | None]:
-    """Versions of Python, of the packages that decide about numbers, and of this repository."""
+def versions(*more: str) -> dict[str, str | None]:
+    """Versions of Python, of the packages that decide about numbers, and of this repository.
+
+    Args:
+        *more: Other packages that were used.
+    """
     packages = ("torch", "accelerate", "datasets", "numpy", "scipy", "pillow", "safetensors")
     commit = _git("describe", "--always", "--dirty", "--abbrev=40").strip()
     if commit and _new_files() and not commit.endswith("-dirty"):
@@ -73,7 +95,7 @@ def versions() -> dict[str, str | None]:
     return {
         "commit": commit or None,
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
+        **{package: importlib.metadata.version(package) for package in (*packages, *more)},
         "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
     }
 

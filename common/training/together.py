@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.launcher import ON_CPUS, is_one_for_several, is_one_of_several
-from common.machine import check_compiler
+from common.launcher import ON_CPUS, is_one_for_several
+from common.machine import check_compiler, check_processes_meet
 from common.network import SuperResolutionModel
 from common.terminal import end_bars, say
 from common.training.compiling import compiler_options
@@ -172,13 +172,7 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
             precision does not work, or there is no compiler.
     """
     batch_size, processes = args.batch_size, accelerator.num_processes
-    if processes == 1 and is_one_of_several():
-        raise UserError(
-            "The launcher has started several processes, and PyTorch sees no GPU by which they "
-            "could train together. Check the driver by `nvidia-smi`, and that PyTorch was built "
-            "for it (torch.cuda.is_available()); or train on the CPU by plain `python`, or by "
-            f"several processes with `{ON_CPUS}`."
-        )
+    check_processes_meet(processes)
     if is_one_for_several():
         say(
             "Warning: where there is no GPU, `accelerate launch` starts one process, whatever "

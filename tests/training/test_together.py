@@ -7,6 +7,7 @@ from torch import nn
 from common.errors import UserError
 from common.options import Arguments
 from common.training.together import Processes, check_processes, unwrap
+from running import refusal
 
 
 def test_an_error_becomes_a_message_of_one_line(processes):
@@ -112,6 +113,19 @@ def test_processes_that_would_each_train_alone_are_refused(accelerator, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"PyTorch sees no GPU .* torch\.distributed\.run"):
         check(accelerator)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upscale.py nothing.png",
+        "evaluate.py --model a2n-x2 --benchmarks sample",
+        "interpolate.py a2n-x2 a2n-x2 --curve 2",
+    ],
+)
+def test_processes_that_would_each_do_all_are_refused(command):
+    launched = {"WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "false"}
+    assert "PyTorch sees no GPU by which" in refusal(*command.split(), **launched)
 
 
 def test_one_process_in_place_of_several_is_told(accelerator, monkeypatch, capsys):

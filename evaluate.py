@@ -39,7 +39,7 @@ from common.files import cannot_make, cannot_write, replace_file
 from common.hub import find_here
 from common.images.kinds import FORMATS
 from common.inference import SelfEnsemble
-from common.machine import set_up_cpu, versions
+from common.machine import check_processes_meet, set_up_cpu, versions
 from common.metrics import (
     Metric,
     make_lpips,
@@ -142,8 +142,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         nargs="?",
         const=Path("comparison.png"),
         metavar="FILE",
-        help="file for a strip: the first picture and details of it as LR, bicubic, SR and HR "
-        "(without a FILE: comparison.png)",
+        help="file for strips of the first 20 pictures of the first set: each, and details of it "
+        "as LR, bicubic, SR and HR (without a FILE: comparison.png)",
     )
     output.add_argument(
         "--page",
@@ -246,7 +246,10 @@ def score_subject(
         "degradation": args.degradation,
         "protocol": protocol(lr),
         "processes": PartialState().num_processes,
-        "versions": versions(),
+        "versions": versions(
+            *(["torchmetrics", "torchvision"] if args.lpips else []),
+            *(["pyiqa"] if args.metrics else []),
+        ),
         "lr": origins,
         "lr_checksums": {},
         "benchmarks": {},
@@ -295,6 +298,7 @@ def score_subject(
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    check_processes_meet(state.num_processes)
     set_up_cpu()
     scores_all = args.model == ALL and not args.sr_dir
     subjects: Sequence[tuple[str | None, int | None]]

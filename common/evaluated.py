@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from accelerate import PartialState
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from common.evaluation import Bicubic, picture_keys
 from common.files import cannot_write_any, last_name
 from common.gallery import Gallery, fill
 from common.images.formats import Picture
-from common.images.strip import Versions, make_strip
+from common.images.strip import Versions
 from common.images.tensors import to_float
 from common.images.writing import write_picture
 from common.metrics import to_uint8
@@ -57,7 +56,10 @@ class EvaluatedPictures:
         """Begins a benchmark."""
         self._name, self._benchmark = name, benchmark
         self._keys = picture_keys(benchmark.pictures.names)
-        self._gallery = Gallery(sheet=bool(self._args.save_images), page=bool(self._args.page))
+        args = self._args
+        self._sheets = [args.save_images / f"{name}.png"] if args.save_images else []
+        self._sheets += [args.comparison] if args.comparison and name == args.benchmarks[0] else []
+        self._gallery = Gallery(sheet=bool(self._sheets), page=bool(args.page))
 
     def on_image(self, index: int, sr: Tensor) -> None:
         """Takes the SR of a picture, uint8, (3, H, W)."""
@@ -66,14 +68,10 @@ class EvaluatedPictures:
             path = args.save_images / name / f"{key}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_picture(Picture(sr.permute(1, 2, 0).cpu().numpy()), path)
-        has_strip = args.comparison and index == 0 and name == args.benchmarks[0]
-        if has_strip or self._gallery.takes(index):
+        if self._gallery.takes(index):
             _, lr, hr = self._benchmark[index]
             versions = Versions.of(lr, self._results(lr, sr), hr)
             self._gallery.add(index, f"{name}: {key}", versions)
-            if has_strip:
-                args.comparison.parent.mkdir(parents=True, exist_ok=True)
-                write_picture(Picture(np.asarray(make_strip(versions))), args.comparison)
 
     def _results(self, lr: Tensor, sr: Tensor) -> list[tuple[str, Tensor]]:
         if self._other is None:
@@ -90,8 +88,8 @@ class EvaluatedPictures:
             results: Scores by the name of the picture.
             bicubic: Bicubic's PSNR by the name of the picture.
         """
-        if self._args.save_images:
-            self._gallery.write_sheet(self._args.save_images / f"{self._name}.png")
+        for path in self._sheets:
+            self._gallery.write_sheet(path)
         pictures = self._gallery.gathered()
         for index, picture in enumerate(pictures):
             if picture:

@@ -40,7 +40,7 @@ def check_trackers(args: argparse.Namespace) -> Iterator[str]:
         yield f"--report_to {' '.join(args.report_to)}: none stands alone. Leave it out."
     for name in dict.fromkeys(args.report_to):
         if name != NONE and name not in known:
-            yield f"--report_to {name} is none of {', '.join([*known, NONE])}."
+            yield f"--report_to {name} is none of {', '.join([*known, NONE])}. Name each to use."
         elif name in supported - installed and name != NONE:
             yield (
                 f"--report_to {name}: the package {name} is not installed. Install it by `pip "
@@ -135,6 +135,13 @@ class Trackers:
             options = {"name": run, "resume": "allow"}
         elif name == "mlflow":
             options = {"run_id": runs[name]} if name in runs else {"run_name": title}
+        elif name == "swanlab":
+            run = runs.setdefault(name, secrets.token_hex(4))
+            options = {"experiment_name": title, "id": run, "resume": "allow"}
+        elif name == "clearml":
+            options = {"task_name": title}
+        elif name == "dvclive":  # whose default, ./dvclive, any other run would empty
+            options = {"dir": f"{args.output_dir / name}", "resume": step > 0}
         others, self._accelerator.trackers = self._accelerator.trackers, []
         self._accelerator.log_with = [name]
         try:

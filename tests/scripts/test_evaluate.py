@@ -85,6 +85,13 @@ def test_comparison_shows_four_panels(evaluation, tiny_benchmark_dir):
     assert error[1] < error[0]
 
 
+def test_comparison_is_the_sheet_of_the_first_set(evaluation):
+    _, _, folder = evaluation
+    sheets = [read_rgb(folder / name) for name in ("comparison.png", "sr/Tiny.png")]
+    assert np.array_equal(*sheets)
+    assert sheets[0].shape[0] > 3 * 2 * 80  # strips of all three pictures
+
+
 def test_comparison_of_two_models(tiny_benchmark_dir, tmp_path, monkeypatch):
     for folder in ("one", "other"):
         A2N(2, num_blocks=1).save_pretrained(tmp_path / folder)

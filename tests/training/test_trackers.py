@@ -53,6 +53,18 @@ def test_a_resumed_run_goes_on_with_its_curve(accelerator, start, tmp_path):
     assert accelerator.configured == dict.fromkeys(["wandb", "trackio", "mlflow"])
 
 
+def test_trackers_that_were_made_for_one_run_know_it_by_its_folder(accelerator, start, tmp_path):
+    for step in (0, 10):
+        start("dvclive", "swanlab", "clearml", step=step)
+        folder = f"{tmp_path / 'dvclive'}"
+        known = {"project": "ours", "dir": folder, "resume": step > 0}
+        assert accelerator.started["dvclive"] == known
+        run = json.loads((tmp_path / "trackers.json").read_text())["swanlab"]
+        known = {"experiment_name": tmp_path.name, "id": run, "resume": "allow"}
+        assert accelerator.started["swanlab"] == {"project": "ours", **known}
+        assert accelerator.started["clearml"] == {"project": "ours", "task_name": tmp_path.name}
+
+
 def test_the_first_pictures_are_shown_where_pictures_can_be(accelerator, start, monkeypatch):
     trackers = start("comet_ml")
     assert not trackers.shows(0)
@@ -112,13 +124,14 @@ def test_a_tracker_that_cannot_be_reached_is_said_before_the_training(accelerato
 
 
 def test_trackers_that_there_are_not_are_named_with_the_other_mistakes():
-    options = ("--report_to", "tensorboard", "clearml", "board", "none", "--batch_size", 0)
+    options = ("--report_to", "tensorboard", "clearml", "all", "none", "--batch_size", 0)
     message = refusal("train_srcnn.py", *options)
     assert "--batch_size 0 is not at least 1" in message
     assert (
         "--report_to clearml: the package clearml is not installed. Install it by `pip" in message
     )
-    assert "--report_to board is none of aim, clearml, comet_ml, dvclive, mlflow, " in message
+    assert "--report_to all is none of aim, clearml, comet_ml, dvclive, mlflow, " in message
+    assert "wandb, none. Name each to use." in message
     assert "none stands alone" in message
 
 

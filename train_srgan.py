@@ -29,7 +29,7 @@ from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
 from common.training.optimizer import add_optimizer_arguments, clip_gradients, make_optimizer
 from common.training.options import add_run_arguments
-from common.training.recipe import add_recipe_arguments, modern
+from common.training.recipe import add_recipe_arguments, fixed_recipe, modern
 from common.training.run import Run
 from common.training.schedule import learning_rate_factor
 from common.weights import read_folder
@@ -168,7 +168,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_scheduler="step",
         lr_step_size=100_000,
         lr_gamma=0.1,
-        recipes={"modern": modern(1e-4)},
+        recipes={
+            "modern": modern(1e-4),
+            "cpu": fixed_recipe(
+                batch_size=8, pretrain_steps=2000, max_train_steps=0, learning_rate=5e-4
+            ),
+        },
     )
     recipe.add_argument(
         "--scale",
@@ -270,8 +275,7 @@ def check_steps(args: argparse.Namespace) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    # Checks the machine, claims --output_dir, seeds.
-    run = Run(
+    run = Run(  # checks the machine, claims --output_dir, seeds
         args,
         total_steps=args.pretrain_steps + args.max_train_steps,
         # The second phase uses a network several times a step, which CUDA graphs do not expect.
@@ -379,7 +383,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             clip_gradients(args, accelerator, generator)
             g_optimizer.step()
             g_optimizer.zero_grad()
-
             g_scheduler.step()
             d_scheduler.step()
         run.end_step(

@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.hub import find_network, load_matching, load_model
 from common.machine import repository_address
 from common.metrics import protocol
-from running import assert_nearly_equal, metrics, refusal, run, run_here, train_from_hub
+from running import LATEST, assert_nearly_equal, metrics, refusal, run, run_here, train_from_hub
 from train_a2n import A2N
 from train_srcnn import SRCNN
 
@@ -318,6 +318,12 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub, tmp_path):
     process = train_from_hub(tmp_path / "next", "--init_from", "user/tiny", "--revision", "main")
     assert "6 of 6 tensors copied from" in process.stdout
     assert card_of(tmp_path / "next").data.base_model == "user/tiny"
+    for weights in ((), ("--init_from", "user/other")):  # the weights are those of the checkpoint
+        for name in ("model.safetensors", "README.md"):
+            (tmp_path / "next" / name).unlink()
+        process = train_from_hub(tmp_path / "next", *LATEST, *weights)
+        assert "copied from" not in process.stdout
+        assert card_of(tmp_path / "next").data.base_model == "user/tiny"
     message = refusal("evaluate.py", *options, "--revision", "v9")
     assert "There is no model user/tiny at revision v9 on" in message
 

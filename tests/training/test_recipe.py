@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import train_a2n
+import train_srgan
 import train_vdsr
 from common.errors import UserError
 from common.options import Arguments
@@ -224,6 +225,8 @@ def test_any_option_overrides_a_recipe():
     args = train_a2n.parse_args(["--recipe", "cpu", "--scale", "3"])
     assert (args.batch_size, args.patch_size, args.max_train_steps) == (8, 96, 900)
     assert (args.optimizer, args.learning_rate) == ("muon", 5e-3)
+    args = train_srgan.parse_args(["--recipe", "cpu"])
+    assert (args.pretrain_steps, args.max_train_steps, args.batch_size) == (2000, 0, 8)
     assert train_a2n.parse_args([]).batch_size == 32  # a recipe leaves no traces
 
 

@@ -1,7 +1,6 @@
 """What the benchmarks share: variants that take turns, medians with their spread, a JSON file."""
 
 import argparse
-import importlib.metadata
 import json
 import multiprocessing
 import shlex
@@ -152,7 +151,7 @@ def report(
         "command": _command(),
         "date": date.today().isoformat(),
         "hardware": hardware(device or torch.device("cpu")),
-        "versions": versions() | {"h5py": importlib.metadata.version("h5py")},
+        "versions": versions("h5py"),
         "unit": unit,
         "medians": {name: median(values) for name, values in results.items()},
         "ratios": quotients,

@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 
 import pytest
@@ -27,6 +28,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_a_commit_without_changes(repository):
     assert len(versions()["commit"]) == 40
+    assert versions("torchmetrics")["torchmetrics"] == importlib.metadata.version("torchmetrics")
     assert uncommitted_changes() == ""
 
 

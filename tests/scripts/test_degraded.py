@@ -1,5 +1,6 @@
 """Training and evaluation on degraded pictures, as a user starts them."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluate
 import prepare_dataset
 from common.data.cache import decode_pictures
 from common.data.degradation import Degradation, picture_generator
@@ -20,7 +22,7 @@ from common.data.find import find_pictures
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.images.formats import read_rgb
-from common.metrics import make_pyiqa
+from common.metrics import make_pyiqa, psnr_rgb
 from helpers.pictures import write
 from running import (
     LATEST,
@@ -239,10 +241,18 @@ def create_metric(name, device):
 
 def test_metrics_of_pyiqa(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=create_metric))
-    options = ("--benchmarks", "sample", "--metrics", "niqe", "bright-fr", "--output")
+    found = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.1.16" if name == "pyiqa" else found(name)
+    )
+    monkeypatch.setattr(evaluate, "make_lpips", lambda device: psnr_rgb)
+    options = ("--benchmarks", "sample", "--lpips", "--metrics", "niqe", "bright-fr", "--output")
     process = run_here(*EVALUATE, *options, tmp_path / "report.json")
     assert "NIQE  BRIGHT-FR" in process.stdout
-    scores = json.loads((tmp_path / "report.json").read_text())["benchmarks"]["sample"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["versions"]["pyiqa"] == "0.1.16"
+    assert {"torchmetrics", "torchvision"} < report["versions"].keys()
+    scores = report["benchmarks"]["sample"]
     assert 0.3 < scores["niqe"] < 0.6
     assert abs(scores["bright_fr"]) < 0.01
     sr = torch.full((3, 40, 30), 0.5)

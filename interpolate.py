@@ -15,7 +15,6 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -35,7 +34,7 @@ from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
 from common.page.page import Page, as_code, as_table, cannot_write_page
-from common.pretrained import FOLDER
+from common.pretrained import name_of
 from common.record import MIXTURE
 from common.tables import format_score, score_name, text_table
 from common.terminal import markdown, printable, say
@@ -187,9 +186,8 @@ def write_model(args: Arguments, network: SuperResolutionModel) -> None:
         card = model_card(name, network.architecture(), network.scales, training=training)
         (folder / CARD).write_text(card)
         first = find_here(args.first)
-        facts: dict[str, Any] = {"command": command, "pretrained": None, **versions()}
-        if first and first.resolve().is_relative_to(FOLDER):
-            facts["pretrained"] = first.name
+        pretrained = name_of(first) if first else None
+        facts = {"command": command, "pretrained": pretrained, **versions()}
         (folder / MIXTURE).write_text(json.dumps(facts, indent=2))
     print(f"The model of alpha {args.alpha:g} is in {args.output_dir}.")
 

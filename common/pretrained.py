@@ -41,6 +41,12 @@ def find_pretrained(name: str) -> Path | None:
     return folder
 
 
+def name_of(path: Path) -> str | None:
+    """Name of the model of `pretrained/` that a folder is, or that a file lies in; else None."""
+    path = path.resolve()
+    return path.relative_to(FOLDER).parts[0] if FOLDER in path.parents else None
+
+
 def scales_of(name: str) -> list[int]:
     """Factors that a model enlarges by."""
     _, arguments = read_config(FOLDER / name / CONFIG)

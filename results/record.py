@@ -26,7 +26,7 @@ from common.errors import UserError
 from common.files import last_name, read_json_lines, shorten_command
 from common.hub import find_here, load_model
 from common.machine import ROOT, versions
-from common.pretrained import FOLDER
+from common.pretrained import name_of
 from common.record import MIXTURE, RECORD, read_record
 
 RESULTS = Path(__file__).resolve().parent
@@ -105,9 +105,9 @@ def training_before(start: Path, commit: str) -> dict[str, Any] | None:
         start: A model of `pretrained/`, a folder of a run, or a file or folder in one of them.
         commit: Commit of the run that began from it.
     """
+    if name := name_of(start):
+        return training_of_pretrained(name, commit)
     start = start.resolve()
-    if start.is_relative_to(FOLDER):
-        return training_of_pretrained(start.relative_to(FOLDER).parts[0], commit)
     for folder in (start, *start.parents[:2]):
         # (A checkpoint has an args.json of its own, without the command.)
         if (folder / RECORD).exists() and not folder.name.startswith("checkpoint-"):
@@ -138,7 +138,7 @@ def training_of_mixture(folder: Path, run: Path) -> dict[str, Any]:
     Where the first one is of `pretrained/`, its training is in `mixed`.
     """
     mixed = json.loads((folder / MIXTURE).read_text())
-    if first := mixed["pretrained"]:
+    if first := mixed.get("pretrained"):
         mixed["training"] = training_of_pretrained(first, mixed["commit"])
     return {**training(run), "mixed": mixed}
 

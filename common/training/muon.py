@@ -64,6 +64,11 @@ class Muon(torch.optim.AdamW):
         # Fused, it gets `found_inf` and `grad_scale` as tensors, and waits for none of them.
         super().__init__(parameters, fused=True, **settings)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads the state of a checkpoint, also of one whose Muon was not fused yet."""
+        groups = [group | {"fused": True} for group in state_dict["param_groups"]]
+        super().load_state_dict(state_dict | {"param_groups": groups})
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Makes a step, by the gradients that the weights have, or by those of `closure`."""

@@ -131,6 +131,7 @@ def test_recorded_commands_train(command, vgg19, tmp_path):
         words += ["--pretrain_steps", 20 if args.pretrain_steps else 0, "--vgg_weights", vgg19]
     words += ["--max_train_steps", 20 if args.max_train_steps else 0]
     words += ["--lr_warmup_steps", min(args.lr_warmup_steps, 10)]
+    words += ["--lr_decay_steps", 5] if args.lr_decay_steps else []
     run_here(script, *map(str, words))
     losses = [line for line in metrics(tmp_path / "run") if "learning_rate" in line]
     assert losses[-1]["step"] == 20

@@ -61,6 +61,18 @@ def test_hooks_of_muon_run_once_where_an_adamw_was_made_before():
     assert guard.bad() == ["the gradients of 1 step are not finite"]
 
 
+def test_muon_goes_on_from_a_checkpoint_in_which_it_was_not_fused():
+    weights, optimizer, guard = make(Muon, shape=(16,))
+    state = optimizer.state_dict()
+    state["param_groups"][0]["fused"] = None
+    optimizer.load_state_dict(state)
+    for value, expected in ((float("nan"), 1.0), (2.0, 0.5)):
+        weights.grad = torch.full((16,), value)
+        optimizer.step()
+        assert torch.allclose(weights, torch.full((16,), expected), atol=1e-2)
+    assert guard.bad() == ["the gradients of 1 step are not finite"]
+
+
 def test_sound_steps_say_nothing():
     weights, optimizer, guard = make(FUSED["adam"])
     optimizer.step()  # without gradients

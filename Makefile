@@ -18,8 +18,9 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
-	.venv/bin/python train_a2n.py --dataset_name sample --recipe cpu --patch_size 48 \
-		--max_train_steps 1100 --validation_steps 400 --mixed_precision $(PRECISION) \
+	.venv/bin/python train_a2n.py --dataset_name sample --scale 2 --patch_size 48 --batch_size 8 \
+		--max_train_steps 1200 --learning_rate 1e-3 --lr_scheduler cosine --lr_warmup_steps 50 \
+		--validation_steps 400 --mixed_precision $(PRECISION) \
 		--output_dir out/demo --resume_from_checkpoint latest
 	.venv/bin/python evaluate.py --model out/demo --benchmarks sample --per_image \
 		--output out/demo/evaluation.json --comparison out/demo/comparison.png --overwrite

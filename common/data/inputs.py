@@ -100,8 +100,8 @@ def plan(args: argparse.Namespace, suffix: str) -> Inputs:
     if is_picture(args.output):
         # What an earlier start wrote is no input. (--overwrite must not replace what is named.)
         written = [strip_of(args.output), *([] if args.overwrite else [args.output])]
-        ours = set(map(os.path.realpath, written))
-        found = [each for each in found if os.path.realpath(each[0]) not in ours] or found
+        ours = set(map(_identity, written))
+        found = [each for each in found if _identity(each[0]) not in ours] or found
         if len(found) > 1:
             raise UserError(
                 f"--output {args.output} is one picture, and {len(found)} are to be enlarged. Name "
@@ -123,16 +123,16 @@ def plan(args: argparse.Namespace, suffix: str) -> Inputs:
     for path, output in jobs:
         for target in targets_of(args, output):
             owners.setdefault(target, []).append(path)
-    inputs = {os.path.realpath(path): path for path, _ in jobs}
+    inputs = {_identity(path) for path, _ in jobs}
     refused: dict[Path, str] = {}
     for path, output in jobs:
         if path.suffix.lower() in UNREAD:
             refused[path] = f"{path.suffix} is not read; {UNREAD[path.suffix.lower()]}"
         for target in targets_of(args, output):
-            same_file = inputs.get(os.path.realpath(target))
+            is_input = _identity(target) in inputs
             if other := [owner for owner in owners[target] if owner != path]:
                 refused[path] = f"it and {other[0]} would both become {target}; enlarge it alone"
-            elif same_file == path or (same_file and args.overwrite):
+            elif is_input and (args.overwrite or _identity(target) == _identity(path)):
                 refused[path] = (
                     f"it would become {target}, which is an input itself; give another --suffix or "
                     "--output"
@@ -141,15 +141,22 @@ def plan(args: argparse.Namespace, suffix: str) -> Inputs:
                 refused[path] = "the name of its result would be too long; rename it"
     if len(refused) == len(jobs):
         raise UserError(f"No picture can be enlarged:\n{as_lines(refused)}")
-    results = {
-        os.path.realpath(target) for _, output in jobs for target in (output, strip_of(output))
-    }
+    results = {_identity(target) for _, output in jobs for target in (output, strip_of(output))}
     jobs = [
         (path, output)
         for path, output in jobs
-        if path not in refused and os.path.realpath(path) not in results
+        if path not in refused and _identity(path) not in results
     ]
     return Inputs(jobs, refused, said)
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """The same for all names of a file: links, and img.JPG on a disk that ignores case."""
+    try:
+        status = path.stat()
+    except OSError:  # it is not there yet
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
 
 
 def ending_of_result(args: argparse.Namespace, path: Path) -> str:

@@ -355,6 +355,10 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
         ),
         (("{folder}/copy", "{folder}/a.png", "--output", "b.png"), "is one picture, and 2 are to"),
         (("{folder}/a.png", "--output", "{folder}/a.png"), "a.png, which is an input itself; "),
+        (
+            ("{folder}/a.png", "--output", "{folder}/hard_link.png", "--overwrite"),
+            "hard_link.png, which is an input itself; ",
+        ),
         (("{folder}/a.png", "--output", "b.GIF"), "b.GIF is no picture that can be written; end"),
         (("{folder}/a.png", "--output", "b.cr2"), "b.cr2 is no picture that can be written; end"),
         (
@@ -395,6 +399,8 @@ def test_bad_options(options, message, model, tmp_path):
     (tmp_path / "notes").touch()
     for name in ("a.png", "copy/a.png", "a.bmp", "a.png_comparison.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
+    # The file has another name, as img.JPG on a disk that ignores case.
+    (tmp_path / "hard_link.png").hardlink_to(tmp_path / "a.png")
     words = [option.format(folder=tmp_path) for option in options]
     output = () if "--output" in words else ("--output", tmp_path / "out")
     assert message in upscale(*words, "--model", model, *output, runner=refusal)

@@ -92,7 +92,7 @@ def check_size(path: Path, height: int, width: int) -> None:
     if max(height, width) > largest:
         raise ValueError(
             f"it would be {width}x{height}, and a side of {kind} has at most {largest} pixels; "
-            "give another --format"
+            "give another ending or --format"
         )
 
 

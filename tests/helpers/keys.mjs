@@ -14,7 +14,7 @@ const makeElement = () => ({
   textContent: JSON.stringify(Array(Number(number)).fill(picture)),
 });
 const elements = {};
-const find = (id) => elements[id] ??= makeElement();
+const find = (id) => elements[id] || (elements[id] = makeElement());
 const document = { getElementById: find, createElement: makeElement };
 const listeners = {};
 const window = { addEventListener: (name, listener) => { listeners[name] = listener; } };

@@ -101,7 +101,7 @@ def test_what_a_format_cannot_hold(tmp_path):
     assert np.all(found.pixels[-1] == 100)
     write_picture(Picture(pixels, alpha), tmp_path / "a.webp", quality=100)
     assert read_picture(tmp_path / "a.webp").alpha.tolist() == [[0] * 4] * 2 + [[255] * 4] * 2
-    with pytest.raises(ValueError, match="be 16384x1, and a side of WEBP has at most 16383 pixel"):
+    with pytest.raises(ValueError, match=r"be 16384x1, and a side of WEBP .*another ending or --f"):
         write_picture(Picture(np.zeros((1, 16384, 3), np.uint8)), tmp_path / "wide.webp")
     assert not (tmp_path / "wide.webp").exists()
 

@@ -78,7 +78,7 @@ def number_of_workers(args: Arguments, processes: int, device: torch.device) -> 
     if args.num_workers is not None:
         return args.num_workers
     if args.degradation != NONE:  # whose patches take milliseconds each
-        share = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        share = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         return min(16, max(1, share)) if device.type == "cuda" else 0
     parts = args.gradient_accumulation_steps * processes
     is_large = args.batch_size // parts * args.patch_size**2 >= LARGE_BATCH

@@ -100,7 +100,9 @@ def test_workers_where_they_pay(monkeypatch, batch_size, patch_size, on_cpu, on_
     assert feed.number_of_workers(args, 4, torch.device("cuda")) == 0
     args.degradation = "photo"
     monkeypatch.setattr(feed, "count_cores", lambda: 64)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert feed.number_of_workers(args, 1, CPU) == 0
+    assert feed.number_of_workers(args, 16, torch.device("cuda")) == 4
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert feed.number_of_workers(args, 16, torch.device("cuda")) == 8  # of two machines
     args.num_workers = 7

@@ -40,6 +40,7 @@ from common.page.page import Page, as_code, as_table, cannot_write_page, is_page
 from common.record import read_record
 from common.tables import format_score, score_name
 from common.terminal import say
+from common.training.schedule import of_steps
 
 MOST_SIDE = 512  # pixels of LR; of a larger picture the middle is shown
 PHASES = ("pretrained", ".")  # of SRGAN: the folders of its networks
@@ -97,7 +98,7 @@ def facts(
         rows.append(("Network", f"{type(network).__name__} {scales}, {parameters:,} parameters"))
     rows += [
         ("Pictures", last_name(f"{args.get('train_data_dir') or args.get('dataset_name')}")),
-        ("Steps", f"{step:,} of {steps:,}"),
+        ("Steps", f"{step:,}{of_steps(steps)}"),
         ("Batch", f"{args.get('batch_size')} patches of {args.get('patch_size')} pixels of HR"),
         ("Precision", "float32" if precision == "no" else precision),
         ("Hardware", f"{hardware.get('gpu') or hardware.get('cpu') or 'not recorded'}"),

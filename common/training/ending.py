@@ -13,7 +13,7 @@ from common.curves import CURVES, draw_curves, read_curves
 from common.errors import UserError
 from common.files import replace_file
 from common.training.folder import way_on
-from common.training.schedule import decay_start, longer_by_wsd
+from common.training.schedule import decay_start, longer_by_wsd, of_steps
 from common.training.validation import Validator
 
 
@@ -67,8 +67,8 @@ def done_but_unsaved(output_dir: Path, unsaved: Mapping[str, str]) -> str:
 def stopped_and_saved(stop: signal.Signals, step: int, total_steps: int) -> str:
     """Says how a run goes on that somebody asked to stop."""
     return (
-        f"{stop.name}: stopped at step {step} of {total_steps}, which is saved. Go on by the same "
-        "command with --resume_from_checkpoint latest."
+        f"{stop.name}: stopped at step {step:,}{of_steps(total_steps)}, which is saved. Go on by "
+        "the same command with --resume_from_checkpoint latest."
     )
 
 

@@ -11,7 +11,7 @@ from common.training.schedule import milestones
 
 LEAST_WARMUP = 20  # steps in which a speed can be measured
 WARMUP = 100  # where the defaults have none
-PHASES = (
+NO_MINUTES_FOR_PHASES = (
     "--max_train_minutes cannot share the time among the phases of this network. Give their steps."
 )
 
@@ -27,11 +27,12 @@ def fill_in_minutes(args: argparse.Namespace) -> None:
 
 def check_minutes(args: argparse.Namespace) -> Iterator[str]:
     if args.max_train_minutes and "pretrain_steps" in vars(args):
-        yield PHASES
+        yield NO_MINUTES_FOR_PHASES
     if args.max_train_minutes and args.lr_warmup_steps < LEAST_WARMUP:
         yield (
             "--max_train_minutes measures the speed of the run in its warm-up, where the rate does "
-            f"not depend on the number of steps. Give --lr_warmup_steps, at least {LEAST_WARMUP}."
+            f"not depend on the number of steps. Leave out --lr_warmup_steps, or give "
+            f"{LEAST_WARMUP} or more."
         )
     if args.max_train_minutes and args.lr_milestones:
         yield (
@@ -49,16 +50,25 @@ def take_length(args: Arguments, checkpoint: Path) -> None:
     if not args.max_train_minutes:
         return
     record = read_recipe(checkpoint)
-    if record.get("step", args.lr_warmup_steps) < args.lr_warmup_steps - 1:
+    before, step = record["args"], record.get("step", args.lr_warmup_steps)
+    if step < args.lr_warmup_steps - 1:
         return
-    if record["args"].get("max_train_minutes") != args.max_train_minutes:
+    is_measured = step >= before["lr_warmup_steps"] - 1
+    if before.get("max_train_minutes") != args.max_train_minutes or not is_measured:
+        known = before["max_train_steps"] < LARGEST
         raise UserError(
             f"{checkpoint} is past the warm-up, in which --max_train_minutes "
-            f"{args.max_train_minutes:g} would measure the speed. Give --max_train_steps instead; "
-            f"it was {record['args']['max_train_steps']}."
+            f"{args.max_train_minutes:g} would measure the speed. Give --max_train_steps instead"
+            f"{'; it was {}'.format(before['max_train_steps']) if known else ''}."
         )
-    args.max_train_steps = record["args"]["max_train_steps"]
-    args.lr_milestones = record["args"].get("lr_milestones")
+    set_length(args, before["max_train_steps"])
+
+
+def set_length(args: argparse.Namespace, steps: int) -> None:
+    """Sets the number of steps that was measured, and the falls of the rate by it."""
+    args.max_train_steps = steps
+    if args.lr_scheduler == "multistep":
+        args.lr_milestones = milestones(steps)
 
 
 class Stopwatch:
@@ -78,7 +88,7 @@ class Stopwatch:
             UserError: There are minutes for several phases.
         """
         if has_phases and args.max_train_minutes:
-            raise UserError(PHASES)
+            raise UserError(NO_MINUTES_FOR_PHASES)
         self._args = args
         self._allowed = 0  # steps by the minutes alone
         self._end = args.lr_warmup_steps - 1 if args.max_train_minutes else None
@@ -112,23 +122,21 @@ class Stopwatch:
         each += self._validation / args.validation_steps
         left = 60 * args.max_train_minutes - seconds - self._validation  # one comes at the end
         least = args.lr_warmup_steps + (args.lr_decay_steps or 0)
-        self._allowed = max(step + int(left / max(each, 1e-9)), least)
-        return min(self._allowed, args.max_train_steps)
-
-    def set_length(self, steps: int) -> None:
-        """Sets the number of steps that was found, and the falls of the rate by it."""
-        self._args.max_train_steps = steps
-        if self._args.lr_scheduler == "multistep":
-            self._args.lr_milestones = milestones(steps)
+        self._allowed = step + int(left / max(each, 1e-9))
+        return min(max(self._allowed, least), args.max_train_steps)
 
     def in_words(self) -> str:
         """What was found, for the user."""
         args, steps = self._args, self._args.max_train_steps
         found = f"{args.max_train_minutes:g} minutes are {self._allowed:,} steps at this speed"
-        found += ", " if self._allowed == steps else f", more than --max_train_steps {steps:,}, "
+        if self._allowed < steps:
+            parts = "warm-up and decay take" if args.lr_decay_steps else "warm-up alone takes"
+            found = f"The {parts} longer than {args.max_train_minutes:g} minutes: {steps:,} steps"
+        elif self._allowed > steps:
+            found += f", more than --max_train_steps {steps:,}"
         same = f"--max_train_steps {steps}"
         if "lr_warmup_steps" not in args.given:
             same += f" --lr_warmup_steps {args.lr_warmup_steps}"
         if args.lr_milestones:
             same += f" --lr_milestones {' '.join(map(str, args.lr_milestones))}"
-        return f"{found}which the run keeps from here on. {same} trains to the same weights."
+        return f"{found}, which the run keeps from here on. {same} trains to the same weights."

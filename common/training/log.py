@@ -20,6 +20,7 @@ from common.files import flush_to_disk, read_json_lines, replace_file, unused
 from common.machine import peak_memory
 from common.options import LARGEST
 from common.tables import plural
+from common.training.schedule import of_steps
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
@@ -243,11 +244,11 @@ class Log:
             facts = [f"{key} {self._latest[key]:.4g}" for key in SHOWN if key in self._latest]
             facts.append(f"{tqdm.format_interval(self.seconds())} done")
             text = f"Step {step:,}"
-            if self._total_steps < LARGEST:
+            if of_all := of_steps(self._total_steps):
                 each = (now - self._last) / max(step - self._last_step, 1)
                 left = tqdm.format_interval((self._total_steps - step) * each)
                 facts.append(f"{left} left")
-                text += f" of {self._total_steps:,}"
+                text += of_all
             self._processes.print(f"{text}: {', '.join(facts)}.")
         self._last, self._last_step = now, step
         self._add(self._times, values, step)
@@ -261,9 +262,9 @@ class Log:
         self._metrics.flush()
         self._times.flush()
 
-    def close(self, step: int) -> None:
+    def close(self, step: int, *, failed: bool) -> None:
         self._bar.close()
-        self._trackers.finish(step)
+        self._trackers.finish(step, failed=failed)
 
     def _add(self, file: JsonLines, values: Mapping[str, float], step: int) -> None:
         if self._processes.is_main:

@@ -14,7 +14,7 @@ from common.data.options import add_patch_arguments
 from common.errors import UserError
 from common.files import replace_file, unused
 from common.machine import hardware, uncommitted_changes, versions
-from common.options import Arguments, Group, Parser, Recipe, real, whole
+from common.options import LARGEST, Arguments, Group, Parser, Recipe, real, whole
 from common.record import RECORD, read_record
 from common.training.optimizer import BETAS
 from common.training.schedule import (
@@ -203,7 +203,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def keep_origin(args: Arguments, checkpoint: Path | None) -> None:
-    """Takes from a checkpoint, if there is one, by which `--init_from` its run began.
+    """Sets `--init_from` and `--revision` to those of the checkpoint's run.
 
     The weights are those of the checkpoint, whatever a command that resumes it names or leaves out.
     """
@@ -262,10 +262,14 @@ def _about_cosine(before: dict[str, Any], args: Arguments, step: int | None) -> 
 
 def _in_words(before: Mapping[str, Any], args: Arguments, keys: Sequence[str]) -> list[str]:
     return [
-        f"--{key} was {before[key]} and is {getattr(args, key)}"
+        f"--{key} was {_shown(key, before[key])} and is {_shown(key, getattr(args, key))}"
         for key in keys
         if _differ(key, before[key], getattr(args, key))
     ]
+
+
+def _shown(key: str, value: object) -> object:
+    return "not measured yet" if key == "max_train_steps" and value == LARGEST else value
 
 
 def _differ(key: str, before: object, value: object) -> bool:

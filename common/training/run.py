@@ -31,12 +31,11 @@ from common.training.ending import done_but_unsaved, ending, stopped_and_saved, 
 from common.training.feed import feed
 from common.training.folder import claim_together, way_on
 from common.training.guard import StepGuard, skipped_in_words
-from common.training.length import Stopwatch
+from common.training.length import Stopwatch, set_length
 from common.training.log import Log, RunningMeans
 from common.training.parts import AUTO, find_parts
 from common.training.push import Push
 from common.training.recipe import keep_origin, write_record
-from common.training.schedule import decay_start
 from common.training.state import Checkpoints, RunState
 from common.training.stop import StopRequest
 from common.training.together import Processes, check_processes, make_accelerator, unwrap
@@ -158,12 +157,12 @@ class Run:
         self._trackers.start(args, self.step)
         # (Last of all: a folder that has records cannot be used by the next try.)
         if error := processes.error_of(self._begin_records):
-            trackers.finish(self.step)
+            trackers.finish(self.step, failed=True)
             processes.fail(f"Cannot write to --output_dir {args.output_dir}: {error}. Make room.")
         steps = range(self.step, self.total_steps)
         self.print(banner(args, self._model, pictures, steps, accelerator))
         self._log.begin(self.step, self.total_steps, seconds)
-        self._stop = StopRequest()
+        self._stop, self._is_in_loop = StopRequest(), False
 
     def _begin_records(self) -> None:
         """Writes args.json, and cuts from the logs what is later than the checkpoint."""
@@ -188,9 +187,14 @@ class Run:
         Args:
             until: Step that ends this phase. Default: the last.
         """
+        if self._is_in_loop:
+            raise RuntimeError(
+                "A loop over run.batches() was left before its end, which ended the run. Do not "
+                "leave it by `break`: run.batches(until=STEP) says where a phase ends."
+            )
         args, processes, device = self.args, self._processes, self.accelerator.device
         self._end = self.total_steps if until is None else until
-        steps, is_sound = range(self.step, self._end), False
+        steps, self._is_in_loop = range(self.step, self._end), True
         try:
             if self._state.validation_is_due and self.step <= self._end:
                 self._validate()  # it was stopped in the middle of it
@@ -200,12 +204,12 @@ class Run:
                 yield batch
                 if self.step >= self._end:  # which a run by minutes sets while it trains
                     break
-            is_sound = True
+            self._is_in_loop = False
         except (StreamError, WorkerError) as error:
             self._end_without_batches(error)
         finally:  # Python gets here as well when the loop over the batches fails, or is left
-            if not is_sound:
-                self._let_go()
+            if self._is_in_loop:
+                self._let_go(failed=True)
 
     def end_step(self, **values: Tensor | float) -> None:
         """Counts an optimizer step, averages the weights, and logs, validates and saves when due.
@@ -234,8 +238,7 @@ class Run:
         logs = self.step % args.logging_steps == 0 or done
         validates = done or self._validator.is_due(self.step)
         stop = self._stop.after_step()
-        saves = self.step % args.checkpointing_steps == 0 or done or stop
-        saves = saves or self.step == decay_start(args)
+        saves = done or stop or self._checkpoints.is_due(self.step)
         ends_early = stop if self.step < self.total_steps else None
         if logs or validates or saves:
             means = self._guard.finite_means(self._means, self._model, self._processes, self.step)
@@ -295,11 +298,10 @@ class Run:
 
     def _measure(self) -> None:
         """Sets the number of steps of a run by minutes, on all processes, when it is known."""
-        found = self._stopwatch.steps_after(self.step, self._log.seconds())
-        if found is None:
+        if (found := self._stopwatch.steps_after(self.step, self._log.seconds())) is None:
             return
         self.total_steps = self._end = self._processes.from_main(lambda: found)
-        self._stopwatch.set_length(self.total_steps)
+        set_length(self.args, self.total_steps)
         self._log.set_total(self.total_steps)
         if error := self._processes.error_of(self._write_record):
             self._processes.warn(f"args.json lacks the number of steps: {error}.")
@@ -318,10 +320,8 @@ class Run:
         self._validator.save_unvalidated(self.step)
         self._close()
         for error in self._checkpoints.unsaved.values():
-            self._processes.fail(
-                f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
-                f"{way_on(self.args.output_dir)}"
-            )
+            text = f"{stop.name}: stopped at step {self.step}, which could not be saved: {error}. "
+            self._processes.fail(text + way_on(self.args.output_dir))
         self.print(stopped_and_saved(stop, self.step, self.total_steps))
         raise SystemExit(128 + stop)
 
@@ -339,12 +339,12 @@ class Run:
             self._processes.fail(message)
         raise UserError(message)
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, failed: bool) -> None:
         """Ends what a program that goes on after this run, a notebook, must not find."""
-        self._log.close(self.step)
+        self._log.close(self.step, failed=failed)
         self._stop.give_back()
 
     def _close(self) -> None:
-        self._let_go()
+        self._let_go(failed=False)
         self._stop.end_exchange()
         self.accelerator.end_training()

@@ -21,7 +21,7 @@ from common.images.tensors import to_float, to_tensor
 from common.machine import repository_address
 from common.metrics import protocol, to_uint8
 from common.network import SuperResolutionModel
-from common.options import Arguments
+from common.options import LARGEST, Arguments
 from common.terminal import markdown, printable
 
 PHOTOGRAPH = (160, 40, 352, 184)  # left, top, right, bottom: a face, and the flag behind it
@@ -124,7 +124,8 @@ class RunCard:
         args, recipe = self._args, []
         for key, value in vars(args).items():
             words = [last_name(f"{w}") for w in (value if isinstance(value, list) else [value])]
-            if value is not None and words:
+            is_measured = key != "max_train_steps" or value < LARGEST
+            if value is not None and words and is_measured:
                 recipe.append(f"- `{key}`: {markdown(' '.join(words))}\n")
         return (
             f"\n## Results\n\n{result}\n\nProtocol: {protocol(self._lr)}.\n\n"

@@ -129,6 +129,10 @@ class Checkpoints:
         self.unsaved: dict[str, str] = {}
         self.recipes: list[EarlierRecipe] = []
 
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is due: by `--checkpointing_steps`, or before the decay."""
+        return step % self._args.checkpointing_steps == 0 or step == decay_start(self._args)
+
     def save(self, log: Log, *, last: int | None = None) -> None:
         """Writes `checkpoint-{step}`; where it cannot, all processes know, and training goes on.
 

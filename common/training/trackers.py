@@ -93,9 +93,10 @@ class Trackers:
         """Whether the validation picture of this number is shown, by this process."""
         return index < SHOWN and any(map(_takes_images, self._accelerator.trackers))
 
-    def finish(self, step: int) -> None:
+    def finish(self, step: int, *, failed: bool = False) -> None:
+        """Ends all trackers; wandb and mlflow then show whether the run has failed."""
         for tracker in list(self._accelerator.trackers):
-            self._attempt(tracker, tracker.finish, step)
+            self._attempt(tracker, partial(_finish, tracker, failed), step)
         self._accelerator.trackers = []
 
     def _start_all(self, args: argparse.Namespace, step: int) -> None:
@@ -111,7 +112,7 @@ class Trackers:
                 if step or name == TENSORBOARD:  # which is no other program, and has no login
                     self._processes.warn(f"{_goes_on(name, step)} ({reason})")
                     continue
-                self.finish(step)
+                self.finish(step, failed=True)
                 raise UserError(
                     f"--report_to {name} does not start ({reason}). Log in to it, start its "
                     "server, or leave it out; metrics.jsonl is written in any case."
@@ -136,10 +137,11 @@ class Trackers:
         elif name == "mlflow":
             options = {"run_id": runs[name]} if name in runs else {"run_name": title}
         elif name == "swanlab":
-            run = runs.setdefault(name, secrets.token_hex(4))
+            run = runs.setdefault(name, secrets.token_hex(11)[:21])  # the length that it demands
             options = {"experiment_name": title, "id": run, "resume": "allow"}
         elif name == "clearml":
-            options = {"task_name": title}
+            # Otherwise it may empty the last task of that name.
+            options = {"task_name": title, "reuse_last_task_id": False}
         elif name == "dvclive":  # whose default, ./dvclive, any other run would empty
             options = {"dir": f"{args.output_dir / name}", "resume": step > 0}
         others, self._accelerator.trackers = self._accelerator.trackers, []
@@ -186,6 +188,16 @@ def _show(tracker: Any, name: str, picture: Image.Image, step: int) -> None:
         images: Any = {"aim": picture, "clearml": array}.get(tracker.name, array[None])
         form = {"dataformats": "NHWC"} if tracker.name == TENSORBOARD else {}
         tracker.log_images({name: images}, step, **form)
+
+
+def _finish(tracker: Any, failed: bool) -> None:
+    """Ends a tracker. By Accelerate's `finish`, wandb and mlflow would show a success."""
+    if failed and tracker.name == "wandb":
+        tracker.tracker.finish(exit_code=1)
+    elif failed and tracker.name == "mlflow":
+        importlib.import_module("mlflow").end_run("FAILED")
+    else:
+        tracker.finish()
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

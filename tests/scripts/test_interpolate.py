@@ -146,6 +146,12 @@ def test_own_metrics_of_a_run_and_the_steps_that_are_saved(tmp_path):
     assert text.count("<svg") == 3  # PSNR, own metric, loss
 
 
+def test_steps_of_a_run_by_minutes():
+    for steps, said in ((10**9, "50"), (2000, "50 of 2,000")):  # before it has measured, and after
+        record = {"args": {"max_train_steps": steps, "max_train_minutes": 5}}
+        assert ("Steps", said) in report.facts(record, [{"step": 50}], [], None)
+
+
 def test_a_page_of_a_run_whose_pictures_are_gone(train, pictures_dir, tmp_path):
     pictures = shutil.copytree(pictures_dir, tmp_path / "pictures")
     folder = tmp_path / "run"

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -13,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate.tracking import TensorBoardTracker
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 from tqdm import tqdm
 
 import train_srcnn
 from common.signals import SIGNALS
-from common.training import feed
+from common.training import feed, trackers
 from common.training.guard import StepGuard
 from common.training.run import Run
 from running import (
@@ -153,12 +154,25 @@ def test_a_run_that_fails_leaves_nothing_to_a_program_that_goes_on(
     }
     monkeypatch.setattr(*where[place], fail)
     finished, before = [], [signal.getsignal(number) for number in SIGNALS]
-    monkeypatch.setattr(TensorBoardTracker, "finish", lambda tracker: finished.append(tracker.name))
+    note = lambda tracker, failed: finished.append((tracker.name, failed))  # noqa: E731
+    monkeypatch.setattr(trackers, "_finish", note)
     with suppress(OSError):
         train(SCRIPT, tmp_path / "run", runner=partial(run_here, check=False))
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    assert finished == ["tensorboard"]
+    assert finished == [("tensorboard", True)]
     assert not tqdm._instances
+
+
+def test_a_loop_that_was_left_is_not_begun_again(train, tmp_path, monkeypatch):
+    class Left(Run):
+        def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in super().batches(until):
+                break
+            yield from super().batches(until)
+
+    monkeypatch.setattr(train_srcnn, "Run", Left)
+    with pytest.raises(RuntimeError, match=r"A loop over run\.batches\(\) was left before its end"):
+        train(SCRIPT, tmp_path / "run", runner=run_here)
 
 
 def test_folders_train_and_val(train, pictures_dir, tmp_path):

@@ -32,7 +32,7 @@ from running import (
 
 def assert_stopped(folder: Path, output: str, name: str) -> int:
     """Says so, and the step that it names is saved and whole. Returns that step."""
-    step = int(re.search(rf"{name}: stopped at step (\d+) of 2000, which is saved.", output)[1])
+    step = int(re.search(rf"{name}: stopped at step (\d+) of 2,000, which is saved.", output)[1])
     newest = list_checkpoints(folder)[-1]
     assert newest.name == f"checkpoint-{step}"
     assert find_damage(newest) is None

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import signal
 
 import pytest
 
@@ -9,7 +10,9 @@ import train_a2n
 import train_srcnn
 import train_srgan
 from common.errors import UserError
-from common.training.length import Stopwatch, take_length
+from common.training.ending import stopped_and_saved
+from common.training.length import Stopwatch, set_length, take_length
+from common.training.recipe import check_recipe
 from common.training.schedule import learning_rate_factor
 
 
@@ -70,6 +73,18 @@ def test_minutes_become_steps_before_the_warm_up_ends():
             "--max_train_steps 28800 --lr_warmup_steps 100 --lr_milestones 14400 23040 25920 27360 "
             "28224 trains to the same weights.",
         ),
+        (
+            "train_a2n.py",
+            "--lr_warmup_steps 40000",
+            40_000,
+            "The warm-up alone takes longer than 30 minutes: 40,000 steps, which the run keeps",
+        ),
+        (
+            "train_a2n.py",
+            "--lr_scheduler wsd --lr_decay_steps 39900",
+            40_000,
+            "The warm-up and decay take longer than 30 minutes: 40,000 steps, which the run keeps",
+        ),
     ],
 )
 def test_minutes_are_bounded_by_steps_that_were_asked_for(script, options, steps, said):
@@ -78,7 +93,7 @@ def test_minutes_are_bounded_by_steps_that_were_asked_for(script, options, steps
     watch = Stopwatch(args, has_phases=False)
     end = args.lr_warmup_steps - 1
     found = [watch.steps_after(step, step / 16) for step in range(1, end + 1)][-1]
-    watch.set_length(found)
+    set_length(args, found)
     assert args.max_train_steps == found == steps
     assert said in watch.in_words()
 
@@ -87,7 +102,7 @@ def test_the_rate_falls_by_the_length_that_was_measured():
     args = train_a2n.parse_args("--max_train_minutes 30 --recipe modern".split())
     factor = learning_rate_factor(args)
     assert factor(98) == 0.99
-    Stopwatch(args, has_phases=False).set_length(1000)
+    set_length(args, 1000)
     assert [factor(step) for step in (499, 500, 799, 800, 980)] == [1, 0.5, 0.5, 0.25, 2**-5]
 
 
@@ -102,7 +117,7 @@ def test_minutes_are_for_one_phase(capsys):
 
 def test_a_measured_length_stays(tmp_path):
     args = train_srcnn.parse_args("--max_train_minutes 5".split())
-    before = {"max_train_minutes": 5, "max_train_steps": 777}
+    before = {"max_train_minutes": 5, "max_train_steps": 777, "lr_warmup_steps": 2000}
     for step, expected in ((1998, 10**9), (1999, 777)):
         (tmp_path / "args.json").write_text(json.dumps({"args": before, "step": step}))
         take_length(args, tmp_path)
@@ -110,3 +125,31 @@ def test_a_measured_length_stays(tmp_path):
     args.max_train_minutes = 6
     with pytest.raises(UserError, match="Give --max_train_steps instead; it was 777"):
         take_length(args, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "falls"),
+    [("--recipe modern", [500, 800, 900, 950, 980]), ("--lr_scheduler cosine", None)],
+)
+def test_a_measured_length_has_the_falls_of_the_schedule_of_the_command(options, falls, tmp_path):
+    args = train_a2n.parse_args(["--max_train_minutes", "5", *options.split()])
+    other = {"lr_milestones": None if falls else [500, 800]}
+    before = {"max_train_minutes": 5, "max_train_steps": 1000, "lr_warmup_steps": 100, **other}
+    (tmp_path / "args.json").write_text(json.dumps({"args": before, "step": 500}))
+    take_length(args, tmp_path)
+    assert (args.max_train_steps, args.lr_milestones) == (1000, falls)
+
+
+def test_a_length_that_was_not_measured_is_told_in_words(tmp_path):
+    args = train_a2n.parse_args("--max_train_minutes 5 --lr_scheduler cosine".split())
+    before = vars(args) | {"lr_warmup_steps": 2000}
+    (tmp_path / "args.json").write_text(json.dumps({"args": before, "step": 500}, default=str))
+    with pytest.raises(UserError, match=r"Give --max_train_steps instead\.$"):
+        take_length(args, tmp_path)
+    args = train_a2n.parse_args("--max_train_steps 900 --lr_scheduler cosine".split())
+    with pytest.raises(UserError, match="--max_train_steps was not measured yet and is 900"):
+        check_recipe(args, tmp_path)
+    assert stopped_and_saved(signal.SIGINT, 50, 10**9).startswith(
+        "SIGINT: stopped at step 50, which is saved."
+    )
+    assert "SIGINT: stopped at step 50 of 2,000, wh" in stopped_and_saved(signal.SIGINT, 50, 2000)

@@ -1,6 +1,7 @@
 """Trackers of a run: which ones start, what they are told, how they end and go on."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -60,9 +61,11 @@ def test_trackers_that_were_made_for_one_run_know_it_by_its_folder(accelerator, 
         known = {"project": "ours", "dir": folder, "resume": step > 0}
         assert accelerator.started["dvclive"] == known
         run = json.loads((tmp_path / "trackers.json").read_text())["swanlab"]
+        assert re.fullmatch("[0-9a-z]{21}", run)
         known = {"experiment_name": tmp_path.name, "id": run, "resume": "allow"}
         assert accelerator.started["swanlab"] == {"project": "ours", **known}
-        assert accelerator.started["clearml"] == {"project": "ours", "task_name": tmp_path.name}
+        known = {"task_name": tmp_path.name, "reuse_last_task_id": False}
+        assert accelerator.started["clearml"] == {"project": "ours", **known}
 
 
 def test_the_first_pictures_are_shown_where_pictures_can_be(accelerator, start, monkeypatch):
@@ -146,3 +149,15 @@ def test_trackers_finish(accelerator, start):
     (tracker,) = accelerator.trackers
     trackers.finish(5)
     assert tracker.finished
+
+
+def test_trackers_that_know_failures_are_told_of_one(accelerator, start, monkeypatch):
+    ends = []
+    mlflow = ModuleType("mlflow")
+    mlflow.end_run = lambda status: ends.append(status)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    trackers = start("wandb", "mlflow", "tensorboard")
+    wandb, _, tensorboard = accelerator.trackers
+    wandb.tracker.finish = lambda exit_code: ends.append(exit_code)
+    trackers.finish(5, failed=True)
+    assert (ends, wandb.finished, tensorboard.finished) == ([1, "FAILED"], False, True)

@@ -96,6 +96,7 @@ def make(tmp_path, benchmarks, accelerator, processes):
             output_dir=tmp_path / "run",
             dataset_name=None,
             train_data_dir="/home/me/T91",
+            max_train_steps=10**9,  # not measured yet
         )
         args.command = "python train_tiny.py --train_data_dir /home/me/T91"
         trackers = Trackers(accelerator, processes)
@@ -220,6 +221,7 @@ def test_the_card_tells_license_terms_code_and_earlier_recipes(make, benchmarks,
     ):
         assert text in card
     assert "/home" not in card
+    assert "max_train_steps" not in card
     with Image.open(tmp_path / "run" / "example.png") as image:
         assert (image.format, image.height < image.width) == ("PNG", True)
 

@@ -94,7 +94,8 @@ def publish(
     for scale in model.scales:
         add_to_card(target, scale, row["scales"][f"{scale}"], how)
         for options, scales in row.get("also", {}).items():
-            named = {f"{set_} {options}": scores for set_, scores in scales[f"{scale}"].items()}
+            how_else = options.lstrip("-").replace("_", "-")
+            named = {f"{set_}, {how_else}": scores for set_, scores in scales[f"{scale}"].items()}
             add_to_card(target, scale, named, how)
     write_checksums(target, [CONFIG, WEIGHTS])  # the card may be edited
     return target

@@ -316,7 +316,7 @@ def test_a_run_is_published(recorded, tmp_path, monkeypatch):
     results = {
         x.dataset_name: x.metric_value for x in card.data.eval_results if "psnr" in x.metric_name
     }
-    assert list(results) == ["Set5 x3", "Set5 --self_ensemble x3"]
+    assert list(results) == ["Set5 x3", "Set5, self-ensemble x3"]
     assert results["Set5 x3"] == round(row["scales"]["3"]["Set5"]["psnr_y"], 4)
     assert card.data.license == "mit"
     text = card.text
@@ -343,7 +343,7 @@ def test_a_mixture_is_published(recorded, tmp_path, monkeypatch):
     """With the training of its second network, and of its first one, which is of `pretrained/`."""
     run, make_row = recorded
     first, mixture = tmp_path / "pretrained" / "first", tmp_path / "mixture"
-    monkeypatch.setattr(interpolate, "FOLDER", tmp_path / "pretrained")
+    monkeypatch.setattr(common.pretrained, "FOLDER", tmp_path / "pretrained")
     facts = {"command": "python train_first.py", "seconds": 120, "commit": "1" * 40, "torch": "2"}
     facts["hardware"] = {"cpu": "Some CPU", "processes": 1, "threads": 1}
     monkeypatch.setattr(

@@ -37,10 +37,9 @@ from common.metrics import psnr_y, to_uint8
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel
 from common.options import Arguments, Parser, whole
 from common.page.page import Page, as_code, as_table, cannot_write_page, is_page
-from common.record import read_record
+from common.record import of_steps, read_record
 from common.tables import format_score, score_name
 from common.terminal import say
-from common.training.schedule import of_steps
 
 MOST_SIDE = 512  # pixels of LR; of a larger picture the middle is shown
 PHASES = ("pretrained", ".")  # of SRGAN: the folders of its networks

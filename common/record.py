@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.options import LARGEST
 
 RECORD = "args.json"
 MIXTURE = "interpolation.json"  # what interpolate.py leaves beside the weights
@@ -31,3 +32,8 @@ def read_record(folder: Path, needed_for: str, *keys: str) -> dict[str, Any]:
     raise UserError(
         f"{folder / RECORD} is not the record of a run, or is damaged, so nobody knows {needed_for}"
     )
+
+
+def of_steps(steps: int) -> str:
+    """` of 1,000`; "" for a run by minutes that has not measured its number of steps yet."""
+    return f" of {steps:,}" if steps < LARGEST else ""

@@ -12,8 +12,9 @@ from common.card import CARD
 from common.curves import CURVES, draw_curves, read_curves
 from common.errors import UserError
 from common.files import replace_file
+from common.record import of_steps
 from common.training.folder import way_on
-from common.training.schedule import decay_start, longer_by_wsd, of_steps
+from common.training.schedule import decay_start, longer_by_wsd
 from common.training.validation import Validator
 
 

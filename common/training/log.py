@@ -19,8 +19,8 @@ from common.curves import METRICS, TIMES
 from common.files import flush_to_disk, read_json_lines, replace_file, unused
 from common.machine import peak_memory
 from common.options import LARGEST
+from common.record import of_steps
 from common.tables import plural
-from common.training.schedule import of_steps
 from common.training.together import Processes
 from common.training.trackers import Trackers
 
@@ -262,7 +262,7 @@ class Log:
         self._metrics.flush()
         self._times.flush()
 
-    def close(self, step: int, *, failed: bool) -> None:
+    def close(self, step: int, *, failed: bool = False) -> None:
         self._bar.close()
         self._trackers.finish(step, failed=failed)
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import cos, pi
 from typing import Any
 
-from common.options import LARGEST, Group, Parser, real, whole
+from common.options import Group, Parser, real, whole
 
 # Where schedules of today halve the rate, in percent of the steps.
 PERCENT = (50, 80, 90, 95, 98)
@@ -70,11 +70,6 @@ def add_schedule_arguments(
 def milestones(steps: int) -> list[int]:
     """Steps at 50, 80, 90, 95 and 98 % of a run; fewer in a run of few steps."""
     return sorted({max(1, steps * percent // 100) for percent in PERCENT})
-
-
-def of_steps(steps: int) -> str:
-    """` of 1,000`; "" for a run by minutes that has not measured its number of steps yet."""
-    return f" of {steps:,}" if steps < LARGEST else ""
 
 
 def _check_schedule(args: argparse.Namespace) -> Iterator[str]:

@@ -103,8 +103,9 @@ def vgg19(tmp_path):
     """Random weights of VGG19's convolutions, as if of torchvision."""
     torchvision = pytest.importorskip("torchvision")
     features = torchvision.models.vgg19(weights=None).features
-    save_file({f"features.{n}": t for n, t in features.state_dict().items()}, tmp_path / "vgg19")
-    return tmp_path / "vgg19"
+    file = tmp_path / "vgg19.safetensors"
+    save_file({f"features.{n}": t for n, t in features.state_dict().items()}, file)
+    return file
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def check_minutes(args: argparse.Namespace) -> Iterator[str]:
     if args.max_train_minutes and args.lr_warmup_steps < LEAST_WARMUP:
         yield (
             "--max_train_minutes measures the speed of the run in its warm-up, where the rate does "
-            f"not depend on the number of steps. Leave out --lr_warmup_steps, or give "
+            "not depend on the number of steps. Leave out --lr_warmup_steps, or give "
             f"{LEAST_WARMUP} or more."
         )
     if args.max_train_minutes and args.lr_milestones:
@@ -55,11 +55,12 @@ def take_length(args: Arguments, checkpoint: Path) -> None:
         return
     is_measured = step >= before["lr_warmup_steps"] - 1
     if before.get("max_train_minutes") != args.max_train_minutes or not is_measured:
-        known = before["max_train_steps"] < LARGEST
+        steps = before["max_train_steps"]
+        was = f"; it was {steps}" if steps < LARGEST else ""
         raise UserError(
             f"{checkpoint} is past the warm-up, in which --max_train_minutes "
-            f"{args.max_train_minutes:g} would measure the speed. Give --max_train_steps instead"
-            f"{'; it was {}'.format(before['max_train_steps']) if known else ''}."
+            f"{args.max_train_minutes:g} would measure the speed. Give --max_train_steps "
+            f"instead{was}."
         )
     set_length(args, before["max_train_steps"])
 

@@ -109,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         pytorch, *others = found
         ratios += [(form, pytorch) for form in others]
         # After each network: all of them take long.
-        report(args, "seconds of the processor", seconds, ratios, bytes=sizes, scores=scores)
+        packages = ["onnx", "onnxscript", "onnxruntime", "pnnx", "ncnn"]
+        facts = {"bytes": sizes, "scores": scores}
+        report(args, "seconds of the processor", seconds, ratios, packages=packages, **facts)
 
 
 if __name__ == "__main__":

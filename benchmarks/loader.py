@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     pairs = [(ours, theirs) for ours in ("ours", "ours, float32") for theirs in ("HDF5", "PNG")]
     facts = {"pictures": len(patches.pictures), "sub_images": len(pngs)}
-    report(args, "patches a second, one core", results, pairs, **facts)
+    report(args, "patches a second, one core", results, pairs, packages=["h5py"], **facts)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 
 from common.data.cache import Pictures, decode_pictures
 from common.data.find import SAMPLE_TRAIN, Source, find_pictures, sample_pictures
-from common.files import shorten_command
+from common.files import cannot_write, shorten_command
 from common.machine import hardware, versions
 from common.options import whole
 
@@ -41,11 +41,19 @@ def benchmark_parser(script: str, description: str, rounds: int) -> argparse.Arg
     name = Path(script).stem
     parser.add_argument(
         "--output",
-        type=Path,
+        type=writable,
         default=Path(script).resolve().parent / "results" / f"{name}.json",
         help=f"default: {name}.json in the folder `results` next to the script",
     )
     return parser
+
+
+def writable(text: str) -> Path:
+    """Takes the name of a file on the command line if it can be written, or replaced."""
+    path = Path(text)
+    if reason := cannot_write(path, overwrite=True):
+        raise argparse.ArgumentTypeError(f"{path} {reason}")
+    return path
 
 
 def find_sources(data_dir: Path | None) -> list[Source]:
@@ -115,6 +123,7 @@ def report(
     results: dict[str, list[float]],
     ratios: Sequence[tuple[str, str]],
     device: torch.device | None = None,
+    packages: Sequence[str] = (),
     **facts: object,
 ) -> None:
     """Prints a table and writes it to `--output`.
@@ -125,6 +134,7 @@ def report(
         results: What `take_turns` returned.
         ratios: Pairs of variants to divide, the first by the second: medians by medians.
         device: What computed, if not the CPU.
+        packages: Packages that were measured, beside those of `versions`.
         **facts: More for the file, and for those who read the table.
     """
     print(f"\n{unit:40} {'median':>10} {'smallest':>10} {'largest':>10}   n")
@@ -151,7 +161,7 @@ def report(
         "command": _command(),
         "date": date.today().isoformat(),
         "hardware": hardware(device or torch.device("cpu")),
-        "versions": versions("h5py"),
+        "versions": versions(*packages),
         "unit": unit,
         "medians": {name: median(values) for name, values in results.items()},
         "ratios": quotients,

@@ -201,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results,
         pairs,
         DEVICE,
+        packages=["h5py"],
         setting=setting,
         share_of_time_waiting=shares,
     )

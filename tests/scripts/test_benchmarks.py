@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from argparse import Namespace
+from importlib.metadata import version
 from io import StringIO
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from torch.autograd import DeviceType
 
 import train_srcnn
 from benchmarks import gpu, host, probe, sizes, training_step
-from benchmarks.measure import processes, report, take_turns
+from benchmarks.measure import benchmark_parser, processes, report, take_turns
 from common.training.run import Run
 from helpers.counting import count
 from results.degraded import checksum_of_weights
@@ -37,7 +38,8 @@ def test_turns_and_the_report_of_them(tmp_path, capsys):
     assert results == {"a": [4, 2, 6], "b": [2, 2, 1]}  # without the first round
 
     args = Namespace(output=tmp_path / "new" / "result.json")
-    report(args, "steps a second", results, [("a", "b")], torch.device("cpu"), note="short")
+    device = torch.device("cpu")
+    report(args, "steps a second", results, [("a", "b")], device, packages=["pytest"], note="short")
     content = json.loads(args.output.read_text())
     assert content["medians"] == {"a": 4, "b": 2}
     assert content["ratios"] == {
@@ -45,7 +47,15 @@ def test_turns_and_the_report_of_them(tmp_path, capsys):
     }
     assert content["note"] == "short"
     assert content["hardware"]["cores"] >= 1
+    assert content["versions"]["pytest"] == version("pytest")
+    assert "h5py" not in content["versions"]  # which `make setup` does not install
     assert "a / b: 2 (1 to 6 in 3 rounds)" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        benchmark_parser("loader.py", "", rounds=1).parse_args(["--output", f"{tmp_path}"])
+    assert f"argument --output: {tmp_path} is a folder; name a file" in capsys.readouterr().err
 
 
 def test_processes_end_together():

@@ -27,7 +27,14 @@ from common.data.degradation import add_degradation_argument, degradation_refuse
 from common.data.patches import BenchmarkDataset
 from common.errors import UserError
 from common.evaluation import evaluate, mean_scores
-from common.files import cannot_fill, filled_folder, last_name, shorten_command
+from common.files import (
+    cannot_fill,
+    cannot_write,
+    filled_folder,
+    last_name,
+    replace_file,
+    shorten_command,
+)
 from common.hub import find_here, load_model
 from common.machine import check_processes_meet, set_up_cpu, versions
 from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
@@ -77,7 +84,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "a second network srgan)",
     )
     output.add_argument("--page", type=Path, metavar="FILE", help="file for a page with the curve")
-    output.add_argument("--overwrite", action="store_true", help="replace a --page that exists")
+    output.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the curve")
+    output.add_argument(
+        "--overwrite", action="store_true", help="replace a --page or an --output that exists"
+    )
     parser.completions.append(complete)
     parser.checks.append(check_options)
     return parser.parse_args(argv)
@@ -98,8 +108,11 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--output_dir {args.output_dir} {reason}"
     if args.scale and not args.curve:
         yield "--scale is for a --curve; a network of one --alpha has all scales of the two"
-    if args.page and not args.curve:
-        yield "--page needs a --curve to show"
+    for option in ("page", "output"):
+        if getattr(args, option) and not args.curve:
+            yield f"--{option} needs a --curve to show"
+    if args.output and (reason := cannot_write(args.output, args.overwrite)):
+        yield f"--output {args.output} {reason}"
     if args.page and (reason := cannot_write_page(args.page, args.overwrite)):
         yield f"--page {args.page} {reason}"
 
@@ -218,8 +231,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in rows
     ]
     lr = " or ".join(dict.fromkeys(benchmark.lr for benchmark in benchmarks))
+    if args.output:
+        facts = {"command": shorten_command(args.command), **versions()}
+        facts |= {"benchmarks": args.benchmarks, "protocol": protocol(lr), "curve": rows}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(args.output, (json.dumps(facts, indent=2) + "\n").encode())
     print(f"{type(first).__name__} x{first.scale}, means over {', '.join(args.benchmarks)}")
     print(f"Protocol: {protocol(lr)}.\n\n{text_table(cells)}")
+    if args.output:
+        print(f"\nWritten: {args.output}")
     if args.page:
         page = Page(f"From {last_name(args.first)} to {last_name(args.second)}")
         drawn = [

@@ -70,8 +70,8 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(interpolate, "make_lpips", lambda device: lpips)
     base = ("interpolate.py", models / "first", models / "second", "--curve", 3)
     options = ("--benchmark_dir", tiny_benchmark_dir, "--benchmarks", "Tiny")
-    page = tmp_path / "curve.html"
-    printed = run_here(*base, *options, "--page", page).stdout
+    page, output = tmp_path / "curve.html", tmp_path / "new" / "curve.json"
+    printed = run_here(*base, *options, "--page", page, "--output", output).stdout
     assert "SRGAN x4, means over Tiny" in printed
     rows = [line.split() for line in printed.splitlines() if re.match(r"\d\.\d\d ", line)]
     assert [row[0] for row in rows] == ["0.00", "0.50", "1.00"]
@@ -80,6 +80,14 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
         assert float(row[1]) == pytest.approx(psnr, abs=0.01)
         assert float(row[3]) == pytest.approx(psnr / 100, abs=1e-3)
     assert page.read_text().count("<svg") == 3
+    assert f"Written: {output}" in printed
+    facts = json.loads(output.read_text())
+    assert facts["benchmarks"] == ["Tiny"]
+    assert [f"{point['alpha']:.2f} {point['psnr_y']:.2f}" for point in facts["curve"]] == [
+        f"{row[0]} {row[1]}" for row in rows
+    ]
+    taken = f"--output {output} exists already; name another, or add --overwrite"
+    assert taken in refusal(*base, *options, "--output", output)
 
     def none(device):
         raise UserError("AlexNet cannot be had.")
@@ -98,6 +106,7 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
         ("second", (), "nothing to do; give --alpha 0.7 for a network, or --curve 11"),
         ("second", ("--output_dir", "new"), "--output_dir new needs an --alpha; give --alpha 0.7"),
         ("second", ("--alpha", 1, "--scale", 4), "--scale is for a --curve"),
+        ("second", ("--alpha", 1, "--output", "a.json"), "--output needs a --curve to show"),
         ("second", ("--curve", 1), "--curve 1 is not at least 2"),
     ],
 )

@@ -1,5 +1,6 @@
 """A network as the two files of ncnn, `.param` and `.bin`, written by the package pnnx."""
 
+import copy
 import re
 import subprocess
 import tempfile
@@ -16,6 +17,36 @@ from common.errors import UserError
 TRACED_SIZES = ((40, 56), (33, 24))
 # The names that programs which enlarge by ncnn expect: realesrgan-ncnn-vulkan, Upscayl.
 BLOBS = {"in0": "data", "out0": "output"}
+# Where the largest weight of a convolution is smaller, more than a percent of it is lost on those
+# that float16 rounds to zero in pnnx, which writes no numbers below 2 ** -14.
+SMALLEST_WEIGHT = 100 * 2**-14
+
+
+class Scaled(nn.Module):
+    """A convolution with larger weights, and its result made as small as it was."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        _, exponent = torch.frexp(convolution.weight.abs().max())
+        self.factor = 2.0 ** int(exponent)  # a power of two: no weight is rounded
+        self.convolution = copy.deepcopy(convolution)
+        for parameter in self.convolution.parameters():
+            parameter /= self.factor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What the convolution gives."""
+        return self.factor * self.convolution(features)
+
+
+@torch.no_grad()
+def for_float16(network: nn.Module) -> nn.Module:
+    """A copy of a network, whose weights pnnx can write in float16."""
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and 0 < child.weight.abs().max() < SMALLEST_WEIGHT:
+                setattr(parent, name, Scaled(child))
+    return network
 
 
 def to_ncnn(network: nn.Module, channels: int, *, fp16: bool) -> tuple[str, bytes]:
@@ -40,7 +71,8 @@ def to_ncnn(network: nn.Module, channels: int, *, fp16: bool) -> tuple[str, byte
         with warnings.catch_warnings(), torch.no_grad():
             # PyTorch warns that a trace is old-fashioned, and that it keeps the path of one size.
             warnings.simplefilter("ignore")
-            torch.jit.trace(network, first, check_trace=False).save(f"{folder}/network.pt")
+            traced = for_float16(network) if fp16 else network
+            torch.jit.trace(traced, first, check_trace=False).save(f"{folder}/network.pt")
         command = [pnnx.EXEC_PATH, "network.pt", f"fp16={int(fp16)}"]
         for option, image in (("inputshape", first), ("inputshape2", second)):
             command.append(f"{option}=[{','.join(map(str, image.shape))}]f32")

@@ -232,10 +232,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     lr = " or ".join(dict.fromkeys(benchmark.lr for benchmark in benchmarks))
     if args.output:
-        facts = {"command": shorten_command(args.command), **versions()}
-        facts |= {"benchmarks": args.benchmarks, "protocol": protocol(lr), "curve": rows}
+        record = {"command": shorten_command(args.command), **versions()}
+        figures = {"benchmarks": args.benchmarks, "protocol": protocol(lr), "curve": rows}
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(args.output, (json.dumps(facts, indent=2) + "\n").encode())
+        replace_file(args.output, (json.dumps(record | figures, indent=2) + "\n").encode())
     print(f"{type(first).__name__} x{first.scale}, means over {', '.join(args.benchmarks)}")
     print(f"Protocol: {protocol(lr)}.\n\n{text_table(cells)}")
     if args.output:

@@ -31,7 +31,7 @@ class Scaled(nn.Module):
         self.factor = 2.0 ** int(exponent)  # a power of two: no weight is rounded
         self.convolution = copy.deepcopy(convolution)
         for parameter in self.convolution.parameters():
-            parameter /= self.factor
+            parameter.div_(self.factor)
 
     def forward(self, features: Tensor) -> Tensor:
         """What the convolution gives."""

@@ -152,8 +152,8 @@ def convert(tensors: Tensors, architecture: str, scales: Sequence[int]) -> Super
 
     Raises:
         UserError: No published weights of this network are known.
-        KeyError, RuntimeError, ValueError: The tensors are not those of this network, or it cannot
-            have these scales.
+        LookupError, RuntimeError, TypeError, ValueError: The tensors are not those of this network,
+            or it cannot have these scales.
     """
     find_network(architecture)
     if architecture not in CONVERSIONS:
@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.weights} holds no tensor. Make it once more.")
     try:
         model = convert(tensors, args.architecture, args.scale)
-    except (KeyError, RuntimeError, ValueError):
+    except (LookupError, RuntimeError, TypeError, ValueError):
         first = ", ".join(list(tensors)[:4])
         raise UserError(
             f"{args.weights} does not hold published weights of {args.architecture} "

@@ -170,6 +170,8 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "--save_images, --comparison and --page need a --model to make pictures"
     if args.sr_dir and (args.self_ensemble or args.attention_window or args.add_to_card):
         yield "--self_ensemble, --attention_window and --add_to_card need a --model"
+    if args.revision and (args.sr_dir or args.model == "bicubic"):
+        yield "--revision needs a --model on the Hub"
     if args.sr_dir and args.scale is None:
         yield "--sr_dir needs a --scale, for example 2."
     if args.model == "bicubic" and args.scale is None:

@@ -108,9 +108,9 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield f"--output_dir {args.output_dir} {reason}"
     if args.scale and not args.curve:
         yield "--scale is for a --curve; a network of one --alpha has all scales of the two"
-    for option in ("page", "output"):
-        if getattr(args, option) and not args.curve:
-            yield f"--{option} needs a --curve to show"
+    for name in ("benchmarks", "benchmark_dir", "degradation", "page", "output"):
+        if name in args.given and not args.curve:
+            yield f"--{name} belongs to --curve. Leave it out, or add that."
     if args.output and (reason := cannot_write(args.output, args.overwrite)):
         yield f"--output {args.output} {reason}"
     if args.page and (reason := cannot_write_page(args.page, args.overwrite)):

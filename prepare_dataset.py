@@ -121,6 +121,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.patch_step and not args.patch_size:
         yield "--patch_step needs --patch_size; leave it out, or add that."
+    if args.hub_private and not args.push_to_hub:
+        yield "--hub_private belongs to --push_to_hub. Leave it out, or add that."
     if args.preview and args.preview.suffix.lower() not in FORMATS:
         yield f"--preview {args.preview} must end in one of {' '.join(FORMATS)}"
     elif args.preview and (reason := cannot_write(args.preview, args.overwrite)):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
@@ -52,9 +53,9 @@ class TimedRun(Run):
 class TimedCheckpoints(Checkpoints):
     """Notes the seconds of every checkpoint but the first."""
 
-    def save(self, log: Log, *, again: int | None = None) -> None:
+    def save(self, log: Log, **options: Any) -> None:
         start = now()
-        super().save(log, again=again)
+        super().save(log, **options)
         if self._state.step > 1:
             SECONDS["checkpoint"].append(now() - start)
 

@@ -8,9 +8,12 @@ those of a clock. PSNR is that of evaluate.py, on the first --pictures of each s
 float32, also where the weights are stored in float16.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from time import process_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
@@ -39,31 +42,52 @@ Network = Callable[[Tensor], Tensor]
 
 def forms(
     model: SuperResolutionModel, photographs: list[Path]
-) -> Iterator[tuple[str, int, Network]]:
-    """All forms of a network: (name, bytes, what enlarges as `forward` does)."""
+) -> Iterator[tuple[str, int, Callable[[], Network]]]:
+    """All forms of a network: (name, bytes, what makes a function that enlarges as `forward`)."""
     parameters = sum(tensor.nbytes for tensor in model.state_dict().values())
-    yield "PyTorch", parameters, model
+    yield "PyTorch", parameters, lambda: model
     file = to_onnx(model)
     int8 = to_int8(file, model, calibration_pictures(photographs, model.scale))
     for name, content in (("", file), (" fp16", to_fp16(file)), (" int8", int8)):
-        yield f"ONNX{name}", len(content), OnnxNetwork(content, threads=1)
+        yield f"ONNX{name}", len(content), partial(OnnxNetwork, content, threads=1)
     network = portable(model)
     is_luma = isinstance(network, LumaNetwork)
     for name, fp16 in (("", False), (" fp16", True)):
         param, weights = to_ncnn(network, 1 if is_luma else 3, fp16=fp16)
-        run = NcnnNetwork(param, weights)
-        enlarge = of_luma(run, model.scale) if is_luma else run
-        yield f"ncnn{name}", len(param) + len(weights), enlarge
+        make = partial(NcnnNetwork, param, weights)
+        size = len(param) + len(weights)
+        yield f"ncnn{name}", size, partial(of_luma, make, model.scale) if is_luma else make
 
 
-def of_luma(run: Network, scale: int) -> Network:
+def of_luma(make: Callable[[], Network], scale: int) -> Network:
     """A network of luma alone, with the enlargement and the color that belong to it."""
+    run = make()
 
     def enlarge(lr: Tensor) -> Tensor:
         enlarged = imresize(lr, scale)
         return replace_luma(enlarged, run(luma(enlarged)))
 
     return enlarge
+
+
+def score(network: Network, scale: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Mean PSNR on the first pictures of each set."""
+    scores = {}
+    for name in args.benchmarks:
+        benchmark = open_benchmark(name, scale, args.benchmark_dir)
+        values = []
+        for index in range(min(args.pictures, len(benchmark))):
+            _, lr, hr = benchmark[index]
+            sr = network(lr[None].float() / 255)[0]
+            values.append(psnr_y(sr, hr.float() / 255, scale))
+        scores[name] = {"psnr_y": fmean(values), "n": len(values)}
+    return scores
+
+
+def timed(network: Network, picture: Tensor) -> float:
+    start = process_time()
+    network(picture)
+    return process_time() - start
 
 
 @torch.no_grad()
@@ -85,28 +109,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.models:
         model = load_model(name)
         title = f"{type(model).__name__} x{model.scale}"
-        found = {f"{title}, {form}": rest for form, *rest in forms(model, photographs)}
-        for form, (size, network) in found.items():
-            sizes[form], scores[form] = size, {}
-            for set_name in args.benchmarks:
-                benchmark = open_benchmark(set_name, model.scale, args.benchmark_dir)
-                values = []
-                for index in range(min(args.pictures, len(benchmark))):
-                    _, lr, hr = benchmark[index]
-                    sr = network(lr[None].float() / 255)[0]
-                    values.append(psnr_y(sr, hr.float() / 255, model.scale))
-                scores[form][set_name] = {"psnr_y": sum(values) / len(values), "n": len(values)}
+        makers: dict[str, Callable[[], Network]] = {}
+        for kind, size, make in forms(model, photographs):
+            form = f"{title}, {kind}"
+            makers[form], sizes[form] = make, size
+            # Of a network of its own, as each keeps the memory that its largest picture took.
+            scores[form] = score(make(), model.scale, args)
             print(form, f"{size / 1e6:.2f} MB", scores[form], flush=True)
         picture = torch.rand(1, 3, args.side, args.side)
-
-        def timed(network: Network, picture: Tensor = picture) -> float:
-            start = process_time()
-            network(picture)
-            return process_time() - start
-
-        variants = {form: lambda n=network: timed(n) for form, (_, network) in found.items()}
+        variants = {form: partial(timed, make(), picture) for form, make in makers.items()}
         seconds |= take_turns(variants, args.rounds)
-        pytorch, *others = found
+        pytorch, *others = makers
         ratios += [(form, pytorch) for form in others]
         # After each network: all of them take long.
         packages = ["onnx", "onnxscript", "onnxruntime", "pnnx", "ncnn"]

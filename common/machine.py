@@ -89,7 +89,8 @@ def versions(*more: str) -> dict[str, str | None]:
         *more: Other packages that were used.
     """
     packages = ("torch", "accelerate", "datasets", "numpy", "scipy", "pillow", "safetensors")
-    commit = _git("describe", "--always", "--dirty", "--abbrev=40").strip()
+    words = ("--always", "--dirty", "--abbrev=40", "--exclude=*")  # no tag in place of the hash
+    commit = _git("describe", *words).strip()
     if commit and _new_files() and not commit.endswith("-dirty"):
         commit += "-dirty"
     return {

@@ -72,7 +72,7 @@ class Group:
             recipe_if: Condition under which the option belongs to the recipe. Default: always in
                 the group `recipe`, never in others.
             only_with: Another option, and those of its values with which alone the option has a
-                meaning. Its default is None.
+                meaning.
             **settings: Settings that argparse takes.
         """
         action = self._group.add_argument(*names, **_completed(names, settings))
@@ -192,7 +192,7 @@ class Parser(argparse.ArgumentParser):
         for name in recipe.keys() & self._only_with.keys():
             # What the recipe gives to a schedule, say, goes where the command names another one.
             if getattr(args, name) is recipe[name] and not self._has_meaning(args, name):
-                setattr(args, name, None)
+                setattr(args, name, self.get_default(name))
         return args, mistakes, wrong
 
     @property
@@ -203,9 +203,9 @@ class Parser(argparse.ArgumentParser):
         other, *values = self._only_with[name]
         return getattr(args, other) in values
 
-    def _without_meaning(self, args: argparse.Namespace) -> Iterator[str]:
+    def _without_meaning(self, args: Arguments) -> Iterator[str]:
         for name, (other, *values) in self._only_with.items():
-            if getattr(args, name) is not None and not self._has_meaning(args, name):
+            if name in args.given and not self._has_meaning(args, name):
                 those = " or ".join(values)
                 yield f"--{name} belongs to --{other} {those}. Leave it out, or add that."
 

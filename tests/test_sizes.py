@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.images.formats import Picture
+from common.data.inputs import read_sizes
+from common.images.formats import Picture, read_picture
 from common.images.resize import imresize
 from common.images.tensors import to_tensor
 from common.inference import Enlarger
@@ -31,6 +32,16 @@ def srcnn() -> SRCNN:
 def vdsr() -> VDSR:
     torch.manual_seed(0)
     return VDSR([2, 3], num_layers=3, num_features=4).eval()
+
+
+def test_sizes_of_headers_are_those_of_upright_pictures(tmp_path):
+    files = [tmp_path / "upright.jpg", tmp_path / "sideways.jpg", tmp_path / "sideways.tif"]
+    for file, orientation in zip(files, (1, 6, 8), strict=True):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (40, 30)).save(file, exif=exif)
+    assert read_sizes(files, 1) == [(30, 40), (40, 30), (40, 30)]
+    assert [read_picture(file).pixels.shape[:2] for file in files] == read_sizes(files, 1)
 
 
 @pytest.mark.parametrize(

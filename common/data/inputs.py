@@ -18,7 +18,7 @@ from PIL import Image
 from common.data.layouts import describe_kinds, picture_files
 from common.errors import UserError
 from common.files import cannot_make
-from common.images.formats import Picture, check_regular, read_picture
+from common.images.formats import ORIENTATION, SIDEWAYS, Picture, check_regular, read_picture
 from common.images.kinds import DECODED, EXTENSIONS, FORMATS, UNREAD
 from common.terminal import printable
 
@@ -219,11 +219,13 @@ def read_ahead(
 
 
 def read_sizes(paths: Iterable[Path], max_megapixels: float) -> list[tuple[int, int]]:
-    """Height and width of all pictures that are not too large, by their headers."""
+    """Height and width of all pictures that are not too large, upright, by their headers."""
     sizes = []
     for path in paths:
         with suppress(Exception):
             check_regular(path)
             with Image.open(path, formats=DECODED) as image:
-                sizes.append((image.height, image.width))
+                is_sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+                is_sideways &= image.format != "TIFF"  # which Pillow turns by itself
+                sizes.append(image.size if is_sideways else image.size[::-1])
     return [(height, width) for height, width in sizes if height * width <= max_megapixels * 1e6]

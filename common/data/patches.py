@@ -86,7 +86,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         stops: Callable[[], object] = bool,
     ) -> Iterator[tuple["PatchDataset", range]]:
         """Gives one portion for all steps; `PatchStream.portions` explains the arguments."""
-        yield self, range(begin, end)
+        if begin < end:  # a phase without steps loads nothing
+            yield self, range(begin, end)
 
     def fingerprint(self) -> list[int | str]:
         """Number and checksum of the pictures, by which a checkpoint knows them."""

@@ -15,11 +15,18 @@ from typing import Any, BinaryIO, NamedTuple
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import (
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    UnidentifiedImageError,
+)
 
 from common.images.kinds import DECODED, UNREAD
 
 ORIENTATION, ICC_PROFILE, SUB_IFDS = 0x0112, 0x8773, 0x014A  # tags of EXIF and TIFF
+SIDEWAYS = (5, 6, 7, 8)  # orientations that let rows and columns change places
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # its first bytes
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -188,6 +195,10 @@ def _pixels(image: Image.Image, file: BinaryIO, header: bytes, max_megapixels: f
         return np.asarray(imagecodecs.jpeg2k_decode(content))
     if image.format == "PPM" and image.mode.startswith("I"):
         return np.array(image).astype(np.uint16)
+    if isinstance(image, PpmImagePlugin.PpmImageFile):
+        how = image.tile[0].args  # (mode, largest value), or the mode alone
+        if isinstance(how, tuple) and how[-1] > 255:  # which Pillow would read as 8 bits
+            raise PictureError("it is a color PPM of 16 bits; save it as PNG or TIFF")
     if image.mode.startswith(("I", "F")):
         raise PictureError("it has 32 bits a channel; save it with 8 or 16")
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
@@ -299,7 +310,7 @@ def _picture(array: np.ndarray, orientation: int, profile: bytes | None, exif: b
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Picture as a viewer shows it, (h, w, c), by the orientation of EXIF, 1 to 8."""
-    if orientation in (5, 6, 7, 8):  # rows and columns change places
+    if orientation in SIDEWAYS:
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]

@@ -60,10 +60,15 @@ class StepGuard:
             if getattr(optimizer, "_step_supports_amp_scaling", False):  # it is fused
                 optimizer.found_inf = found
 
-    def values(self) -> dict[str, Tensor]:
-        """Value to log for the step that was just done: in fp16, whether it was skipped."""
+    def values(self, parts: int) -> dict[str, Tensor]:
+        """Value to log for the step that was just done: in fp16, whether it was skipped.
+
+        Args:
+            parts: Micro-batches of a step, over which `RunningMeans` takes its means.
+        """
         step, self._step = self._step, None
-        return {"share_skipped": self._one if step is None else step} if self._fp16 else {}
+        skipped = self._one if step is None else step
+        return {"share_skipped": parts * skipped} if self._fp16 else {}
 
     def bad(self) -> list[str]:
         """What was found since the run began, in words. Waits for the device."""

@@ -97,7 +97,8 @@ def add_run_arguments(
         "--num_workers",
         type=whole(0, 1000),
         help="processes that load patches, 0: the training itself (default: 2 on a GPU with large "
-        "batches, otherwise 0, as small ones are cut faster than sent)",
+        "batches, with --degradation there one a core, at most 16; otherwise 0, as small ones are "
+        "cut faster than sent)",
     )
     run.add_argument(
         "--cpu_threads",

@@ -138,6 +138,9 @@ def modern(learning_rate: float) -> Recipe:
             "lr_gamma": 0.5,
             "ema_decay": 0.999,
         }
+        if args.optimizer == "sgd":  # whose rates and decays are of another size
+            for name in ("optimizer", "learning_rate", "weight_decay", "betas"):
+                del settings[name]
         if not args.max_train_minutes:  # whose number of steps is not known yet
             settings["lr_milestones"] = milestones(args.max_train_steps)
             settings["lr_warmup_steps"] = args.max_train_steps // 25

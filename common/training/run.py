@@ -224,9 +224,9 @@ class Run:
             UserError: The training diverged.
             SystemExit: Somebody asked the run to stop: 128 and the number of the signal.
         """
-        args = self.args
-        syncs = self.accelerator.sync_gradients
-        self._means.add(values | (self._guard.values() if syncs else {}))
+        args, syncs = self.args, self.accelerator.sync_gradients
+        found = self._guard.values(args.gradient_accumulation_steps) if syncs else {}
+        self._means.add(values | found)
         if not syncs:
             return
         self._state.step += 1

@@ -35,6 +35,7 @@ def add_schedule_arguments(
         "--lr_step_size",
         type=whole(),
         default=lr_step_size,
+        only_with=("lr_scheduler", "step"),
         help="with --lr_scheduler step: optimizer steps from one fall of the rate to the next",
     )
     recipe.add_argument(
@@ -48,6 +49,7 @@ def add_schedule_arguments(
         "--lr_gamma",
         type=real(above=0, most=1),
         default=lr_gamma,
+        only_with=("lr_scheduler", "step", "multistep"),
         help="with step and multistep: number by which each fall multiplies the rate; 1: it stays",
     )
     recipe.add_argument(

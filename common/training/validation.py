@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import isnan
 from operator import itemgetter
 from pathlib import Path
 
@@ -192,27 +193,30 @@ class Validator:
         self.scores, self.has_validated = values | {"step": step}, True
         if not self.keeps_best or not self.best or self._is_better(values):
             before, self.best = self.best, self.scores
-            if not self._save(self._args.output_dir, self.result(), step):
+            if not self._save(self._args.output_dir, self.result(), self.scores, step):
                 self.best = before
         return values
 
     def _is_better(self, values: Mapping[str, float]) -> bool:
-        return self._rank(values) > self._rank(self.best)
+        best = self._rank(self.best)
+        return isnan(best) or self._rank(values) > best
 
     def save_copy(self, name: str, step: int) -> None:
         """Saves the network of this step in a folder of its own within the output folder."""
         if not self.scores:  # those of the checkpoint are scores on other pictures
             self.validate(step)
         self._update()
-        self._save(self._args.output_dir / name, self._in_words("Validation", self.scores), step)
+        result = self._in_words("Validation", self.scores)
+        self._save(self._args.output_dir / name, result, self.scores, step)
 
     def save_unvalidated(self, step: int) -> None:
-        """Saves the network of a run that is stopped before its first validation."""
+        """Saves the network of a run that is stopped and has no model yet, without scores."""
         file = self._args.output_dir / WEIGHTS
         if self._processes.from_main(lambda: not (self.has_validated and file.exists())):
             self._update()
-            text = f"Stopped at step {step}, before the first validation."
-            self._save(self._args.output_dir, text, step)
+            when = "not validated there" if self.has_validated else "before the first validation"
+            text = f"Stopped at step {step}, {when}."
+            self._save(self._args.output_dir, text, {}, step)
 
     def result(self) -> str:
         """Scores of the saved weights in words."""
@@ -234,25 +238,25 @@ class Validator:
             versions = Versions.of(lr, [(type(self._network).__name__, sr.cpu())], hr)
             self._trackers.show(f"{name} x{benchmark.scale}", make_strip(versions), step)
 
-    def _save(self, folder: Path, result: str, step: int) -> bool:
+    def _save(self, folder: Path, result: str, scores: Mapping[str, float], step: int) -> bool:
         """Writes a model folder; where it cannot, all processes know, and training goes on."""
-        error = self._processes.error_of(lambda: self._write(folder, result))
+        error = self._processes.error_of(lambda: self._write(folder, result, scores))
         self.unsaved.pop(f"the model in {folder}", None)
         if error:
             self.unsaved[f"the model in {folder}"] = error
             self._processes.warn(f"The model of step {step} could not be saved: {error}.")
         return not error
 
-    def _write(self, folder: Path, result: str) -> None:
+    def _write(self, folder: Path, result: str, scores: Mapping[str, float]) -> None:
         if not self._processes.is_main:
             return
         self._evaluated.save(folder)
         by_scale = {
             benchmark.scale: {
-                metric.__name__: self.scores[f"{metric.__name__}{self._end(benchmark)}"]
+                metric.__name__: scores[f"{metric.__name__}{self._end(benchmark)}"]
                 for metric in self._metrics
             }
-            for benchmark in (self._benchmarks if self.scores else ())
+            for benchmark in (self._benchmarks if scores else ())
         }
         self.card.write(folder, self._evaluated, result, by_scale)
 

@@ -22,6 +22,12 @@ def pictures(pictures_dir):
     return decode_pictures(find_pictures(pictures_dir, [2]), [2, 3])[0]
 
 
+def test_a_phase_without_steps_has_no_portion(pictures):
+    patches = PatchDataset(pictures, [2], patch_size=8, batch_size=4, seed=0)
+    assert list(patches.portions(3, 3, str, deletes=False)) == []
+    assert list(patches.portions(3, 5, str, deletes=False)) == [(patches, range(3, 5))]
+
+
 def test_patch_is_where_its_lr_is(pictures):
     patches = PatchDataset(pictures, [2], patch_size=80, batch_size=4, seed=0)
     # Away from the borders of a patch, LR is the bicubic of HR in whatever orientation it came.

@@ -231,6 +231,7 @@ KINDS: dict[str, tuple[bytes, np.ndarray, np.ndarray | None]] = {
     "gif": (saved(PALETTE, "GIF"), np.asarray(PALETTE.convert("RGB")), None),
     "gif, animated": (saved(FRAMES[0], "GIF", **MORE), RED, None),
     "ppm": (saved(GRADIENT, "PPM"), GRADIENT, None),
+    "ppm, text": (b"P3 1 1 15\n0 3 15\n", np.array([[[0, 51, 255]]], np.uint8), None),
     "pgm 16 bits": (
         b"P5 2 1 65535\n" + struct.pack(">2H", 300, 65535),
         np.array([[[300], [65535]]], np.uint16),
@@ -394,6 +395,8 @@ REFUSED = {
         "it has several pages; save each as a file of its own",
     ),
     "tiff 16 bits, two pages": (pages((DEEP, 0), (DEEP, 0)), "it has several pages; save each"),
+    "ppm 16 bits": (b"P6 1 1 65535\n" + bytes(6), "it is a color PPM of 16 bits; save it as PNG"),
+    "ppm 10 bits, text": (b"P3 1 1 1023\n1 2 1023\n", "it is a color PPM of 16 bits; save it as"),
     "raw": (raw(), "it is a raw picture; develop it to TIFF"),
     "postscript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",

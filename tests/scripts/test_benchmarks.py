@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
+import common.training.run
+import train_a2n
 import train_srcnn
 from benchmarks import gpu, host, probe, sizes, training_step
 from benchmarks.measure import benchmark_parser, processes, report, take_turns
@@ -70,6 +72,17 @@ def test_processes_end_together():
 
     with pytest.raises(EOFError):
         die()
+
+
+def test_each_checkpoint_is_timed(tmp_path, monkeypatch):
+    for module, name in ((train_a2n, "Run"), (common.training.run, "Checkpoints")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # is restored
+    file = tmp_path / "checkpoint.json"
+    options = ("--rounds", 2, "--batch_size", 1, "--mixed_precision", "no", "--output", file)
+    run_here("benchmarks.checkpoint", *map(str, options))
+    facts = json.loads(file.read_text())
+    assert [len(facts["rounds"][name]) for name in ("step", "checkpoint")] == [2, 2]
+    assert facts["megabytes"] > 12  # weights and two moments of a million, 4 bytes each
 
 
 @pytest.mark.parametrize("mode", ["rate", "profile", "sync"])

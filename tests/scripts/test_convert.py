@@ -3,6 +3,7 @@
 import json
 
 import torch
+from safetensors.torch import save_file
 
 from common.hub import load_model
 from convert_published import convert
@@ -84,5 +85,11 @@ def test_published_luma_networks_are_converted(published_weights, tmp_path):
     options = ("--architecture", "vdsr", "--scale", 3, "--output_dir", tmp_path / "neither")
     message = refusal("convert_published.py", srcnn, *options)
     assert "does not hold published weights of vdsr x3: its 6 tensors begin conv1.bias" in message
+    scalars = {"conv1.weight": torch.ones(()), "block8.weight": torch.ones(())}
+    save_file(scalars, tmp_path / "scalars.safetensors")
+    for name in ("srcnn", "vdsr", "srgan", "a2n"):
+        options = ("--architecture", name, "--scale", 4, "--output_dir", tmp_path / "neither")
+        message = refusal("convert_published.py", tmp_path / "scalars.safetensors", *options)
+        assert f"does not hold published weights of {name} x4: its 2 tensors begin" in message
     options = ("--architecture", "vdsr", "--scale", 0, "--output_dir", tmp_path / "neither")
     assert "--scale 0 is not at least 2" in refusal("convert_published.py", vdsr, *options)

@@ -208,6 +208,8 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
         *bicubic, "--scale", 2, "--comparison_model", folder
     )
     assert "--sr_dir needs a --scale" in refusal("evaluate.py", "--sr_dir", tmp_path, *tiny)
+    message = refusal(*bicubic, "--scale", 2, "--revision", "main")
+    assert "--revision needs a --model on the Hub" in message
     other = ("--comparison_model", folder, "--comparison", "x.png")
     message = refusal(*bicubic, "--scale", 3, *other)
     assert f"{folder} is trained to enlarge by 2, not by 3" in message

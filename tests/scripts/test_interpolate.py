@@ -106,7 +106,8 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
         ("second", (), "nothing to do; give --alpha 0.7 for a network, or --curve 11"),
         ("second", ("--output_dir", "new"), "--output_dir new needs an --alpha; give --alpha 0.7"),
         ("second", ("--alpha", 1, "--scale", 4), "--scale is for a --curve"),
-        ("second", ("--alpha", 1, "--output", "a.json"), "--output needs a --curve to show"),
+        ("second", ("--alpha", 1, "--output", "a.json"), "--output belongs to --curve. Leave it"),
+        ("second", ("--alpha", 1, "--degradation", "jpeg"), "--degradation belongs to --curve."),
         ("second", ("--curve", 1), "--curve 1 is not at least 2"),
     ],
 )

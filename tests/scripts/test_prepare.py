@@ -38,6 +38,8 @@ def test_a_prepared_data_set(pictures_dir, hub, tmp_path):
     for scale in (2, 3, 4):
         lr = imresize(to_tensor(expected.copy()), 1 / scale).movedim(0, -1).numpy()
         assert np.array_equal(np.asarray(table[5][f"lr_x{scale}"]), lr)
+    private = refusal(*command[:3], tmp_path / "private", "--hub_private")
+    assert "--hub_private belongs to --push_to_hub" in private
     message = refusal(*command)
     assert (
         f"--output_dir {tmp_path / 'set'} is not empty (README.md, train.parquet); name an"

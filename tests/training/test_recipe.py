@@ -222,6 +222,7 @@ def test_any_option_overrides_a_recipe():
     assert (args.lr_milestones, args.optimizer) == (None, "adamw")
     args = train_vdsr.parse_args(["--recipe", "modern", "--optimizer", "sgd"])
     assert (args.optimizer, args.betas, args.clip_theta) == ("sgd", None, 2e-5)
+    assert (args.learning_rate, args.weight_decay) == (0.1, 1e-4)  # those of sgd
     args = train_a2n.parse_args(["--recipe", "cpu", "--scale", "3"])
     assert (args.batch_size, args.patch_size, args.max_train_steps) == (8, 96, 900)
     assert (args.optimizer, args.learning_rate) == ("muon", 5e-3)
@@ -234,6 +235,14 @@ def test_any_option_overrides_a_recipe():
     ("options", "message"),
     [
         ("--lr_scheduler multistep", "For --max_train_steps 1000, --lr_milestones 500 800 900 950"),
+        (
+            "--lr_scheduler cosine --lr_gamma 0.5",
+            "--lr_gamma belongs to --lr_scheduler step or m",
+        ),
+        (
+            "--lr_scheduler cosine --lr_step_size 9",
+            "--lr_step_size belongs to --lr_scheduler step. Leave it out",
+        ),
         ("--lr_milestones 10", "--lr_milestones belongs to --lr_scheduler multistep. Leave it out"),
         ("--lr_scheduler multistep --lr_milestones 9 7 7", "9 7 7 do not ascend. Give them as 7 9"),
         ("--lr_scheduler multistep --lr_milestones 9 2000", "2000 lies beyond --max_train_steps 1"),

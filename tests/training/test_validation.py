@@ -179,6 +179,17 @@ def test_an_own_metric_is_logged_and_chooses_the_best(make, benchmarks, tmp_path
     assert ("mae", 625.0) in [(r.metric_name, r.metric_value) for r in card.data.eval_results]
 
 
+def test_a_rank_that_is_no_number_does_not_keep_the_first_weights(make, benchmarks):
+    ranks = {30.0: float("nan"), 31.0: 5.0, 32.0: float("nan")}
+    validator = make(Tiny(2), scales=1, rank=lambda scores: ranks[scores["psnr_y"]])
+    best = []
+    for step, psnr in enumerate(ranks):
+        benchmarks.scores = [psnr]
+        validator.validate(step)
+        best.append(validator.best["step"])
+    assert best == [0, 1, 1]
+
+
 @pytest.fixture
 def picture(benchmarks):
     """Lets the benchmark of x2 give its larger picture, 24x24, to be computed."""

@@ -62,13 +62,13 @@ def for_scale(scale: int | None, photo: bool = False) -> list[str]:
     """
     scales = {name: scales_of(name) for name in pretrained_names(photo)}
     wanted = scale or min(map(min, scales.values()), default=None)
-
-    def rank(name: str) -> int:
-        architecture, _ = read_config(FOLDER / name / CONFIG)
-        return [*BEST_FIRST, architecture].index(architecture)
-
     # Among equals by name: a2n-x2 comes before a2n-x2-photo.
-    return sorted((name for name in scales if wanted in scales[name]), key=rank)
+    return sorted((name for name in scales if wanted in scales[name]), key=_rank)
+
+
+def _rank(name: str) -> int:
+    architecture, _ = read_config(FOLDER / name / CONFIG)
+    return [*BEST_FIRST, architecture].index(architecture)
 
 
 def choose(scale: int | None, photo: bool = False) -> str:
@@ -89,14 +89,18 @@ def choose(scale: int | None, photo: bool = False) -> str:
 
 
 def choose_to_reach(factor: float, photo: bool = False) -> str:
-    """Chooses a model by the smallest scale that reaches a factor, or by the largest there is.
+    """Chooses the best network that reaches a factor at once, by its smallest scale that does so.
+
+    Where none does, it is the one of the largest scale. (A2N x4 and bicubic down to 3 is far better
+    than SRCNN x3: docs/enlarge.md.)
 
     Raises:
         UserError: There is none.
     """
-    scales = [scale for name in pretrained_names(photo) for scale in scales_of(name)]
-    found = passes(scales, factor) if scales else []
-    return choose(found[0] if found else None, photo)
+    ways = {name: passes(scales_of(name), factor) for name in pretrained_names(photo)}
+    if at_once := [name for name, way in ways.items() if len(way) == 1]:
+        return min(at_once, key=lambda name: (_rank(name), ways[name]))
+    return choose(max((way[0] for way in ways.values() if way), default=None), photo)
 
 
 def choose_all(scale: int | None) -> list[tuple[str, int]]:

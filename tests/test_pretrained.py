@@ -64,6 +64,11 @@ def test_the_smallest_scale_that_reaches_a_size_is_chosen(three, factor, name):
     assert choose_to_reach(factor) == name
 
 
+def test_the_best_network_that_reaches_a_size_is_chosen(three):
+    A2N(4, "a2n-m", num_features=8).save_pretrained(three / "a2n-x4")
+    assert [choose_to_reach(factor) for factor in (2, 2.1, 3, 9)] == ["a2n-x2", *["a2n-x4"] * 3]
+
+
 NAMES = "Models of this repository: a2n-x2, srcnn-x3, vdsr."
 
 

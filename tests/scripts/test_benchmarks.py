@@ -186,13 +186,14 @@ def test_results_say_by_what_they_were_measured():
 
 def test_the_page_on_sizes_has_what_was_measured_by_these_weights():
     facts = json.loads((ROOT / "benchmarks" / "results" / "sizes.json").read_text())
-    page = " ".join((ROOT / "docs" / "enlarge.md").read_text().split())
-    bicubic, ours = (facts["means"][f"{name}, by 1.5"] for name in ("bicubic", "A2N x2"))
-    gain = f"{ours - bicubic:.2f} dB at 1.5 (PSNR-Y on Set5, n = 5 pictures, {bicubic:.2f} dB by"
-    assert f"{gain} bicubic and {ours:.2f} dB by 2 and back" in page
-    if facts.get("weights", {}).get("a2n-x2") != checksum_of_weights("a2n-x2"):
-        again = "measure again by `python -m benchmarks.sizes a2n-x2 --benchmark_dir DIR`"
-        assert f"as its weights were at commit {facts['versions']['commit'][:7]}" in page, again
+    page = (ROOT / "docs" / "enlarge.md").read_text()
+    names = ("bicubic", "A2N x2", "A2N x4", "SRCNN x3", "VDSR x2 x3 x4")
+    for factor in (1.5, 2, 2.5, 3, 3.5):
+        psnr = [f"{facts['means'][f'{name}, by {factor:g}']:.2f}" for name in names]
+        assert f"| {factor:g} | {' | '.join(psnr)} |" in page
+    for name in ("a2n-x2", "a2n-x4", "srcnn-x3"):
+        again = "measure again by the command of docs/enlarge.md"
+        assert facts["weights"][name] == checksum_of_weights(name), again
 
 
 def test_sizes_are_measured_with_the_checksum_of_the_weights(tiny_benchmark_dir, tmp_path):
@@ -208,6 +209,18 @@ def test_sizes_are_measured_with_the_checksum_of_the_weights(tiny_benchmark_dir,
 
 def is_rounded(text: str, value: float) -> bool:
     return abs(float(text) - value) <= 0.501 * 10 ** -len(text.partition(".")[2])
+
+
+@pytest.mark.parametrize("name", ["export", "export_pretrained"])
+def test_the_page_on_exports_has_what_was_measured(name):
+    page = (ROOT / "docs" / "export.md").read_text()
+    facts = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert len(facts["bytes"]) >= 18
+    for form, size in facts["bytes"].items():
+        network, kind = form.split(", ")
+        psnr = [f"{facts['scores'][form][each]['psnr_y']:.2f}" for each in ("Set5", "B100")]
+        time = facts["medians"][form] / facts["medians"][f"{network}, PyTorch"]
+        assert f" | {kind} | {size / 1e6:.2f} | {' | '.join(psnr)} | {time:.2f} |" in page
 
 
 def test_the_page_on_speed_has_the_ratios_that_were_measured():

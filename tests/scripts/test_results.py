@@ -37,6 +37,17 @@ def test_the_page_on_degradation_holds_the_measured_tables():
     assert written.strip() == degraded.tables().strip()
 
 
+def test_the_page_on_degradation_holds_the_measured_curves():
+    page = (ROOT / "docs" / "degradation.md").read_text()
+    names = {"none": "not saved", "jpeg-75": "quality 75", "jpeg-50": "quality 50"}
+    files = list((ROOT / "results" / "between").glob("*.json"))
+    assert len(files) == 4
+    for file in files:
+        curve = [f"{point['psnr_y']:.2f}" for point in json.loads(file.read_text())["curve"]]
+        name = names.get(file.stem, f"`{file.stem}`")
+        assert f"| {' | '.join([name, *curve])} |" in page
+
+
 def test_degraded_sets_were_scored_by_the_models_that_are_here():
     files = list(degraded.SETS.glob("*.json"))
     for file in files:

@@ -4,7 +4,7 @@
     python export.py --model a2n-x2 --precision fp16                  # half as large
     python export.py --model a2n-x2 --precision int8 --calibration_dir PHOTOS
     python export.py --model a2n-x2 --format ncnn                     # a2n_x2.param, a2n_x2.bin
-    python export.py --model a2n-x2 --web page                        # then python -m http.server
+    python export.py --model a2n-x2 --web out/page                    # then python -m http.server
 
 No file is written unless it gives what PyTorch gives. docs/export.md says how to use each.
 """

@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_processes_meet(state.num_processes)
     set_up_cpu(args.cpu_threads)
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
-        raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
+        raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16 or no.")
     if args.compile:
         check_compiler(state.device)
     wanted = args.size or (Size(factor=args.scale) if args.scale else None)

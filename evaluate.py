@@ -221,6 +221,9 @@ def score_subject(
                 f"{name or args.sr_dir} is not. Leave it out."
             )
         network.attention_window = args.attention_window
+    said = network.scale_in_words() if isinstance(network, SuperResolutionModel) else ""
+    if said and scale is None and PartialState().is_main_process:
+        print(said)
     scale = network.scale if network else args.scale
     other = load_subject(args.comparison_model, scale, device) if args.comparison_model else None
     assert scale is not None  # as the options were checked

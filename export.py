@@ -4,7 +4,7 @@
     python export.py --model a2n-x2 --precision fp16                  # half as large
     python export.py --model a2n-x2 --precision int8 --calibration_dir PHOTOS
     python export.py --model a2n-x2 --format ncnn                     # a2n_x2.param, a2n_x2.bin
-    python export.py --model a2n-x2 --web page                        # then python -m http.server
+    python export.py --model a2n-x2 --web out/page                    # then python -m http.server
 
 No file is written unless it gives what PyTorch gives. docs/export.md says how to use each.
 """
@@ -175,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_packages(args.format, "export.py")
     name = args.model or choose(args.scale)
     model = load_model(name, args.revision, args.scale)
+    if args.scale is None and (said := model.scale_in_words()):
+        print(said)
     set_window(model, args)
     network = portable(model) if args.format == "ncnn" else model
     is_luma = isinstance(network, LumaNetwork)
@@ -195,6 +197,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             paths = [Path(source["hr"]["path"]) for source in sample_pictures(SAMPLE_TRAIN)]
         else:
             paths = picture_files(args.calibration_dir)
+        if args.calibration_dir and not args.calibration_dir.is_dir():
+            raise UserError(
+                f"There is no folder {args.calibration_dir}. --calibration_dir is one of "
+                "photographs; name another, or leave it out."
+            )
         if not paths:
             raise UserError(
                 f"--calibration_dir {args.calibration_dir} holds no pictures; name a folder of "

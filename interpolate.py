@@ -217,6 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_model(args, interpolate(first, second, args.alpha))
     benchmarks, rows = [], []
     if args.curve:
+        if args.scale is None and state.is_main_process and (said := first.scale_in_words()):
+            print(said)
         benchmarks = [
             open_benchmark(name, first.scale, args.benchmark_dir, args.degradation)
             for name in args.benchmarks

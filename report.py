@@ -69,6 +69,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[d
     Raises:
         UserError: The folder is not that of a run.
     """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. Give the --output_dir of a training.")
     record = read_record(
         folder, "what run it is of. Give the --output_dir of a training.", "command"
     )

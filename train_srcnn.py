@@ -9,6 +9,7 @@ minutes on one CPU core and reaches 32.54 dB on Set5 x3; the paper's is 32.39.
 import common.start
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Literal
@@ -57,6 +58,8 @@ class SRCNN(SuperResolutionModel):
     ) -> None:
         super().__init__([scale])
         self.mean, self.kernel_sizes = mean, kernel_sizes
+        if not re.fullmatch(r"\d*[13579](-\d*[13579]){2}", kernel_sizes):
+            raise ValueError(f"kernel_sizes must be three odd numbers as 9-1-5, not {kernel_sizes}")
         first, second, third = (int(size) for size in kernel_sizes.split("-"))
         self.layers = nn.Sequential(
             nn.Conv2d(1, 64, first, padding=first // 2, padding_mode=padding_mode),

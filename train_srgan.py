@@ -285,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if accelerator.mixed_precision == "fp16":
         raise UserError(
             "SRGAN does not train in fp16, because its two losses would share one loss scale. Use "
-            "--mixed_precision bf16, or no mixed precision."
+            "--mixed_precision bf16 or no."
         )
     content = None
     if args.content_weight and args.max_train_steps:

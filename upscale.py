@@ -45,7 +45,7 @@ from common.files import cannot_write, delete_leftovers, last_name
 from common.gallery import Gallery, fill
 from common.hub import load_model
 from common.images.formats import Picture, PictureError, TooLargeError, read_picture, to_rgb
-from common.images.kinds import FORMATS
+from common.images.kinds import FORMATS, KINDS
 from common.images.strip import Versions, make_strip
 from common.images.tensors import to_tensor
 from common.images.writing import check_size, write_picture
@@ -76,8 +76,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="pictures (PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, AVIF, HEIC), folders, searched "
-        "with their subfolders, or patterns such as '*.png'",
+        help=f"pictures ({', '.join(KINDS)}), folders, searched with their subfolders, or patterns "
+        "such as '*.png'",
     )
     model = parser.group("model")
     add_model_arguments(model, any_scale=True)
@@ -250,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_processes_meet(state.num_processes)
     set_up_cpu(args.cpu_threads)
     if args.mixed_precision == "fp16" and state.device.type == "cpu":
-        raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16, or none.")
+        raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16 or no.")
     if args.compile:
         check_compiler(state.device)
     wanted = args.size or (Size(factor=args.scale) if args.scale else None)

@@ -125,8 +125,10 @@ def find_results(folder: Path, keys: Sequence[str], scale: int) -> list[Path]:
     `baby_x2`, `baby_SRCNN`.
 
     Raises:
-        UserError: There is none for a key, or several.
+        UserError: There is none for a key, or several; or no such folder.
     """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. --sr_dir names that of the pictures.")
     made: dict[str, list[Path]] = {}
     for path in picture_files(folder):
         made.setdefault(printable(path.relative_to(folder).with_suffix("").as_posix()), []).append(

@@ -16,26 +16,30 @@ import importlib
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
+from common.arguments import check_arguments
 from common.card import CARD, EXAMPLE, give_address
 from common.curves import CURVES
 from common.errors import UserError
 from common.exports.checks import check_packages
 from common.exports.writing import export_beside
 from common.hub_api import ask_hub, full_name, push_folder, why
+from common.launcher import says_first
 from common.machine import ROOT
 from common.network import CONFIG, WEIGHTS, SuperResolutionModel, check_size
 from common.pretrained import find_pretrained, for_scale, models_in_words, pretrained_names
 from common.tables import enumerate_first
-from common.weights import STATE, config_of, read_config, read_folder, read_weights
+from common.terminal import say
+from common.weights import STATE, config_of, load_whole, read_config, read_folder, read_weights
 
 FILES = (CONFIG, WEIGHTS)
 
@@ -119,22 +123,21 @@ def load_model(
     architecture, arguments = read_config(config)
     network = find_network(architecture)
     tensors = read_folder(folder)
-    known = inspect.signature(network).parameters
-    arguments = {name: value for name, value in arguments.items() if name in known}
+    arguments = _known_arguments(network, arguments, config)
     try:
+        check_arguments(network, arguments)
         check_size(network, arguments)
         model = network(**arguments).eval()
-        model.load_state_dict(tensors)
+        load_whole(model, tensors)
         # Arguments of a wrong type show here at the latest. (Some networks cannot carry this size.)
         with torch.no_grad(), suppress(RuntimeError, ValueError):
             model(torch.zeros(1, 3, 16, 16))
     except UserError as error:
         raise UserError(f"{config} is damaged, or not to be trusted: {error}") from None
     except Exception as error:  # errors of many kinds: whatever the arguments make of a network
-        lines = str(error).split("\n\t")  # PyTorch names every tensor that does not fit
-        others = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
-        text = f"{' '.join(lines[:2])}"[:250] + others
-        raise UserError(f"{folder} does not fit the network {architecture}: {text}") from None
+        raise UserError(
+            f"{folder} does not fit the network {architecture}: {f'{error}'[:300]}"
+        ) from None
     for key, tensor in model.state_dict().items():
         if tensors[key].dtype != tensor.dtype:
             raise UserError(
@@ -147,6 +150,21 @@ def load_model(
         raise UserError(f"{name} is trained to enlarge by {scales}, not by {scale}.{others}")
     model.scale = scale or model.scale
     return model
+
+
+def _known_arguments(
+    network: type[SuperResolutionModel], arguments: dict[str, Any], config: Path
+) -> dict[str, Any]:
+    """The arguments that the constructor takes. Others, of a later version, leave a warning."""
+    known = inspect.signature(network).parameters
+    if unknown := [f'"{name}"'[:60] for name in arguments if name not in known]:
+        warning = (
+            f"Warning: {config} has {enumerate_first(unknown, 3)}, which this version of "
+            f"{network.__name__} does not know. It is left out. If you wrote it, correct the name."
+        )
+        if says_first(warning):
+            say(warning, sys.stderr)
+    return {name: value for name, value in arguments.items() if name in known}
 
 
 def _others_beside(name: str | Path) -> str:

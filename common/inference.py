@@ -312,8 +312,8 @@ class Enlarger:
             part = self.model(images)[0, :, rows, columns].float()
         if not part.isfinite().all():
             raise ValueError(
-                "the network gives values that are no numbers; if its weights are sound, give no "
-                "--mixed_precision"
+                "the network gives values that are no numbers; if its weights are sound, use "
+                "--mixed_precision no"
             )
         part = part.mul_(maximum)
         if maximum > 1:

@@ -77,6 +77,13 @@ class SuperResolutionModel(nn.Module, PyTorchModelHubMixin):
         """
         return None
 
+    def scale_in_words(self) -> str:
+        """Says which of its scales a network of several is used at; "" for one of one scale."""
+        if len(self.scales) == 1:
+            return ""
+        scales = ", ".join(f"x{scale}" for scale in self.scales)
+        return f"Scale: x{self.scale} of {scales}; --scale for another."
+
     def enlarge(self, lr: Tensor, *, halves: bool = True) -> Tensor:
         """Like `forward`, but a large picture goes through the network in bands of its rows.
 

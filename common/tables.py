@@ -45,6 +45,13 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def size_in_words(size: int) -> str:
+    """`4.3 MB`, `33 kB`, `512 bytes`."""
+    if size >= 1e6:
+        return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e3:.0f} kB" if size >= 1000 else plural(size, "byte")
+
+
 def enumerate_first(items: Sequence[str], most: int = 10) -> str:
     """The first items of a list, and how many more there are."""
     rest = f" and {len(items) - most} more" if len(items) > most else ""

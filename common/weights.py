@@ -6,6 +6,7 @@ weights, the average.
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import CHECKSUMS, find_damage
-from common.network import CONFIG, WEIGHTS
-from common.tables import enumerate_first
+from common.network import CONFIG, WEIGHTS, SuperResolutionModel
+from common.tables import enumerate_first, plural
 
 LARGEST_CONFIG = 100_000  # bytes
 LFS_POINTER = b"version https://git-lfs"
@@ -89,6 +90,43 @@ def read_config(file: Path) -> tuple[str, dict[str, Any]]:
     except (ValueError, RecursionError, OSError) as error:
         reason = f"{error}"[:200] if isinstance(error, ValueError) else type(error).__name__
     raise UserError(f"{file} is damaged, or no configuration of a network: {reason}.")
+
+
+def load_whole(model: SuperResolutionModel, tensors: Mapping[str, Tensor]) -> None:
+    """Loads all tensors of a network.
+
+    Raises:
+        ValueError: The tensors are those of another one; the reason, in words.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:  # PyTorch names every tensor that does not fit
+        reason = _misfits(model.state_dict(), tensors) or f"{error}"
+        raise ValueError(f"{reason}. Take {WEIGHTS} and {CONFIG} from the same model.") from None
+
+
+def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    missing = [name for name in own if name not in tensors]
+    foreign = [name for name in tensors if name not in own]
+    shapes = [
+        f"{name} is {_shape(tensors[name])} and must be {_shape(tensor)}"
+        for name, tensor in own.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    facts = []
+    if missing:
+        names = enumerate_first([name[:40] for name in missing], 1)
+        facts.append(f"{len(missing)} of its {plural(len(own), 'tensor')} are missing ({names})")
+    if foreign:
+        names = enumerate_first([name[:40] for name in foreign], 1)
+        facts.append(f"{len(foreign)} of the file are of another network ({names})")
+    if shapes:
+        facts.append(f"{len(shapes)} have another shape ({enumerate_first(shapes, 1)})")
+    return ", ".join(facts)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from common.data.cache import decode_pictures
 from common.data.degradation import MADE, NONE, open_degradation, origin_of_lr
 from common.data.find import SAMPLE_BENCHMARK, list_folder, sample_pictures
-from common.data.layouts import picture_files
+from common.data.layouts import hr_folders, picture_files, subfolders
 from common.data.patches import BenchmarkDataset, too_small_to_score
 from common.errors import UserError
 from common.hub_api import ask_hub, why
@@ -50,7 +50,7 @@ def open_benchmark(
     if name == "sample":
         sources, lr = sample_pictures(SAMPLE_BENCHMARK), MADE
     else:
-        place = folder / name if folder else hub_benchmark(name)
+        place = _set_in(folder, name) if folder else hub_benchmark(name)
         sources, _, _, lr = list_folder(place, [scale], reads_lr=degradation == NONE)
         if len(sources) != (count := COUNTS.get(name.lower(), len(sources))):
             raise UserError(
@@ -66,6 +66,29 @@ def open_benchmark(
         )
     origin = origin_of_lr(lr, degradation)
     return BenchmarkDataset(pictures, scale, open_degradation(degradation), origin)
+
+
+def _set_in(folder: Path, name: str) -> Path:
+    """The folder of a set in a folder of benchmarks.
+
+    Raises:
+        UserError: One of the two is missing; or the folder is that of a set itself.
+    """
+    if (folder / name).is_dir():
+        return folder / name
+    rule = "--benchmark_dir names the folder that holds the sets, each in a folder of its name"
+    way_out = f"{rule}; docs/evaluate.md shows it."
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. {way_out}")
+    missing = f"There is no set {name} in {folder}"
+    if hr_folders(folder) or any(path.parent == folder for path in picture_files(folder)):
+        place = folder.resolve()
+        raise UserError(
+            f"{missing}, which is a set itself: pictures lie in it. {rule}, so give "
+            f"--benchmark_dir {place.parent} --benchmarks {place.name}; docs/evaluate.md shows it."
+        )
+    found = enumerate_first([child.name for child in subfolders(folder)], 5) or "no folders at all"
+    raise UserError(f"{missing}. There are: {found}. {way_out}")
 
 
 def hub_benchmark(name: str) -> Path:

@@ -58,7 +58,7 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[tuple[Path, Path]], str]
     """
     found: dict[Path, tuple[Path, Path]] = {}  # by the file, which may be named twice
     output = args.output.resolve()
-    said = []
+    said, has_left_out = [], False
     for text in args.inputs:
         names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
         if not names:
@@ -67,20 +67,21 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[tuple[Path, Path]], str]
             if path.is_dir():
                 has_output = output.is_relative_to(path.resolve())
                 for file in picture_files(path):
-                    # What an earlier start wrote is no input.
-                    if not (has_output and Path(os.path.realpath(file)).is_relative_to(output)):
-                        found.setdefault(
-                            Path(os.path.realpath(file)), (file, file.relative_to(path))
-                        )
+                    real = Path(os.path.realpath(file))
+                    if has_output and real.is_relative_to(output):
+                        has_left_out = True  # what an earlier start wrote is no input
+                    else:
+                        found.setdefault(real, (file, file.relative_to(path)))
                 if kinds := describe_kinds(path):
                     said.append(f"{path}: {kinds}")
             else:
                 found.setdefault(Path(os.path.realpath(path)), (path, Path(path.name)))
     if not found:
         endings = " ".join(EXTENSIONS)
+        clause = f", leaving out what is in --output {args.output}" if has_left_out else ""
         raise UserError(
-            f"There is no picture in {' '.join(args.inputs)}, leaving out what is in --output "
-            f"{args.output}. Known endings: {endings}. {' '.join(said)}"
+            f"There is no picture in {' '.join(args.inputs)}{clause}. Known endings: {endings}. "
+            f"{' '.join(said)}"
         )
     return list(found.values()), "\n".join(said)
 

@@ -179,7 +179,9 @@ class _Loader:
         all_pictures = len(pictures) + len(errors)
         reasons = enumerate_first([f"{name} ({error})" for name, error in errors.items()])
         message = f"{len(errors)} of {plural(all_pictures, 'picture')}: {reasons}"
-        if not len(pictures) or len(errors) > max(3, all_pictures / 100):
+        if not len(pictures):
+            raise UserError(f"Cannot read {message}. None is left. Mend them, or name others.")
+        if len(errors) > max(3, all_pictures / 100):
             raise UserError(
                 f"Cannot read {message}. Up to three, or 1 %, would be left out. Mend or remove "
                 "them."

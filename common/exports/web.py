@@ -63,7 +63,7 @@ def write_page(
         "network": type(model).__name__,
         "scale": model.scale,
         "margin": model.margin,
-        "megabytes": round(len(file) / 1e6, 1),
+        "megabytes": float(f"{len(file) / 1e6:.2g}"),
     }
     with filled_folder(folder) as new:
         for path in PAGE.iterdir():

@@ -8,6 +8,7 @@ from common.exports.checks import check
 from common.exports.onnx_file import OnnxNetwork, to_onnx
 from common.files import delete_leftovers, replace_files
 from common.network import SuperResolutionModel
+from common.tables import size_in_words
 
 
 def write(contents: Mapping[Path, bytes], model: SuperResolutionModel) -> None:
@@ -32,7 +33,7 @@ def write(contents: Mapping[Path, bytes], model: SuperResolutionModel) -> None:
             f"Cannot write {names}, {size:,} bytes: {error.strerror or error}. Nothing of it is "
             "kept. Make room, or name another --output."
         ) from None
-    print(f"{names}: {type(model).__name__} x{model.scale}, {size / 1e6:.1f} MB")
+    print(f"{names}: {type(model).__name__} x{model.scale}, {size_in_words(size)}")
 
 
 def export_beside(folder: Path, model: SuperResolutionModel) -> dict[int, str]:

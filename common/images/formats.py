@@ -23,7 +23,7 @@ from PIL import (
     UnidentifiedImageError,
 )
 
-from common.images.kinds import DECODED, UNREAD
+from common.images.kinds import DECODED, KINDS, UNREAD
 
 ORIENTATION, ICC_PROFILE, SUB_IFDS = 0x0112, 0x8773, 0x014A  # tags of EXIF and TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that let rows and columns change places
@@ -225,7 +225,7 @@ def _what_it_is(header: bytes) -> str:
         for ending, brands in ((".avif", (b"avif", b"avis")), (".heic", HEIC_BRANDS)):
             if brand in brands and ending in UNREAD:
                 return f"it is {ending[1:].upper()}: {UNREAD[ending]}, or save it as PNG"
-    return "it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 2000, or it is damaged"
+    return f"it is no {', '.join(KINDS[:-1])} or {KINDS[-1]}, or it is damaged"
 
 
 def _metadata(image: Image.Image) -> tuple[int, bytes]:

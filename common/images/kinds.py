@@ -17,6 +17,8 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+# All kinds that are read, in words: AVIF and HEIC where what they need is installed.
+KINDS = ("PNG", "JPEG", "BMP", "WebP", "TIFF", "GIF", "JPEG 2000", "PPM", "AVIF", "HEIC")
 # What Pillow decodes without another program. (It would have PostScript, for one, run by an
 # interpreter.)
 DECODED = [*dict.fromkeys(FORMATS.values()), "GIF", "PPM", "JPEG2000"]

@@ -36,7 +36,7 @@ from common.record import RECORD
 from common.tables import enumerate_first
 from common.terminal import say
 from common.training.length import take_length
-from common.training.recipe import check_recipe, read_recipe
+from common.training.recipe import check_network, check_recipe, read_recipe
 from common.training.together import Processes
 
 LOCK = ".lock"
@@ -81,6 +81,7 @@ def claim_together(args: Arguments, processes: Processes) -> Claim:
         for note in notes:
             processes.warn(note)
         if checkpoint:
+            check_network(args, checkpoint)
             take_length(args, checkpoint)
         return checkpoint, check_recipe(args, checkpoint) if checkpoint else []
 
@@ -222,11 +223,9 @@ def choose_checkpoint(output_dir: Path, wanted: str) -> tuple[Path | None, list[
             f"{output_dir}, or delete the folder."
         )
     for path, damage in damaged.items():
-        aside = unused(path.with_name(f"{path.name}.damaged"))
-        path.rename(aside)
-        notes.append(
-            f"Passed over {path.name}, which is damaged: {damage}. It is {aside.name} now."
-        )
+        new = unused(path.with_name(f"{path.name}.damaged"))
+        path.rename(new)
+        notes.append(f"Passed over {path.name}, which is damaged: {damage}. It is {new.name} now.")
     return checkpoints[-1] if checkpoints else None, notes
 
 

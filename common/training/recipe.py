@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import lcm
 from pathlib import Path
@@ -215,6 +216,26 @@ def keep_origin(args: Arguments, checkpoint: Path | None) -> None:
         args.init_from, args.revision = before.get("init_from"), before.get("revision")
 
 
+def check_network(args: Arguments, checkpoint: Path) -> None:
+    """Refuses a checkpoint that another script has written, whose options mean other things.
+
+    (Checkpoints of older versions do not tell their script.)
+
+    Raises:
+        UserError: The checkpoint is of another network.
+    """
+    commands = (getattr(args, "command", ""), f"{read_recipe(checkpoint).get('command')}")
+    scripts = [re.match(r"python (train_(\w+)\.py)\b", command) for command in commands]
+    ours, theirs = scripts
+    if ours and theirs and ours[1] != theirs[1]:
+        name, other = ours[2].upper(), theirs[2].upper()
+        raise UserError(
+            f"Cannot resume from {checkpoint}: it is of {other}, by {theirs[1]}, and {ours[1]} "
+            f"trains {name}. To train {name}, name another --output_dir and no checkpoint of "
+            f"{other}. To go on with {other}, start {theirs[1]}."
+        )
+
+
 def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     """Compares the recipe of a command with that of a checkpoint.
 
@@ -259,7 +280,8 @@ def _about_cosine(before: dict[str, Any], args: Arguments, step: int | None) -> 
             learning_rate_factor(argparse.Namespace(**options))(step) * options["learning_rate"]
             for options in (before, vars(args))
         )
-        text += f"; here the rate would jump from {old:.3g} to {new:.3g}"
+        if f"{old:.3g}" != f"{new:.3g}":
+            text += f"; here the rate would jump from {old:.3g} to {new:.3g}"
     return f"{text}. Runs by --lr_scheduler wsd can become longer"
 
 

@@ -192,9 +192,7 @@ def check_processes(args: "Arguments", accelerator: "Accelerator") -> None:
             f"multiple of {divisor}, for example {-(-batch_size // divisor) * divisor}."
         )
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "fp16":
-        raise UserError(
-            "fp16 does not work on a CPU. Use --mixed_precision bf16, or no mixed precision."
-        )
+        raise UserError("fp16 does not work on a CPU. Use --mixed_precision bf16 or no.")
     if args.compile:
         check_compiler(accelerator.device)
 

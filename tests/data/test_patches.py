@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_convert
 
 from common.data.cache import decode_pictures
 from common.data.find import find_pictures
-from common.data.patches import PatchDataset
+from common.data.patches import PatchDataset, too_small_to_score
 from common.errors import UserError
 from common.images.resize import imresize
 from helpers.pictures import write
@@ -60,6 +60,17 @@ def test_all_positions_orientations_and_pictures_occur(tmp_path):
         turned = bool(rows[0, 0] != rows[0, 1])
         seen.add((int(hr[2, 0, 0]), corners, turned, bool(rows[0, 0] < rows[-1, -1])))
     assert len(seen) == 3 * 4 * 4 * 8
+
+
+def test_a_picture_without_a_pixel_of_lr_is_smaller_than_a_patch(tmp_path):
+    for name, size in (("large.png", (16, 16)), ("dot.png", (1, 1)), ("line.png", (16, 2))):
+        write(tmp_path / name, size)
+    pictures, errors = decode_pictures(find_pictures(tmp_path, [2, 3]), [2, 3])
+    assert errors == {}
+    patches = PatchDataset(pictures, [2, 3], patch_size=12, batch_size=4, seed=0)
+    assert patches.too_small == ["dot.png", "line.png"]
+    assert patches[0][1].shape == (3, 12, 12)
+    assert too_small_to_score(pictures, [2]) == ["dot.png", "line.png"]
 
 
 def test_patch_depends_on_seed_and_index_alone(pictures):

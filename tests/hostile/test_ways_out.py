@@ -117,7 +117,7 @@ WAYS = [
     srcnn("--gradient_accumulation_steps 3", "for example 6.", "--batch_size 6"),
     srcnn(
         "--mixed_precision fp16",
-        "Use --mixed_precision bf16, or no mixed precision.",
+        "Use --mixed_precision bf16 or no.",
         "--mixed_precision bf16",
         "--mixed_precision no",
     ),
@@ -252,8 +252,11 @@ WAYS = [
             ),
             (
                 "{small} --model {run} --mixed_precision fp16",
-                "Use --mixed_precision bf16, or none.",
-                ["{small} --model {run} --mixed_precision bf16", "{small} --model {run}"],
+                "Use --mixed_precision bf16 or no.",
+                [
+                    "{small} --model {run} --mixed_precision bf16",
+                    "{small} --model {run} --mixed_precision no",
+                ],
             ),
         ]
     ),

@@ -1,5 +1,7 @@
 """Weights that are no weights."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +13,7 @@ import upscale
 from common.errors import UserError
 from common.hub import load_matching, load_model, push_model
 from common.training.state import _refuse_code
+from train_a2n import A2N
 from train_srcnn import SRCNN
 
 
@@ -68,9 +71,23 @@ def refused(folder) -> str:
         ("[" * 50_000, "no configuration of a network: RecursionError"),
         (" " * 200_000, "it has more than 100,000 bytes"),
         ('{"architecture": "os"}', "Unknown architecture 'os'. This repository has: a2n"),
-        ('{"architecture": "srcnn", "scale": "2"}', "does not fit the network srcnn"),
-        ('{"architecture": "srcnn", "scale": null}', "does not fit the network srcnn"),
-        ('{"architecture": "srcnn", "scale": 2, "mean": {}}', "does not fit the network srcnn"),
+        ('{"architecture": "srcnn", "scale": "2"}', '"scale" is "2", and must be a whole number.'),
+        ('{"architecture": "srcnn", "scale": true}', '"scale" is true, and must be a whole numb'),
+        ('{"architecture": "srcnn", "scale": null}', '"scale" is null, and must be a whole numb'),
+        ('{"architecture": "srcnn"}', 'it has no "scale", which SRCNN needs.'),
+        ('{"architecture": "srcnn", "scale": 2, "mean": {}}', '"mean" is {}, and must be a number'),
+        (
+            '{"architecture": "srcnn", "scale": 2, "padding_mode": "x"}',
+            '"padding_mode" is "x", and must be "replicate" or "zeros".',
+        ),
+        (
+            '{"architecture": "srcnn", "scale": 2, "kernel_sizes": "9-x"}',
+            "kernel_sizes must be three odd numbers as 9-1-5, not 9-x",
+        ),
+        (
+            '{"architecture": "vdsr", "scales": [2, "x"]}',
+            '"scales" is [2, "x"], and must be a list of whole numbers.',
+        ),
         (
             '{"architecture": "srcnn", "scale": 2, "kernel_sizes": "99999-1-5"}',
             "not to be trusted: The network would have more than 250,000,000 parameters",
@@ -85,7 +102,7 @@ def refused(folder) -> str:
             "not to be trusted: The network would have more than 250,000,000 parameters",
         ),
     ],
-    ids=range(13),
+    ids=range(18),
 )
 def test_configurations(model, config, message):
     (model / "config.json").write_text(config)
@@ -106,7 +123,32 @@ def test_weights_that_are_something_else(model):
         model
     )
     save_file(tensors | {"layers.0.bias": torch.tensor(1.0)}, file)
-    assert "does not fit the network srcnn: Error(s) in loading state_dict" in refused(model)
+    message = "1 have another shape (layers.0.bias is a single number and must be 64). Take model."
+    assert f"does not fit the network srcnn: {message}" in refused(model)
+
+
+def test_weights_of_another_network(model):
+    A2N(2, num_blocks=1).save_pretrained(model.parent / "a2n")
+    tensors = load_file(model.parent / "a2n" / "model.safetensors")
+    save_file(tensors, model / "model.safetensors")
+    message = refused(model)
+    assert (
+        "does not fit the network srcnn: 6 of its 6 tensors are missing (layers.0.weight and 5 "
+        f"more), {len(tensors)} of the file are of another network ("
+    ) in message
+    assert message.endswith("Take model.safetensors and config.json from the same model.")
+
+
+def test_an_argument_of_a_later_version_is_named_and_left_out(model, capsys):
+    whole = json.loads((model / "config.json").read_text())
+    assert load_model(model).arguments.items() == (whole.items() - {("architecture", "srcnn")})
+    assert capsys.readouterr().err == ""
+    (model / "config.json").write_text(json.dumps(whole | {"foo": 1}))
+    assert load_model(model).scale == 2
+    assert capsys.readouterr().err == (
+        f'Warning: {model / "config.json"} has "foo", which this version of SRCNN does not know. '
+        "It is left out. If you wrote it, correct the name.\n"
+    )
 
 
 class Code:

@@ -344,7 +344,7 @@ def huge(png: bytes) -> bytes:
 ZEROS = zlib.compress(bytes(10))
 REFUSED = {
     "empty": (b"", "it is empty"),
-    "text": (b"no picture", "it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 2000, or it is da"),
+    "text": (b"no picture", "it is no PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, PPM, AVIF or H"),
     "git-lfs": (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of git-lfs in p"),
     "png cut off": (saved(GRADIENT)[:-60], "it is damaged: "),
     "png, broken chunk": (saved(GRADIENT).replace(b"IDAT", b"IxAT"), "it is no PNG, JPEG, BMP,"),
@@ -400,7 +400,7 @@ REFUSED = {
     "raw": (raw(), "it is a raw picture; develop it to TIFF"),
     "postscript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
-        "it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 2000, or it is damaged",
+        "it is no PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, PPM, AVIF or HEIC, or it is damaged",
     ),
 }
 

@@ -20,6 +20,7 @@ from running import (
 )
 from train_a2n import A2N
 from train_srcnn import SRCNN
+from train_vdsr import VDSR
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,14 @@ def test_report(evaluation, straight):
     line = next(line for line in output.splitlines() if line.startswith("Tiny"))
     assert f" {tiny['psnr_y']:.2f} " in line
     assert f" {tiny['ssim_y']:.4f} " in line
+
+
+def test_one_of_several_scales_is_named(tiny_benchmark_dir, tmp_path):
+    VDSR([2, 3], num_layers=2, num_features=4).save(tmp_path / "vdsr")
+    base = ("evaluate.py", "--model", tmp_path / "vdsr", "--benchmark_dir", tiny_benchmark_dir)
+    said = "Scale: x2 of x2, x3; --scale for another.\n"
+    assert run_here(*base, "--benchmarks", "Tiny").stdout.startswith(said)
+    assert "Scale: " not in run_here(*base, "--benchmarks", "Tiny", "--scale", 3).stdout
 
 
 def test_saved_pictures_score_the_same(evaluation, tiny_benchmark_dir, tmp_path):
@@ -200,7 +209,16 @@ def test_evaluation_mistakes(tiny_benchmark_dir, tmp_path):
     message = refusal("evaluate.py", "--model", "user/nothing", *tiny)
     assert "There is no folder user/nothing. Cannot reach http://127.0.0.1:" in message
     message = refusal("evaluate.py", "--model", folder, *tiny[:2])
-    assert f"There is no folder {tiny_benchmark_dir / 'Set5'}" in message
+    assert f"There is no set Set5 in {tiny_benchmark_dir}. There are: Tiny. --bench" in message
+    assert "holds the sets, each in a folder of its name; docs/evaluate.md shows it." in message
+    message = refusal("evaluate.py", "--model", folder, tiny[0], tmp_path / "nowhere")
+    assert f"There is no folder {tmp_path / 'nowhere'}. --benchmark_dir names the fol" in message
+    for place in (tiny_benchmark_dir / "Tiny", tiny_benchmark_dir / "Tiny" / "HR"):
+        message = refusal("evaluate.py", "--model", folder, tiny[0], place)
+        assert f"There is no set Set5 in {place}, which is a set itself: pictures lie" in message
+        assert f"give --benchmark_dir {place.parent} --benchmarks {place.name}; docs/" in message
+    message = refusal("evaluate.py", "--sr_dir", tmp_path / "nowhere", "--scale", 2, *tiny)
+    assert f"There is no folder {tmp_path / 'nowhere'}. --sr_dir names that of" in message
     message = refusal("evaluate.py", "--sr_dir", tmp_path, "--scale", 2, *tiny)
     assert f"There is no 0.png or 0x2.png in {tmp_path}" in message
     assert "need a --model" in refusal("evaluate.py", "--sr_dir", tmp_path, "--save_images", "x")

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,9 +114,13 @@ def test_named_by_folder_and_scale_and_not_overwritten(exported, models, tmp_pat
     monkeypatch.setattr(export, "to_onnx", lambda model: content)
     monkeypatch.chdir(tmp_path)
     command = ("export.py", "--model", models / "vdsr", "--scale", 3)
-    run_here(*command)
+    said = run_here(*command).stdout
+    assert re.search(r"^vdsr_x3\.onnx: VDSR x3, [1-9]\d\d kB$", said, re.MULTILINE)
+    assert "--scale for another" not in said
     (written,) = tmp_path.iterdir()
     assert written.name == "vdsr_x3.onnx"
+    end = run_here(*command[:3], "--output", "vdsr_x2.onnx", check=False)
+    assert end.stdout.startswith("Scale: x2 of x2, x3; --scale for another.\n")
     written.write_bytes(b"mine")
     assert "vdsr_x3.onnx exists already" in refusal(*command)
     assert written.read_bytes() == b"mine"
@@ -238,6 +243,8 @@ def test_refusals_of_precisions(models, tmp_path):
     assert "is for --precision int8" in refusal(*command, "--calibration_dir", tmp_path)
     int8 = ("--precision", "int8", "--calibration_dir", tmp_path)
     assert f"{tmp_path} holds no pictures" in refusal(*command, *int8)
+    message = refusal(*command, *int8[:3], tmp_path / "nowhere")
+    assert f"There is no folder {tmp_path / 'nowhere'}. --calibration_dir is one of" in message
     (tmp_path / "a.png").write_text("none")
     assert f"{tmp_path / 'a.png'}: it is " in refusal(*command, *int8)
     write(tmp_path / "a.png", (9, 3))

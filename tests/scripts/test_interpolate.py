@@ -136,6 +136,8 @@ def test_a_page_of_a_run(train, pictures_dir, tmp_path):
     assert "page.html exists already; name another, or add --overwrite" in message
     (folder / "report.html").write_text("mine")
     assert "report.html exists already; name another" in refusal("report.py", folder)
+    message = refusal("report.py", "out/nothing")
+    assert message.endswith("There is no folder out/nothing. Give the --output_dir of a training.")
     message = refusal("report.py", pictures_dir)
     assert "args.json is not the record of a run, or is damaged, so nobody knows what" in message
     assert "Give the --output_dir of a training." in message

@@ -31,6 +31,7 @@ from running import (
     SCRIPT,
     SMALL,
     assert_same_run,
+    list_checkpoints,
     metrics,
     refusal,
     run,
@@ -203,7 +204,15 @@ def test_bad_pictures_are_named(train, pictures_dir, tmp_path):
     for number in range(3):
         (folder / f"text{number}.png").write_text("not a picture")
     base = (SCRIPT, *SMALL, "--train_data_dir", folder, "--output_dir", tmp_path / "run")
-    assert "Cannot read 4 of 13 pictures: cut.jpg" in refusal(*base)
+    message = refusal(*base)
+    assert "Cannot read 4 of 13 pictures: cut.jpg" in message
+    assert "Up to three, or 1 %, would be left out. Mend or remove them." in message
+    for path in folder.glob("*.png"):
+        path.write_text("not a picture")
+    message = refusal(*base)
+    assert "Cannot read 13 of 13 pictures: 0.png" in message
+    assert " None is left. Mend them, or name others." in message
+    assert "Up to three" not in message
 
 
 def test_small_validation_pictures_are_refused(pictures_dir, tmp_path):
@@ -232,6 +241,13 @@ def test_used_folder_is_refused(straight, pictures_dir, tmp_path):
     older = folder / "checkpoint-10"
     message = refusal(SCRIPT, *options, "--output_dir", folder, "--resume_from_checkpoint", older)
     assert "goes on from elsewhere" in message
+    message = refusal("train_vdsr.py", *options, "--output_dir", folder, *LATEST)
+    checkpoint = list_checkpoints(folder)[-1]
+    assert message.endswith(
+        f"Cannot resume from {checkpoint}: it is of SRCNN, by train_srcnn.py, and train_vdsr.py "
+        "trains VDSR. To train VDSR, name another --output_dir and no checkpoint of SRCNN. To go "
+        "on with SRCNN, start train_srcnn.py."
+    )
     assert (folder / "model.safetensors").read_bytes() == before
     (tmp_path / "notes.txt").write_text("mine")
     message = refusal(SCRIPT, *options, "--output_dir", tmp_path, *LATEST)

@@ -167,7 +167,7 @@ def test_bad_files_are_named_and_the_others_done(model, pictures_dir, tmp_path):
     assert "Could not enlarge 4 of 13 pictures:\n" in message
     for line in (
         f"\n  {folder}/cut.png: it is damaged: image file is truncated",
-        f"\n  {folder}/text.png: it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 2000, or it",
+        f"\n  {folder}/text.png: it is no PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000, PPM, AVIF",
         f"\n  {folder}/empty.jpg: it is empty",
         f"\n  {folder}/huge.png: it is 40000x40000, 1600 megapixels, and at most 200 are read; see",
     ):
@@ -224,7 +224,7 @@ def test_a_strip_of_what_was_enlarged_before(model, pictures_dir, tmp_path):
     upscale(*base)
     (tmp_path / "0_x2.png").write_text("mine")
     message = upscale(*base, "--comparison", runner=refusal)
-    assert "0_x2.png is there, but it is no PNG, JPEG, BMP, WebP, TIFF, GIF or JPEG 20" in message
+    assert "0_x2.png is there, but it is no PNG, JPEG, BMP, WebP, TIFF, GIF, JPEG 2000" in message
     Image.new("RGB", (192, 160), "red").save(tmp_path / "0_x2.png")
     output = upscale(*base, "--comparison").stdout
     assert "Enlarged 1 of 1" in output
@@ -342,13 +342,13 @@ def test_a_sheet_and_a_page_of_all_pictures(model, pictures_dir, tmp_path):
     ("options", "message"),
     [
         (("nothing.png",), "There is no nothing.png: no picture, no folder, nothing like it."),
-        (("{folder}/empty",), "There is no picture in "),
+        (("{folder}/empty",), "/empty. Known endings: .png"),
         (("{folder}/a.png", "{folder}/copy/a.png"), " would both become "),
         (
             ("{folder}/a.png", "--suffix", "", "--output", "{folder}"),
             ", which is an input itself; ",
         ),
-        (("{folder}/empty", "--output", "{folder}/empty"), ", leaving out what is in --output "),
+        (("{folder}/copy", "--output", "{folder}/copy"), ", leaving out what is in --output "),
         (
             ("{folder}/a.png", "--output", "{folder}/notes"),
             "notes, which is no folder; name another",

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.options import Arguments
 from common.training.muon import orthogonal
 from common.training.optimizer import clip_gradients, make_optimizer
-from common.training.recipe import check_recipe
+from common.training.recipe import check_network, check_recipe
 from common.training.schedule import learning_rate_factor
 from running import SCRIPTS
 
@@ -186,6 +186,27 @@ def test_a_finished_cosine_says_why_it_cannot_become_longer(tmp_path):
         "--max_train_steps, so another number of steps is another schedule; here the rate would "
         "jump from 0 to 5e-05. Runs by --lr_scheduler wsd can become longer. Give the same options"
     ) in str(error.value)
+
+
+def test_a_finished_cosine_does_not_jump_to_the_same_rate(tmp_path):
+    options = {"learning_rate": 1e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 0}
+    record = {"args": options | {"max_train_steps": 20, "scale": [2, 3]}, "step": 0}
+    (tmp_path / "args.json").write_text(json.dumps(record))
+    args = command(**options, max_train_steps=40)
+    args.fixed |= {"max_train_steps"}
+    with pytest.raises(UserError, match=r"is another schedule\. Runs by --lr_scheduler wsd can"):
+        check_recipe(args, tmp_path)
+
+
+def test_the_checkpoint_of_another_script_is_refused(tmp_path):
+    (tmp_path / "args.json").write_text(json.dumps({"args": {}, "command": "python train_a2n.py"}))
+    for script in ("train_a2n.py", "train_a2n.py --scale 2", "own.py"):
+        args = command()
+        args.command = f"python {script}"
+        check_network(args, tmp_path)
+    args.command, args.allow_recipe_change = "python train_vdsr.py --scale 2", True
+    with pytest.raises(UserError, match=r"it is of A2N, by train_a2n\.py, and train_vdsr"):
+        check_network(args, tmp_path)
 
 
 def test_an_older_checkpoint_knew_one_optimizer(checkpoint):

@@ -140,4 +140,6 @@ class Stopwatch:
             same += f" --lr_warmup_steps {args.lr_warmup_steps}"
         if args.lr_milestones:
             same += f" --lr_milestones {' '.join(map(str, args.lr_milestones))}"
+        if args.ema_decay and "ema_decay" not in args.given:
+            same += f" --ema_decay {args.ema_decay:g}"
         return f"{found}, which the run keeps from here on. {same} trains to the same weights."

@@ -137,7 +137,7 @@ def modern(learning_rate: float) -> Recipe:
             "betas": [0.9, 0.99],
             "lr_scheduler": "multistep",
             "lr_gamma": 0.5,
-            "ema_decay": 0.999,
+            "ema_decay": 0.99,
         }
         if args.optimizer == "sgd":  # whose rates and decays are of another size
             for name in ("optimizer", "learning_rate", "weight_decay", "betas"):
@@ -145,11 +145,14 @@ def modern(learning_rate: float) -> Recipe:
         if not args.max_train_minutes:  # whose number of steps is not known yet
             settings["lr_milestones"] = milestones(args.max_train_steps)
             settings["lr_warmup_steps"] = args.max_train_steps // 25
+            # Over a twentieth of a short run, whose average would be of its beginning otherwise.
+            settings["ema_decay"] = min(0.999, round(1 - 20 / max(20, args.max_train_steps), 4))
         return settings
 
     recipe.__doc__ = (
         f"AdamW with a rate of {learning_rate:g}, betas 0.9 0.99 and no weight decay, halved at "
-        "50, 80, 90, 95 and 98 % of the steps after a warm-up of 4 %, --ema_decay 0.999"
+        "50, 80, 90, 95 and 98 % of the steps after a warm-up of 4 %, --ema_decay 0.999, less "
+        "below 20,000 steps"
     )
     return recipe
 
@@ -260,12 +263,13 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     elif any(text.startswith("--max_train_steps") for text in differences):
         reason = _about_cosine(before, args, record.get("step"))
     elif before.get("lr_milestones") and vars(args).get("recipe") == MODERN:
-        laid = ("--lr_milestones", "--lr_warmup_steps")
+        laid = ("--lr_milestones", "--lr_warmup_steps", "--ema_decay")
         falls = " ".join(map(str, before["lr_milestones"]))
         if any(text.startswith(laid) for text in differences):
             reason = (
                 "--recipe modern lays them by --max_train_steps. To train longer, add the old "
-                f"ones: --lr_milestones {falls} --lr_warmup_steps {before['lr_warmup_steps']}"
+                f"ones: --lr_milestones {falls} --lr_warmup_steps {before['lr_warmup_steps']} "
+                f"--ema_decay {before['ema_decay']:g}"
             )
     return allow_differences(differences, args, checkpoint, reason)
 

@@ -164,10 +164,11 @@ def test_a_longer_modern_run_says_who_laid_the_falls(tmp_path):
     (tmp_path / "args.json").write_text(json.dumps(record, default=str))
     with pytest.raises(UserError) as error:
         check_recipe(train_a2n.parse_args([*words, "2000"]), tmp_path)
-    old = "--lr_milestones 500 800 900 950 980 --lr_warmup_steps 40"
+    old = "--lr_milestones 500 800 900 950 980 --lr_warmup_steps 40 --ema_decay 0.98"
     assert (
-        "--lr_warmup_steps was 40 and is 80. --recipe modern lays them by --max_train_steps. To "
-        f"train longer, add the old ones: {old}. Give the same options" in str(error.value)
+        "--lr_warmup_steps was 40 and is 80, --ema_decay was 0.98 and is 0.99. --recipe modern "
+        f"lays them by --max_train_steps. To train longer, add the old ones: {old}. "
+        "Give the same options" in str(error.value)
     )
     args = train_a2n.parse_args([*words, "2000", *old.split()])
     assert check_recipe(args, tmp_path) == []
@@ -230,7 +231,10 @@ def test_the_modern_recipe_fits_every_length(script):
     assert modern.recipe == "modern"
     assert (modern.optimizer, modern.betas, modern.weight_decay) == ("adamw", [0.9, 0.99], 0)
     assert modern.lr_milestones == [500, 800, 900, 950, 980]
-    assert (modern.lr_warmup_steps, modern.ema_decay, modern.lr_gamma) == (40, 0.999, 0.5)
+    assert (modern.lr_warmup_steps, modern.ema_decay, modern.lr_gamma) == (40, 0.98, 0.5)
+    for steps, decay in ((10, 0), (500, 0.96), (500_000, 0.999)):
+        words = ["--recipe", "modern", "--max_train_steps", f"{steps}"]
+        assert parse_args(words).ema_decay == decay
     assert modern.max_train_steps == 1000
     assert "recipe" not in modern.fixed
     assert {"optimizer", "betas", "lr_milestones", "clip_grad_norm"} <= modern.fixed
@@ -244,6 +248,7 @@ def test_any_option_overrides_a_recipe():
     args = train_vdsr.parse_args(["--recipe", "modern", "--optimizer", "sgd"])
     assert (args.optimizer, args.betas, args.clip_theta) == ("sgd", None, 2e-5)
     assert (args.learning_rate, args.weight_decay) == (0.1, 1e-4)  # those of sgd
+    assert train_a2n.parse_args("--recipe modern --max_train_minutes 9".split()).ema_decay == 0.99
     args = train_a2n.parse_args(["--recipe", "cpu", "--scale", "3"])
     assert (args.batch_size, args.patch_size, args.max_train_steps) == (8, 96, 900)
     assert (args.optimizer, args.learning_rate) == ("muon", 5e-3)

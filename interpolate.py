@@ -35,14 +35,12 @@ from common.files import (
     replace_file,
     shorten_command,
 )
-from common.hub import find_here, load_model
+from common.hub import load_model
 from common.machine import check_processes_meet, set_up_cpu, versions
 from common.metrics import Metric, make_lpips, protocol, psnr_y, ssim_y
 from common.network import SuperResolutionModel
 from common.options import Arguments, Parser, real, whole
 from common.page.page import Page, as_code, as_table, cannot_write_page
-from common.pretrained import name_of
-from common.record import MIXTURE
 from common.tables import format_score, score_name, text_table
 from common.terminal import markdown, printable, say
 
@@ -198,10 +196,6 @@ def write_model(args: Arguments, network: SuperResolutionModel) -> None:
         network.save(folder)
         card = model_card(name, network.architecture(), network.scales, training=training)
         (folder / CARD).write_text(card)
-        first = find_here(args.first)
-        pretrained = name_of(first) if first else None
-        facts = {"command": command, "pretrained": pretrained, **versions()}
-        (folder / MIXTURE).write_text(json.dumps(facts, indent=2))
     print(f"The model of alpha {args.alpha:g} is in {args.output_dir}.")
 
 

@@ -1,4 +1,4 @@
-"""How a model came about: `args.json` of a run and its checkpoints, or that it is a mixture."""
+"""How a model came about: `args.json` of a run and its checkpoints."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,6 @@ from common.errors import UserError
 from common.options import LARGEST
 
 RECORD = "args.json"
-MIXTURE = "interpolation.json"  # what interpolate.py leaves beside the weights
 
 
 def read_record(folder: Path, needed_for: str, *keys: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from common.hub import load_model
 from common.metrics import protocol
 from common.network import CONFIG, WEIGHTS
 from common.pretrained import FOLDER
-from results.record import training, training_of_mixture
+from results.record import training
 from results.table import RESULTS, read_row, runs_of, training_in_words
 
 LARGEST = 5_000_000  # bytes of the weights: git keeps every version for ever
@@ -39,9 +39,6 @@ def training_section(facts: dict[str, Any], data: str, license: str, purpose: st
             lines.append(f"Stopped at step {run['ended_at_step']:,}. ")
         lines.append(f"{run['seconds'] / 60:,.0f} minutes, by commit {run['commit']} and PyTorch ")
         lines.append(f"{run['torch']}.\n")
-    if mixed := facts.get("mixed"):
-        lines.append(f"\n    {mixed['command']}\n\nMixes the weights of both, by commit ")
-        lines.append(f"{mixed['commit']}.\n")
     return "".join(lines)
 
 
@@ -52,18 +49,16 @@ def publish(
     license: str,
     purpose: str,
     overwrite: bool = False,
-    run: Path | None = None,
 ) -> Path:
     """Writes `pretrained/NAME`.
 
     Args:
-        folder: Folder of the run, or of the mixture.
+        folder: Folder of the run.
         name: Name of the model, and of its row in `results/`.
         data: Training pictures and what their licenses allow, in words.
         license: License of the weights, as the Hub names it.
         purpose: What the model is for, in words.
         overwrite: Whether a model of that name is replaced.
-        run: Of a mixture by interpolate.py: folder of the run of its second network.
 
     Raises:
         UserError: The folder is not that of the row, its weights are too large, or there is a model
@@ -72,10 +67,8 @@ def publish(
     model, row, target = load_model(folder), read_row(RESULTS / f"{name}.json"), FOLDER / name
     if target.exists() and not overwrite:
         raise UserError(f"{target} exists already. Give another --name, or --overwrite.")
-    facts = training_of_mixture(folder, run) if run else training(folder)
-    recorded = row.get("training", {})
-    keys = ("command", "commit", "seconds", "mixed")
-    if any(recorded.get(key) != facts.get(key) for key in keys):
+    facts, recorded = training(folder), row.get("training", {})
+    if any(recorded.get(key) != facts[key] for key in ("command", "commit", "seconds")):
         raise UserError(
             f"results/{name}.json is not of the run in {folder}. Record it by `python -m "
             f"results.record {folder} --output results/{name}.json` first."
@@ -105,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="folder of the run, or of a mixture")
-    parser.add_argument("--run", type=Path, help="of a mixture: folder of the second network's run")
+    parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument("--name", help="default: the folder's name")
     parser.add_argument("--data", required=True, help="pictures and their licenses, in words")
     parser.add_argument("--license", default="other", help="default: %(default)s")
@@ -114,9 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a model of that name")
     args = parser.parse_args(argv)
     name = args.name or args.folder.resolve().name
-    target = publish(
-        args.folder, name, args.data, args.license, args.purpose, args.overwrite, args.run
-    )
+    target = publish(args.folder, name, args.data, args.license, args.purpose, args.overwrite)
     print(f"Written to {target}. Read {CARD}, then commit all of it.")
 
 

@@ -5,8 +5,7 @@
 
 writes results/vdsr.json: PSNR and SSIM, and if the folder is that of a run, how it was trained.
 Its wall time is the last one in `times.jsonl`, so let it be done. `--also=--self_ensemble` measures
-the model with these options of evaluate.py as well. Of a mixture by interpolate.py, `--run` is the
-folder of the run that made its second network.
+the model with these options of evaluate.py as well.
 """
 
 import common.start
@@ -27,7 +26,7 @@ from common.files import last_name, read_json_lines, shorten_command
 from common.hub import find_here, load_model
 from common.machine import ROOT, versions
 from common.pretrained import name_of
-from common.record import MIXTURE, RECORD, read_record
+from common.record import RECORD, read_record
 
 RESULTS = Path(__file__).resolve().parent
 
@@ -126,21 +125,10 @@ def training_of_pretrained(name: str, commit: str) -> dict[str, Any]:
     process = subprocess.run(words, cwd=ROOT, capture_output=True, encoding="utf-8")
     if process.returncode:
         raise UserError(
-            f"How {name} was trained stands in the commit of the run or mixture that took it; "
+            f"How {name} was trained stands in the commit of the run that began from it; "
             f"`{shlex.join(words)}` does not show it. Fetch that commit."
         )
     return json.loads(process.stdout)["training"]
-
-
-def training_of_mixture(folder: Path, run: Path) -> dict[str, Any]:
-    """Facts on how the second network of a mixture was trained, and how it was mixed.
-
-    Where the first one is of `pretrained/`, its training is in `mixed`.
-    """
-    mixed = json.loads((folder / MIXTURE).read_text())
-    if first := mixed.get("pretrained"):
-        mixed["training"] = training_of_pretrained(first, mixed["commit"])
-    return {**training(run), "mixed": mixed}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -155,7 +143,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--also", action="append", default=[], help="options of evaluate.py to measure as well"
     )
-    parser.add_argument("--run", type=Path, help="of a mixture: folder of the second network's run")
     parser.add_argument("--output", type=Path, help="default: the folder's name, .json, in results")
     words = sys.argv[1:] if argv is None else list(argv)
     args = parser.parse_args(words)
@@ -175,9 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for options in args.also:
             also = evaluate(args.model, scale, args, shlex.split(options))
             row.setdefault("also", {}).setdefault(options, {})[scale] = means(also)
-    if args.run:
-        row["training"] = training_of_mixture(folder, args.run)
-    elif (folder / RECORD).exists():
+    if (folder / RECORD).exists():
         row["training"] = training(folder)
     file = args.output or RESULTS / f"{folder.name}.json"
     file.write_text(json.dumps(row, indent=2) + "\n")

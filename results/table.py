@@ -89,13 +89,9 @@ def training_in_words(facts: dict[str, Any]) -> str:
 
 
 def runs_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """A run, those from whose weights it began, and those of what it was mixed with, each once."""
-    before = [facts.get("init_from"), facts.get("mixed", {}).get("training")]
-    found = [facts, *(run for each in before if each for run in runs_of(each))]
-    keys = ("command", "commit", "seconds")
-    # The last one stays where it is: what came first is at the end.
-    once = {tuple(run.get(key) for key in keys): run for run in reversed(found)}
-    return list(once.values())[::-1]
+    """A run, and those from whose weights it began, one after the other; the first is the last."""
+    before = facts.get("init_from")
+    return [facts, *(runs_of(before) if before else [])]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

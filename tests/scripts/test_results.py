@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 import common.pretrained
 import convert_published
 import evaluate
-import interpolate
 from common.errors import UserError
 from common.hub import load_model
 from results import degraded, photographs, publish, record
@@ -21,7 +20,6 @@ from results.record import training, wall_time
 from results.table import BEGIN, END, rows, runs_of, table
 from running import ROOT, SCRIPT, metrics, run_here
 from train_a2n import A2N
-from train_srcnn import SRCNN
 from train_srgan import SRGAN
 
 
@@ -177,13 +175,6 @@ def test_table_by_hand():
             "seconds": 3000,
             "hardware": {"cpu": "Some CPU", "processes": 1, "threads": 1},
             "init_from": {"seconds": 700, "init_from": {"seconds": 25}},
-            # The first network of a mixture: 60 seconds more, the others are the same runs.
-            "mixed": {
-                "training": {
-                    "seconds": 60,
-                    "init_from": {"seconds": 700, "init_from": {"seconds": 25}},
-                }
-            },
         },
     }
     better = {
@@ -196,18 +187,11 @@ def test_table_by_hand():
     last = {"cpu": "Some CPU", "processes": 1, "threads": 1}
     better["training"] = {"seconds": 20, "hardware": last, "init_from": longest}
     assert table([better, measured | {"note": "Once."}]).splitlines()[2:] == [
-        "| x2 | mine [1] | 1,234 | 36.34 / 0.9500 |  |  | 1 h 3 min, 1 core of Some CPU |",
+        "| x2 | mine [1] | 1,234 | 36.34 / 0.9500 |  |  | 1 h 2 min, 1 core of Some CPU |",
         "| x2 | better [2] |  | 37.00 |  |  | 1 min, 8 H200 |",
-        "| x3 | mine [1] | 1,234 | 32.00 |  |  | 1 h 3 min, 1 core of Some CPU |",
+        "| x3 | mine [1] | 1,234 | 32.00 |  |  | 1 h 2 min, 1 core of Some CPU |",
         *("", "[1] Once.", "", "[2] Twice."),
     ]
-
-
-def test_each_run_of_a_mixture_is_listed_once():
-    begun = {"seconds": 700, "init_from": {"seconds": 25}}
-    first = {"training": {"seconds": 60, "init_from": begun}}
-    runs = runs_of({"seconds": 3000, "init_from": begun, "mixed": first})
-    assert [run["seconds"] for run in runs] == [3000, 60, 700, 25]
 
 
 def write_run(folder, **record):
@@ -349,30 +333,3 @@ def test_a_run_is_published(recorded, tmp_path, monkeypatch):
     (tmp_path / "srcnn-x3.json").write_text(json.dumps(row | {"training": {}}))
     with pytest.raises(UserError, match=r"is not of the run in .*Record it by"):
         publish.main([*options, "--overwrite"])
-
-
-def test_a_mixture_is_published(recorded, tmp_path, monkeypatch):
-    """With the training of its second network, and of its first one, which is of `pretrained/`."""
-    run, make_row = recorded
-    first, mixture = tmp_path / "pretrained" / "first", tmp_path / "mixture"
-    monkeypatch.setattr(common.pretrained, "FOLDER", tmp_path / "pretrained")
-    facts = {"command": "python train_first.py", "seconds": 120, "commit": "1" * 40, "torch": "2"}
-    facts["hardware"] = {"cpu": "Some CPU", "processes": 1, "threads": 1}
-    monkeypatch.setattr(
-        record, "training_of_pretrained", lambda name, commit: {"first": facts}[name]
-    )
-    SRCNN(3).save(first)
-    interpolate.main([f"{first}", f"{run}", "--alpha", "0.5", "--output_dir", f"{mixture}"])
-    row = make_row(mixture, "--run", run)
-    command = "python interpolate.py first srcnn-x3 --alpha 0.5 --output_dir mixture"
-    assert row["training"]["mixed"]["command"] == command
-    assert row["training"]["mixed"]["training"] == facts
-    options = [f"{mixture}", "--data", "Eight crops.", "--purpose", "Tests."]
-    with pytest.raises(UserError, match="is not the record of a run"):
-        publish.main(options)
-    publish.main([*options, "--run", f"{run}"])
-    card = (tmp_path / "pretrained" / "mixture" / "README.md").read_text()
-    parts = ("    python train_first.py", "    python train_srcnn.py", f"    {command}")
-    assert sorted(parts, key=card.index) == list(parts)
-    assert "2 minutes, by commit 1111" in card
-    assert "Mixes the weights of both, by commit" in card

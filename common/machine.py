@@ -85,13 +85,14 @@ def check_compiler(device: torch.device) -> None:
 def versions(*more: str) -> dict[str, str | None]:
     """Versions of Python, of the packages that decide about numbers, and of this repository.
 
+    The commit ends in `-dirty` where the code is not that of the commit.
+
     Args:
         *more: Other packages that were used.
     """
     packages = ("torch", "accelerate", "datasets", "numpy", "scipy", "pillow", "safetensors")
-    words = ("--always", "--dirty", "--abbrev=40", "--exclude=*")  # no tag in place of the hash
-    commit = _git("describe", *words).strip()
-    if commit and _new_files() and not commit.endswith("-dirty"):
+    commit = _git("rev-parse", "HEAD").strip()
+    if commit and uncommitted_changes():
         commit += "-dirty"
     return {
         "commit": commit or None,

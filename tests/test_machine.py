@@ -33,6 +33,9 @@ def test_a_commit_without_changes(repository):
     words = ["git", *identity, "tag", "-a", "v1.0", "-m", "x"]
     subprocess.run(words, cwd=repository, check=True)
     assert versions()["commit"] == commit  # a tag is no hash, and may be moved
+    (repository / "results.json").write_text("{}")
+    subprocess.run(["git", "add", "."], cwd=repository, check=True)
+    assert versions()["commit"] == commit  # what the code has written is no code
     assert versions("torchmetrics")["torchmetrics"] == importlib.metadata.version("torchmetrics")
     assert uncommitted_changes() == ""
 

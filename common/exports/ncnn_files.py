@@ -17,19 +17,19 @@ from common.errors import UserError
 TRACED_SIZES = ((40, 56), (33, 24))
 # The names that programs which enlarge by ncnn expect: realesrgan-ncnn-vulkan, Upscayl.
 BLOBS = {"in0": "data", "out0": "output"}
-# Where the largest weight of a convolution is smaller, more than a percent of it is lost on those
-# that float16 rounds to zero in pnnx, which writes no numbers below 2 ** -14.
+# pnnx writes no float16 below 2 ** -14, so zeros in place of them. Where the largest weight of a
+# convolution is below this, those are not small beside it: a hundredth of it, or more.
 SMALLEST_WEIGHT = 100 * 2**-14
 
 
 class Scaled(nn.Module):
-    """A convolution with larger weights, and its result made as small as it was."""
+    """A convolution whose weights are made larger, in place, and its result as small as it was."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         _, exponent = torch.frexp(convolution.weight.abs().max())
         self.factor = 2.0 ** int(exponent)  # a power of two: no weight is rounded
-        self.convolution = copy.deepcopy(convolution)
+        self.convolution = convolution
         for parameter in self.convolution.parameters():
             parameter.div_(self.factor)
 

@@ -174,12 +174,18 @@ def test_a_longer_modern_run_says_who_laid_the_falls(tmp_path):
     assert check_recipe(args, tmp_path) == []
 
 
-def test_a_finished_cosine_says_why_it_cannot_become_longer(tmp_path):
+def longer_cosine(folder, step):
+    """Options of 40 steps, for a run of 20 whose record of a step lies in a folder."""
     options = {"learning_rate": 1e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 0}
-    record = {"args": options | {"max_train_steps": 20, "scale": [2, 3]}, "step": 20}
-    (tmp_path / "args.json").write_text(json.dumps(record))
+    record = {"args": options | {"max_train_steps": 20, "scale": [2, 3]}, "step": step}
+    (folder / "args.json").write_text(json.dumps(record))
     args = command(**options, max_train_steps=40)
     args.fixed |= {"max_train_steps"}
+    return args
+
+
+def test_a_finished_cosine_says_why_it_cannot_become_longer(tmp_path):
+    args = longer_cosine(tmp_path, 20)
     with pytest.raises(UserError) as error:
         check_recipe(args, tmp_path)
     assert (
@@ -190,11 +196,7 @@ def test_a_finished_cosine_says_why_it_cannot_become_longer(tmp_path):
 
 
 def test_a_finished_cosine_does_not_jump_to_the_same_rate(tmp_path):
-    options = {"learning_rate": 1e-4, "lr_scheduler": "cosine", "lr_warmup_steps": 0}
-    record = {"args": options | {"max_train_steps": 20, "scale": [2, 3]}, "step": 0}
-    (tmp_path / "args.json").write_text(json.dumps(record))
-    args = command(**options, max_train_steps=40)
-    args.fixed |= {"max_train_steps"}
+    args = longer_cosine(tmp_path, 0)
     with pytest.raises(UserError, match=r"is another schedule\. Runs by --lr_scheduler wsd can"):
         check_recipe(args, tmp_path)
 

@@ -121,6 +121,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     output.add_argument(
         "--calibration_dir",
         type=Path,
+        only_with=("precision", "int8"),
         help="folder of photographs by which --precision int8 finds the ranges of features, at "
         "most 16 (default: photographs of the scikit-image package)",
     )
@@ -145,8 +146,6 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
 def check_options(args: argparse.Namespace) -> Iterator[str]:
     if args.format == "ncnn" and args.precision == "int8":
         yield "--precision int8 is for --format onnx; ncnn takes fp32 and fp16."
-    if args.calibration_dir and args.precision != "int8":
-        yield "--calibration_dir is for --precision int8; leave it out, or add that."
     if args.format == "ncnn" and args.output and args.output.suffix != ".param":
         yield f"--output {args.output} must end in .param; the .bin is written beside it"
     if args.web and (args.format != "onnx" or args.output):

@@ -63,17 +63,24 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     data.add_argument(
         "--benchmarks",
         nargs="+",
+        only_with=("curve",),
         default=["Set5"],
         help="sets to score on, as evaluate.py takes them; `sample` needs no network",
     )
-    data.add_argument("--benchmark_dir", type=Path, help="folder of the sets, as of evaluate.py")
+    data.add_argument(
+        "--benchmark_dir",
+        type=Path,
+        only_with=("curve",),
+        help="folder of the sets, as of evaluate.py",
+    )
     data.add_argument(
         "--scale",
         type=whole(least=0),
         choices=range(2, 9),
+        only_with=("curve",),
         help="factor of the --curve, for networks of several (default: the smallest)",
     )
-    add_degradation_argument(data)
+    add_degradation_argument(data, only_with=("curve",))
     output = parser.group("output")
     output.add_argument(
         "--output_dir",
@@ -81,8 +88,20 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         help="new folder for the model of that --alpha (default: out/srgan-0.7, for alpha 0.7 and "
         "a second network srgan)",
     )
-    output.add_argument("--page", type=Path, metavar="FILE", help="file for a page with the curve")
-    output.add_argument("--output", type=Path, metavar="FILE", help="JSON file for the curve")
+    output.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        only_with=("curve",),
+        help="file for a page with the curve",
+    )
+    output.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        only_with=("curve",),
+        help="JSON file for the curve",
+    )
     output.add_argument(
         "--overwrite", action="store_true", help="replace a --page or an --output that exists"
     )
@@ -104,11 +123,6 @@ def check_options(args: argparse.Namespace) -> Iterator[str]:
         yield "nothing to do; give --alpha 0.7 for a network, or --curve 11"
     if args.output_dir and (reason := cannot_fill(args.output_dir)):
         yield f"--output_dir {args.output_dir} {reason}"
-    if args.scale and not args.curve:
-        yield "--scale is for a --curve; a network of one --alpha has all scales of the two"
-    for name in ("benchmarks", "benchmark_dir", "degradation", "page", "output"):
-        if name in args.given and not args.curve:
-            yield f"--{name} belongs to --curve. Leave it out, or add that."
     if args.output and (reason := cannot_write(args.output, args.overwrite)):
         yield f"--output {args.output} {reason}"
     if args.page and (reason := cannot_write_page(args.page, args.overwrite)):

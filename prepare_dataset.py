@@ -90,6 +90,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     data.add_argument(
         "--patch_step",
         type=whole(),
+        only_with=("patch_size",),
         help="pixels from one square to the next (default: half of --patch_size)",
     )
     add_degradation_argument(data)
@@ -112,17 +113,16 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         "--push_to_hub", metavar="NAME", help="upload the data set to the Hub, as user/name"
     )
     output.add_argument(
-        "--hub_private", action="store_true", help="make the data set on the Hub private"
+        "--hub_private",
+        action="store_true",
+        only_with=("push_to_hub",),
+        help="make the data set on the Hub private",
     )
     parser.checks.append(check_options)
     return parser.parse_args(argv)
 
 
 def check_options(args: argparse.Namespace) -> Iterator[str]:
-    if args.patch_step and not args.patch_size:
-        yield "--patch_step needs --patch_size; leave it out, or add that."
-    if args.hub_private and not args.push_to_hub:
-        yield "--hub_private belongs to --push_to_hub. Leave it out, or add that."
     if args.preview and args.preview.suffix.lower() not in FORMATS:
         yield f"--preview {args.preview} must end in one of {' '.join(FORMATS)}"
     elif args.preview and (reason := cannot_write(args.preview, args.overwrite)):

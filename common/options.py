@@ -72,7 +72,7 @@ class Group:
             recipe_if: Condition under which the option belongs to the recipe. Default: always in
                 the group `recipe`, never in others.
             only_with: Another option, and those of its values with which alone the option has a
-                meaning.
+                meaning; without values, all that a command line can give it.
             **settings: Settings that argparse takes.
         """
         action = self._group.add_argument(*names, **_completed(names, settings))
@@ -201,13 +201,14 @@ class Parser(argparse.ArgumentParser):
 
     def _has_meaning(self, args: argparse.Namespace, name: str) -> bool:
         other, *values = self._only_with[name]
-        return getattr(args, other) in values
+        value = getattr(args, other)
+        return value in values if values else bool(value)
 
     def _without_meaning(self, args: Arguments) -> Iterator[str]:
         for name, (other, *values) in self._only_with.items():
             if name in args.given and not self._has_meaning(args, name):
-                those = " or ".join(values)
-                yield f"--{name} belongs to --{other} {those}. Leave it out, or add that."
+                those = " ".join([other, " or ".join(values)]).rstrip()
+                yield f"--{name} belongs to --{those}. Leave it out, or add that."
 
     def _parse(self, words: list[str]) -> tuple[Arguments | None, list[str], set[str]]:
         """(options, None if they could not be read; mistakes; options that were left out)."""

@@ -172,8 +172,8 @@ def origin_of_lr(found: str, name: str) -> str:
     return found.replace(MADE, f"{MADE} by {maker_of_lr(name)}")
 
 
-def add_degradation_argument(options: Parser | Group) -> None:
-    """Adds `--degradation`."""
+def add_degradation_argument(options: Parser | Group, **settings: Any) -> None:
+    """Adds `--degradation`, with further settings of `Group.add_argument`."""
     options.add_argument(
         "--degradation",
         type=degradation_name,
@@ -181,6 +181,7 @@ def add_degradation_argument(options: Parser | Group) -> None:
         metavar="NAME",
         help="how LR is made from HR: none (MATLAB's bicubic), jpeg, jpeg:75 (of that quality), "
         "photo, bsrgan, realesrgan, or FILE.py:FUNCTION, a function of your own",
+        **settings,
     )
 
 

@@ -84,12 +84,14 @@ def add_patch_arguments(recipe: Group) -> None:
         "--streaming_images",
         type=whole(),
         default=500,
+        only_with=("streaming",),
         help="with --streaming: pictures to train on at a time; twice as many are on the disk",
     )
     recipe.add_argument(
         "--patches_per_image",
         type=whole(),
         default=64,
+        only_with=("streaming",),
         help="with --streaming: patches cut from each picture on average, before the next pictures "
         "replace them",
     )
@@ -111,9 +113,6 @@ def _check_data(args: argparse.Namespace) -> Iterator[str]:
             f"--dataset_revision is for the Hub, and {args.dataset_name} is a folder here. Leave "
             "it out."
         )
-    for name, default in {"streaming_images": 500, "patches_per_image": 64}.items():
-        if getattr(args, name) != default and not args.streaming:
-            yield f"--{name} belongs to --streaming. Leave it out, or add that."
     if args.streaming and (args.train_data_dir or args.dataset_name == "sample"):
         yield "--streaming reads from the Hub. Leave it out for pictures that are here."
     if args.streaming and not (

@@ -68,7 +68,11 @@ def add_run_arguments(
         help="weights to start from: name of a model in pretrained/, model folder, checkpoint, "
         ".safetensors file, or user/name on the Hub (default: fresh weights)",
     )
-    run.add_argument("--revision", help="branch, tag or commit of --init_from on the Hub")
+    run.add_argument(
+        "--revision",
+        only_with=("init_from",),
+        help="branch, tag or commit of --init_from on the Hub",
+    )
     run.add_argument(
         "--mixed_precision",
         choices=["no", "fp16", "bf16"],
@@ -166,14 +170,19 @@ def add_run_arguments(
     )
     output.add_argument(
         "--hub_model_id",
+        only_with=("push_to_hub",),
         help="name of the model on the Hub, user/name (default: that of --output_dir)",
     )
     output.add_argument(
-        "--hub_private", action="store_true", help="make the model on the Hub for yourself only"
+        "--hub_private",
+        action="store_true",
+        only_with=("push_to_hub",),
+        help="make the model on the Hub for yourself only",
     )
     output.add_argument(
         "--push_onnx",
         action="store_true",
+        only_with=("push_to_hub",),
         help="with --push_to_hub: upload the network as an ONNX file too, which needs no PyTorch",
     )
     output.add_argument(
@@ -213,13 +222,8 @@ def _check_parts(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _check_run(args: argparse.Namespace) -> Iterator[str]:
-    if args.revision and not args.init_from:
-        yield "--revision belongs to --init_from. Leave it out, or add that."
     if args.pictures_on == "device" and args.degradation != NONE:
         yield (
             f"--pictures_on device has no LR made by --degradation {args.degradation}, which "
             "loaders make. Leave it out, or give --pictures_on loader."
         )
-    for name in ("hub_model_id", "hub_private", "push_onnx"):
-        if getattr(args, name) and not args.push_to_hub:
-            yield f"--{name} belongs to --push_to_hub. Leave it out, or add that."

@@ -269,7 +269,7 @@ WAYS = [
     Way(
         "prepare_dataset.py",
         "{data} --output_dir {new} --patch_step 8",
-        "--patch_step needs --patch_size; leave it out, or add that.",
+        "--patch_step belongs to --patch_size. Leave it out, or add that.",
         [
             "{data} --output_dir {nothing}",
             "{data} --output_dir {new} --patch_step 8 --patch_size 48",

@@ -105,7 +105,7 @@ def test_the_curve(models, tiny_benchmark_dir, tmp_path, monkeypatch):
         ("deeper", ("--alpha", 1), "The two networks SRGAN differ: num_blocks is 1 and 2."),
         ("second", (), "nothing to do; give --alpha 0.7 for a network, or --curve 11"),
         ("second", ("--output_dir", "new"), "--output_dir new needs an --alpha; give --alpha 0.7"),
-        ("second", ("--alpha", 1, "--scale", 4), "--scale is for a --curve"),
+        ("second", ("--alpha", 1, "--scale", 4), "--scale belongs to --curve. Leave it out"),
         ("second", ("--alpha", 1, "--output", "a.json"), "--output belongs to --curve. Leave it"),
         ("second", ("--alpha", 1, "--degradation", "jpeg"), "--degradation belongs to --curve."),
         ("second", ("--curve", 1), "--curve 1 is not at least 2"),

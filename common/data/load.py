@@ -151,7 +151,13 @@ class _Loader:
     def _patches_of(self, pictures: Pictures) -> PatchDataset:
         args = self.args
         patches = PatchDataset(
-            pictures, self.scales, args.patch_size, args.batch_size, args.seed, self.degradation
+            pictures,
+            self.scales,
+            args.patch_size,
+            args.batch_size,
+            args.seed,
+            self.degradation,
+            args.permute_channels,
         )
         if self.degradation:
             with degradation_refused():

@@ -3,8 +3,8 @@
     patches = DevicePatches(PatchDataset(...), torch.device("cuda"))
     lr, hr = patches.batch(range(0, 32))  # the bytes of the data set's own
 
-No loader, no worker and no copy of pixels is in the way of a step: a table of six numbers for each
-patch goes to the device, and one read by indices cuts, flips and turns them all.
+No loader, no worker and no copy of pixels is in the way of a step: a small table for each patch
+goes to the device, and one read by indices cuts, flips and turns them all.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.patches import PatchDataset
+from common.data.patches import CHANNEL_ORDERS, PatchDataset
 
 
 class DevicePatches:
@@ -51,11 +51,11 @@ class DevicePatches:
     def batch(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cuts patches of one step: `PatchDataset.__getitems__`, on the device."""
         scale = self.patches.scale(numbers[0] // self.patches.batch_size)
-        picture, top, left, orientation = self.patches.places(numbers, scale)
+        picture, top, left, orientation, order = self.patches.places(numbers, scale)
         tables = np.stack(
             [
-                self._table(scale, picture, top, left, orientation),
-                self._table(1, picture, top * scale, left * scale, orientation),
+                self._table(scale, picture, top, left, orientation, order),
+                self._table(1, picture, top * scale, left * scale, orientation, order),
             ]
         )
         table = torch.from_numpy(tables)
@@ -71,18 +71,22 @@ class DevicePatches:
         top: np.ndarray,
         left: np.ndarray,
         orientation: np.ndarray,
+        order: np.ndarray,
     ) -> np.ndarray:
-        """For each patch (3, N): its first pixel, and the steps to the next row and column."""
+        """For each patch (6, N): first pixel, steps to the next row and column, three channels."""
         width = self._sizes[scale][picture, 1]
         last = self.patches.patch_size // scale - 1
         flips_columns, flips_rows, turns = (orientation & bit > 0 for bit in (1, 2, 4))
         first = self._starts[scale][picture]
         first = first + (top + last * flips_rows) * width + left + last * flips_columns
         down, right = np.where(flips_rows, -width, width), np.where(flips_columns, -1, 1)
-        return np.stack([first, np.where(turns, right, down), np.where(turns, down, right)])
+        steps = np.where(turns, [right, down], [down, right])
+        return np.stack([first, *steps, *CHANNEL_ORDERS[order].T])
 
     def _read(self, scale: int, table: Tensor) -> Tensor:
         side = self._sides[self.patches.patch_size // scale]
-        first, down, right = table[:, :, None, None]
+        first, down, right, *channels = table[:, :, None, None]
         pixels = self._pixels[scale][first + down * side[:, None] + right * side]
+        if self.patches.permutes_channels:
+            pixels = pixels.take_along_dim(torch.stack(channels, dim=-1), dim=-1)
         return pixels.movedim(-1, -3)  # (N, side, side, 3) -> (N, 3, side, side)

@@ -75,6 +75,12 @@ def add_patch_arguments(recipe: Group) -> None:
     """Adds the options that decide which patches are cut from which pictures at which step."""
     add_degradation_argument(recipe)
     recipe.add_argument(
+        "--permute_channels",
+        action="store_true",
+        help="train on patches with their red, green and blue in any order, which helps where the "
+        "pictures have few colors",
+    )
+    recipe.add_argument(
         "--streaming",
         action="store_true",
         help="for data sets larger than the disk: read the pictures over the network while "

@@ -9,6 +9,7 @@ All pixels are uint8. They become floats on the device (`common.images.tensors.t
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import permutations
 
 import numpy as np
 from torch import Tensor
@@ -29,14 +30,18 @@ from common.images.tensors import to_tensor
 from common.metrics import can_be_scored
 from common.tables import plural
 
+# Orders of the color channels; the first leaves them as they are.
+CHANNEL_ORDERS = np.array(list(permutations(range(3))))
+
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """An endless sequence of training patches: patch `i` is a function of pictures, seed and i.
 
     There is no epoch, no shuffling and no state of a worker. The same numbers give the same bytes
     for any number of workers and processes, and a run that resumes starts at a later number. Every
-    picture is equally likely, then every position in it, then each of the 8 flips and rotations.
-    The patches of a batch have one scale, a function of seed and step.
+    picture is equally likely, then every position in it, then each of the 8 flips and rotations,
+    and, where channels are permuted, each of their 6 orders. The patches of a batch have one scale,
+    a function of seed and step.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         batch_size: int,
         seed: int,
         degradation: Degradation | None = None,
+        permutes_channels: bool = False,
     ) -> None:
         """
         Args:
@@ -56,6 +62,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             batch_size: Patches of a step, over all processes.
             seed: Whole number, at least 0.
             degradation: Degradation that makes LR from HR. Default: the LR of the pictures.
+            permutes_channels: Whether a patch has its color channels in any order (J. Yoo et al.,
+                "Rethinking data augmentation for image super-resolution", 2020, "RGB permute").
 
         Raises:
             ValueError: `patch_size` is no multiple of a scale.
@@ -74,7 +82,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         self.pictures = pictures.subset(np.flatnonzero(large).tolist())
         self.scales, self.patch_size = scales, patch_size
         self.batch_size, self.seed = batch_size, seed
-        self.degradation = degradation
+        self.degradation, self.permutes_channels = degradation, permutes_channels
         self.positions: dict[int, Sequence[int]] = {}  # a stream has some (`common.data.stream`)
 
     def portions(
@@ -116,13 +124,18 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.scales[int(generator.integers(len(self.scales)))]
 
     def places(self, indices: Sequence[int], scale: int) -> np.ndarray:
-        """For each patch (4, N): picture, top and left of its LR, one of 8 orientations."""
+        """For each patch (5, N): picture, top and left of its LR, orientation, order of channels.
+
+        There are 8 orientations and the 6 of `CHANNEL_ORDERS`.
+        """
         numbers = np.array([_uniform(self.seed, i // 4096)[i % 4096] for i in indices])
-        choice, corner, orientation = numbers[:, 0], numbers[:, 1:3], numbers[:, 3]
+        choice, corner, view = numbers[:, 0], numbers[:, 1:3], numbers[:, 3] * 8
         picture = (choice * len(self.pictures)).astype(np.int64)
         corners = self.pictures.sizes[picture] // scale - self.patch_size // scale + 1
         top, left = (corner * corners).astype(np.int64).T
-        return np.stack([picture, top, left, (orientation * 8).astype(np.int64)])
+        orientation = view.astype(np.int64)
+        order = ((view - orientation) * len(CHANNEL_ORDERS) * self.permutes_channels).astype(int)
+        return np.stack([picture, top, left, orientation, order])
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Cuts patch `index`: LR and HR, uint8, (3, side, side) each; HR has side `patch_size`."""
@@ -136,15 +149,16 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         lr = np.empty((len(indices), lr_size, lr_size), "V3")
         hr = np.empty((len(indices), self.patch_size, self.patch_size), "V3")
         places = self.places(indices, scale).T.tolist()
-        for number, (picture, top, left, orientation) in enumerate(places):
+        for number, (picture, top, left, orientation, order) in enumerate(places):
             hr_pixels, corner = self.pictures.hr(picture), (top * scale, left * scale)
-            hr[number] = _crop(hr_pixels, *corner, self.patch_size, orientation)
+            patch = _crop(hr_pixels, *corner, self.patch_size, orientation)
+            hr[number] = _reorder(patch, order)
             if self.degradation is None:
-                lr_pixels = self.pictures.lr(picture, scale)
-                lr[number] = _crop(lr_pixels, top, left, lr_size, orientation)
+                patch = _crop(self.pictures.lr(picture, scale), top, left, lr_size, orientation)
+                lr[number] = _reorder(patch, order)
             else:
                 index = indices[number]
-                lr[number] = self._degrade(index, hr_pixels, corner, orientation, scale)
+                lr[number] = self._degrade(index, hr_pixels, corner, orientation, order, scale)
         lr_batch, hr_batch = (
             to_tensor(pixels.view(np.uint8).reshape(*pixels.shape, 3)) for pixels in (lr, hr)
         )
@@ -156,6 +170,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         hr_pixels: np.ndarray,
         corner: tuple[int, int],
         orientation: int,
+        order: int,
         scale: int,
     ) -> np.ndarray:
         """Makes the LR of a patch, (h, w) elements of three bytes.
@@ -166,6 +181,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             corner: Top and left of the patch in the picture.
             orientation: Number of the orientation, in which the patch is degraded: a camera and
                 JPEG know up and down.
+            order: Number of the order of the channels, which JPEG knows apart.
             scale: Factor from LR to HR.
         """
         assert self.degradation is not None
@@ -175,7 +191,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         size = self.patch_size // scale
         window = _crop_mirrored(hr_pixels, corner, self.patch_size, margin * scale, orientation)
         side = (size + margin + LEAST_MARGIN) * scale
-        window = window[down * scale :, right * scale :][:side, :side]
+        window = _reorder(window[down * scale :, right * scale :][:side, :side], order)
         lr = self.degradation(_as_bytes(window), scale, generator)
         lr = lr[margin - down :, margin - right :][:size, :size]
         return np.ascontiguousarray(lr).view("V3")[..., 0]
@@ -247,6 +263,14 @@ def _uniform(seed: int, block: int) -> np.ndarray:
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     """Copy of (H, W) elements of three bytes as uint8, (H, W, 3)."""
     return np.array(pixels, order="C").view(np.uint8).reshape(*pixels.shape, 3)
+
+
+def _reorder(pixels: np.ndarray, order: int) -> np.ndarray:
+    """Puts the channels of (H, W) elements of three bytes into another order."""
+    if not order:
+        return pixels
+    channels = _as_bytes(pixels)[..., CHANNEL_ORDERS[order]]
+    return np.ascontiguousarray(channels).view("V3")[..., 0]
 
 
 def _crop(pixels: np.ndarray, top: int, left: int, size: int, orientation: int) -> np.ndarray:

@@ -31,6 +31,7 @@ PAPER, MODERN = "paper", "modern"
 # What checkpoints have that were made before these options were there.
 EARLIER = {
     "degradation": NONE,
+    "permute_channels": False,
     "optimizer": "adam",
     "weight_decay": 0.0,
     "clip_grad_norm": None,

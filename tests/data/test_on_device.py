@@ -15,10 +15,13 @@ CPU = torch.device("cpu")
 CASES = [([2], 24), ([3], 33), ([4], 24), ([8], 24), ([2, 3, 4], 48)]
 
 
+@pytest.mark.parametrize("permutes_channels", [False, True])
 @pytest.mark.parametrize(("scales", "patch_size"), CASES)
-def test_patches_on_the_device_are_those_of_the_loader(scales, patch_size, pictures_dir):
+def test_patches_on_the_device_are_those_of_the_loader(
+    scales, patch_size, permutes_channels, pictures_dir
+):
     pictures, _ = decode_pictures(find_pictures(pictures_dir, scales), scales)
-    patches = PatchDataset(pictures, scales, patch_size, batch_size=8, seed=3)
+    patches = PatchDataset(pictures, scales, patch_size, 8, 3, None, permutes_channels)
     placed = DevicePatches(patches, CPU)
     seen = set()
     for step in (*range(12), 511, 512):  # and over the border of a block of 4096

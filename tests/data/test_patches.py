@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, default_convert
 
 from common.data.cache import decode_pictures
 from common.data.find import find_pictures
-from common.data.patches import PatchDataset, too_small_to_score
+from common.data.patches import CHANNEL_ORDERS, PatchDataset, too_small_to_score
 from common.errors import UserError
 from common.images.resize import imresize
 from helpers.pictures import write
@@ -60,6 +60,25 @@ def test_all_positions_orientations_and_pictures_occur(tmp_path):
         turned = bool(rows[0, 0] != rows[0, 1])
         seen.add((int(hr[2, 0, 0]), corners, turned, bool(rows[0, 0] < rows[-1, -1])))
     assert len(seen) == 3 * 4 * 4 * 8
+
+
+def test_channels_come_in_all_orders_and_nothing_else_changes(pictures):
+    plain = PatchDataset(pictures, [2], patch_size=32, batch_size=4, seed=0)
+    permuted = PatchDataset(pictures, [2], 32, 4, 0, permutes_channels=True)
+    orders = permuted.places(range(60), 2)[4]
+    assert np.bincount(orders).min() >= 3  # of 60 draws, each of the 6
+    for index, order in enumerate(orders):
+        for ours, theirs in zip(permuted[index], plain[index], strict=True):
+            assert torch.equal(ours, theirs[CHANNEL_ORDERS[order]])
+
+
+def test_a_degradation_gets_the_channels_in_their_new_order(pictures):
+    def mute_blue(hr, scale, generator):
+        return hr[::scale, ::scale] * np.array([1, 1, 0], np.uint8)
+
+    lr, hr = PatchDataset(pictures, [2], 32, 4, 0, mute_blue, permutes_channels=True)[5]
+    assert torch.equal(lr[:2], hr[:2, ::2, ::2])
+    assert lr[2].max() == 0 < hr[2].max()
 
 
 def test_a_picture_without_a_pixel_of_lr_is_smaller_than_a_patch(tmp_path):

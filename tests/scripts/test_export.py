@@ -240,7 +240,9 @@ def test_a_result_that_differs_visibly_is_not_written(models, photographs, tmp_p
 def test_refusals_of_precisions(models, tmp_path):
     command = ("export.py", "--model", models / "srgan")
     assert "ncnn takes fp32 and fp16" in refusal(*command, "--format=ncnn", "--precision=int8")
-    assert "--calibration_dir belongs to --precision int8" in refusal(*command, "--calibration_dir", tmp_path)
+    assert "--calibration_dir belongs to --precision int8" in refusal(
+        *command, "--calibration_dir", tmp_path
+    )
     int8 = ("--precision", "int8", "--calibration_dir", tmp_path)
     assert f"{tmp_path} holds no pictures" in refusal(*command, *int8)
     message = refusal(*command, *int8[:3], tmp_path / "nowhere")

@@ -70,7 +70,8 @@ def banner(
         "Pictures": f"{pictures.patches.in_banner()}, {len(pictures.validation[0])} to validate on",
         "LR": lr,
         "Patches": f"LR {' or '.join(f'{side}x{side}' for side in sides)}, "
-        f"HR {args.patch_size}x{args.patch_size}",
+        f"HR {args.patch_size}x{args.patch_size}"
+        f"{', their channels in any order' if args.permute_channels else ''}",
         "Batch": batch,
         "Steps": length,
         "Device": device,

@@ -22,6 +22,7 @@ def test_banner(accelerator, monkeypatch):
         compile="reduce-overhead",
         output_dir="out/srcnn",
         degradation="none",
+        permute_channels=True,
     )
     patches = SimpleNamespace(in_banner=lambda: "7 to train on (0.1 megapixels)")
     pictures = SimpleNamespace(patches=patches, validation=[Benchmark(2), Benchmark(3)])
@@ -34,7 +35,7 @@ def test_banner(accelerator, monkeypatch):
         "    Recipe: modern, adamw, rate 0.0005, schedule wsd",
         "  Pictures: 7 to train on (0.1 megapixels), 1 to validate on",
         "        LR: read from DIV2K/lr/a.png and so on",
-        "   Patches: LR 12x12 or 8x8, HR 24x24",
+        "   Patches: LR 12x12 or 8x8, HR 24x24, their channels in any order",
         "     Batch: 8 patches in 2 parts over 2 processes",
         "     Steps: 1,000 to 20,000, or what 1.5 minutes allow",
         "    Device: CPU, 1 thread, bf16, compiled by reduce-overhead",

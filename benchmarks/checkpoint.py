@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
@@ -21,7 +22,6 @@ import datasets
 import torch
 from torch import Tensor
 
-import common.training.run
 import train_a2n
 from benchmarks.measure import benchmark_parser, report
 from benchmarks.training import DEVICE, NEVER, data_options
@@ -42,6 +42,8 @@ def now() -> float:
 
 class TimedRun(Run):
     """Notes the seconds of every step, from one call of `end_step` to the next."""
+
+    before: float  # clock at the end of the last step
 
     def end_step(self, **values: Tensor | float) -> None:
         if self.step:
@@ -65,9 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=whole(), default=32, help="default: %(default)s")
     parser.add_argument("--mixed_precision", default="bf16", help="default: %(default)s")
     args = parser.parse_args(argv)
-    train_a2n.Run = TimedRun
-    common.training.run.Checkpoints = TimedCheckpoints
-    with TemporaryDirectory() as name:
+    with (
+        TemporaryDirectory() as name,
+        mock.patch("train_a2n.Run", TimedRun),
+        mock.patch("common.training.run.Checkpoints", TimedCheckpoints),
+    ):
         datasets.config.HF_DATASETS_CACHE = Path(name, "cache")
         folder = Path(name, "run")
         options = [

@@ -123,8 +123,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         ratios += [(form, pytorch) for form in others]
         # After each network: all of them take long.
         packages = ["onnx", "onnxscript", "onnxruntime", "pnnx", "ncnn"]
-        facts = {"bytes": sizes, "scores": scores}
-        report(args, "seconds of the processor", seconds, ratios, packages=packages, **facts)
+        report(
+            args,
+            "seconds of the processor",
+            seconds,
+            ratios,
+            packages=packages,
+            bytes=sizes,
+            scores=scores,
+        )
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ def write_sub_images(data_dir: Path | None, patch_size: int, folder: Path) -> No
 def run_plain(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The plain loop, in this process."""
     set_up_cpu()
-    scale = [SCALE] if args.network == "vdsr" else SCALE
-    model = find_network(args.network)(scale).to(DEVICE)
+    scale: dict[str, Any] = {"scales": [SCALE]} if args.network == "vdsr" else {"scale": SCALE}
+    model = find_network(args.network)(**scale).to(DEVICE)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     data = SubImages(folder, args.patch_size)
     loader = DataLoader(
@@ -197,14 +197,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             variant: partial(patches_per_second, variant) for variant in args.variants
         }
         results = take_turns(turns, args.rounds)
-    facts = {
-        key: {variant: [turn[key] for turn in turns[1:]] for variant, turns in found.items()}
-        for key in ("steps_per_second", "share_of_time_waiting", "peak_gb")
-    }
+
+    def of_rounds(key: str) -> dict[str, list[float | None]]:
+        return {variant: [turn[key] for turn in turns[1:]] for variant, turns in found.items()}
+
     setting = {n: getattr(args, n) for n in ("network", "batch_size", "patch_size", "steps")}
     pairs = [(variant, "plain") for variant in args.variants if variant != "plain"]
     pairs = pairs if "plain" in args.variants else []
-    report(args, "patches a second", results, pairs, DEVICE, setting=setting, **facts)
+    report(
+        args,
+        "patches a second",
+        results,
+        pairs,
+        DEVICE,
+        setting=setting,
+        steps_per_second=of_rounds("steps_per_second"),
+        share_of_time_waiting=of_rounds("share_of_time_waiting"),
+        peak_gb=of_rounds("peak_gb"),
+    )
 
 
 if __name__ == "__main__":

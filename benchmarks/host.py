@@ -75,7 +75,7 @@ def serve(network: str, options: Sequence[str], ask: TextIO, reply: TextIO) -> N
     for name in NETWORKS[network]:
         take_out(getattr(script, name))
 
-    class Timed(script.Run):  # type: ignore[misc]
+    class Timed(script.Run):
         def batches(self, until: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
             if until == 0:
                 return
@@ -134,7 +134,7 @@ def measure(process: subprocess.Popen[str], steps: int, found: list[list[float]]
     print(steps, file=process.stdin, flush=True)
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"It ended with exit status {process.wait()}: {process.args}")
+        raise SystemExit(f"It ended with exit status {process.wait()}: {process.args!r}")
     found.append(json.loads(line))
     return sum(found[-1])
 
@@ -162,8 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         turns = {}
         for variant, root in roots.items():
             process = start(root, args.network, variant, data, Path(folder))
-            ends.callback(process.wait)
-            ends.callback(process.stdin.close)  # which ends it
+            ends.enter_context(process)  # which ends it by closing its input
             turns[variant] = partial(measure, process, args.steps, found[variant])
         results = take_turns(turns, args.rounds)
     parts = {}

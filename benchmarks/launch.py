@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with TemporaryDirectory() as cache:
         results = take_turns(
-            {variant: lambda v=variant: steps_per_second(v, args, cache) for variant in VARIANTS},
+            {variant: partial(steps_per_second, variant, args, cache) for variant in VARIANTS},
             args.rounds,
         )
     setting = {key: getattr(args, key) for key in ("batch_size", "patch_size", "steps")}

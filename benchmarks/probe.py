@@ -34,7 +34,6 @@ import common.start
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
 
 from common.errors import UserError
 from common.files import shorten_command
@@ -134,7 +133,7 @@ def watch(mode: str, waits: Waits, watching: ExitStack) -> torch.profiler.profil
 
 def work_of_gpu(events: Iterable[Any], steps: int) -> dict[str, float]:
     """Milliseconds and kernels of the GPU in a step, from the averages of a profiler."""
-    kernels = [event for event in events if event.device_type != DeviceType.CPU]
+    kernels = [event for event in events if event.device_type.name != "CPU"]
     busy = sum(event.self_device_time_total for event in kernels) / 1e3  # microseconds
     return {
         "gpu_busy_ms_per_step": round(busy / steps, 3),

@@ -114,7 +114,7 @@ def measure(
         output = Path(folder, "run")
         load = os.getloadavg()[0]
         start = perf_counter()
-        options = [*words, "--seed", f"{seed}", "--output_dir", output]
+        options: list[str | Path] = [*words, "--seed", f"{seed}", "--output_dir", output]
         run(options, HF_DATASETS_CACHE=f"{folder}/cache")
         seconds = perf_counter() - start
         checkpoints = output.glob("checkpoint-*")

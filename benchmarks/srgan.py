@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     args.data_dir = args.data_dir and args.data_dir.resolve()
 
-    results, pairs = {}, []
+    results: dict[str, list[float]] = {}
+    pairs: list[tuple[str, str]] = []
     with TemporaryDirectory() as name:
         folder = Path(name)
         vgg = torchvision.models.vgg19().features

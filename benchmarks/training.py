@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the script without -m
 
@@ -41,13 +42,14 @@ from benchmarks.measure import benchmark_parser, processes, report, take_turns
 from common.data.cache import decode_pictures
 from common.data.find import SAMPLE_TRAIN, find_pictures, sample_pictures
 from common.data.patches import PatchDataset
-from common.hub import find_network
 from common.images.color import luma
 from common.images.resize import imresize
 from common.machine import set_up_cpu
 from common.options import whole
 from common.training import validation
 from common.training.run import Run
+from train_srcnn import SRCNN
+from train_vdsr import VDSR
 
 SCALE = 3
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -108,8 +110,8 @@ def endless(loader: DataLoader) -> Iterator[tuple[Tensor, Tensor]]:
 
 def plain(args: argparse.Namespace, file: Path, pipe: Connection) -> None:
     set_up_cpu()
-    scale = [SCALE] if args.network == "vdsr" else SCALE
-    network = find_network(args.network)(scale).layers.to(DEVICE)
+    layers = VDSR([SCALE]).layers if args.network == "vdsr" else SRCNN(SCALE).layers
+    network = layers.to(DEVICE)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     loader = DataLoader(
         HDF5Patches(file), args.batch_size, shuffle=True, num_workers=2, drop_last=True
@@ -133,11 +135,11 @@ def run_script(network: str, options: Sequence[object], pipe: Connection) -> Non
                 raise SystemExit  # before a later phase waits for turns that never come
 
     script = importlib.import_module(f"train_{network}")
-    script.Run = TakesTurns
+    runs = mock.patch.object(script, "Run", TakesTurns)
     never = ("--validation_steps", NEVER, "--checkpointing_steps", NEVER, "--report_to", "none")
     sys.argv = [f"train_{network}.py", *map(str, [*options, *never])]
     validation.FIRST_VALIDATION = 0  # of no step
-    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing), runs:
         script.main()
 
 

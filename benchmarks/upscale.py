@@ -14,6 +14,7 @@ The aim is 1.7 times as fast in float32 and 3 times in bfloat16.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -30,7 +31,7 @@ from benchmarks.measure import benchmark_parser, report, take_turns
 from common.inference import Enlarger
 from common.machine import set_up_cpu
 from common.options import whole
-from train_a2n import A2N
+from train_a2n import A2N, AttentionInAttentionBlock
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -39,6 +40,7 @@ def original(network: A2N, lr: Tensor) -> Tensor:
     """The forward pass in the operations of the authors' code."""
     first = features = network.conv_first(lr)
     for block in network.blocks:
+        assert isinstance(block, AttentionInAttentionBlock)
         x = F.leaky_relu(block.conv_in(features), 0.2)
         scores = block.branch_scores(F.adaptive_avg_pool2d(x, 1).flatten(1))
         weights = F.softmax(scores / 30, dim=1)
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     makers: dict[str, Callable[[], np.ndarray]] = {"original": by_the_original}
     for name, dtype in (("ours, float32", None), ("ours, bf16", torch.bfloat16)):
         enlarger = Enlarger(ours, DEVICE, tile=0, dtype=dtype)
-        makers[name] = lambda enlarger=enlarger: enlarger(pixels)
+        makers[name] = partial(enlarger, pixels)
     pictures: dict[str, np.ndarray] = {}
 
     def seconds(name: str) -> float:
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pictures[name] = makers[name]()
         return perf_counter() - start
 
-    results = take_turns({name: lambda name=name: seconds(name) for name in makers}, args.rounds)
+    results = take_turns({name: partial(seconds, name) for name in makers}, args.rounds)
     differences = {
         name: int(np.abs(picture.astype(int) - pictures["original"]).max())
         for name, picture in pictures.items()

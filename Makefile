@@ -18,8 +18,8 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
-	.venv/bin/python train_a2n.py --dataset_name sample --scale 2 --patch_size 48 --batch_size 8 \
-		--max_train_steps 1200 --learning_rate 1e-3 --lr_scheduler cosine --lr_warmup_steps 50 \
+	.venv/bin/python train_a2n.py --dataset_name sample --permute_channels --scale 2 \
+		--recipe cpu --patch_size 48 --max_train_steps 1100 \
 		--validation_steps 400 --mixed_precision $(PRECISION) \
 		--output_dir out/demo --resume_from_checkpoint latest
 	.venv/bin/python evaluate.py --model out/demo --benchmarks sample --per_image \
@@ -29,7 +29,8 @@ demo: setup
 speedrun: setup
 	.venv/bin/python -m benchmarks.speedrun \
 		$(if $(BENCHMARK_DIR),--benchmark_dir $(BENCHMARK_DIR)) --overwrite -- \
-		train_a2n.py --dataset_name sample --recipe cpu --mixed_precision $(PRECISION)
+		train_a2n.py --dataset_name sample --permute_channels --recipe cpu \
+		--mixed_precision $(PRECISION)
 
 test: .venv/installed-dev quality
 	.venv/bin/python -m pytest -m "not slow" --numprocesses auto --dist loadgroup

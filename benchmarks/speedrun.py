@@ -14,6 +14,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -68,8 +69,10 @@ def check_training(words: Sequence[str]) -> argparse.Namespace:
         for name, reason in REFUSED.items():
             if len(given) > len("--") and name.startswith(given):  # it may be abbreviated
                 raise UserError(f"{name} cannot be given here, {reason}. Leave it out.")
-        if "set5" in word.lower():
-            raise UserError(f"{word}: no training may look at Set5, by which it is scored.")
+        if re.search(r"(?<![a-z0-9])set5(?![a-z0-9])", word, re.I):
+            raise UserError(
+                f"{word}: no training may look at Set5, by which it is scored. Name other pictures."
+            )
     args = importlib.import_module(words[0].removesuffix(".py")).parse_args(words[1:])
     if 2 not in (args.scale if isinstance(args.scale, list) else [args.scale]):
         raise UserError(f"Trainings are scored on Set5 x2, not x{args.scale}. Give --scale 2.")
@@ -82,7 +85,10 @@ def run(words: Sequence[str | Path], **variables: str) -> None:
         [sys.executable, *map(str, words)], cwd=ROOT, env=os.environ | variables
     )
     if process.returncode:
-        raise UserError(f"{words[0]} ended with status {process.returncode}; it has said why.")
+        raise UserError(
+            f"{words[0]} ended with status {process.returncode}; it has said why. (Its folder, a "
+            "temporary one, is gone.)"
+        )
 
 
 def score(

@@ -37,8 +37,13 @@ def compare(
     seeds: int,
     benchmark_dir: Path | None,
     benchmarks: Sequence[str],
+    output: Path,
 ) -> dict[str, Any]:
-    """Trains and scores every variant with every seed; the facts of it."""
+    """Trains and scores every variant with every seed.
+
+    Returns:
+        The facts of it, which are written to `output` after each run: hours may be lost otherwise.
+    """
     code = versions()  # of now: hours may pass
     score("bicubic", benchmark_dir, benchmarks)  # before the trainings: are they there?
     runs: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
@@ -49,14 +54,16 @@ def compare(
             )
             runs[variant].append(values)
             print(f"{variant}, seed {seed}: {values}", flush=True)
-    return {
-        "command": shorten_command(shlex.join(["python", *training])),
-        "date": date.today().isoformat(),
-        "hardware": record["hardware"],
-        "versions": code,
-        "benchmarks": list(benchmarks),
-        "variants": runs,
-    }
+            facts = {
+                "command": shorten_command(shlex.join(["python", *training])),
+                "date": date.today().isoformat(),
+                "hardware": record["hardware"],
+                "versions": code,
+                "benchmarks": list(benchmarks),
+                "variants": runs,
+            }
+            replace_file(output, (json.dumps(facts, indent=2) + "\n").encode())
+    return facts
 
 
 def table(facts: dict[str, Any]) -> str:
@@ -102,12 +109,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("training", nargs="+", help="after `--`: a training script and its options")
     args = parser.parse_args(argv)
     for variant in args.variant:
-        check_training([*args.training, *shlex.split(variant)])
+        try:
+            words = shlex.split(variant)
+        except ValueError as error:
+            raise UserError(f"--variant {variant!r} cannot be read: {error}.") from None
+        check_training([*args.training, *words])
+    if len(set(args.variant)) < len(args.variant):
+        raise UserError("A --variant is named twice. Give each once; --seeds repeats them.")
     if reason := cannot_write(args.output, args.overwrite):
         raise UserError(f"--output {args.output} {reason}.")
-    facts = compare(args.training, args.variant, args.seeds, args.benchmark_dir, args.benchmarks)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(args.output, (json.dumps(facts, indent=2) + "\n").encode())
+    facts = compare(
+        args.training, args.variant, args.seeds, args.benchmark_dir, args.benchmarks, args.output
+    )
     print(f"\n{table(facts)}\nn = {args.seeds}. Written to {args.output}.")
 
 

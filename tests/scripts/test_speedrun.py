@@ -71,6 +71,10 @@ def test_records_keep_the_rules():
         ("train_a2n.py --init=a2n-x2", "--init_from cannot be given here"),
         ("train_a2n.py --max_train_minutes 2", "the length of a run is a number of steps"),
         (
+            "train_a2n.py --train_data_dir my_set5.zip",
+            "no training may look at Set5, by which it is scored. Name other pictures.",
+        ),
+        (
             "train_a2n.py --validation_data_dir DIR/Set5/HR",
             "no training may look at Set5, by which it is scored",
         ),
@@ -80,6 +84,10 @@ def test_records_keep_the_rules():
 def test_what_breaks_a_rule_is_refused(words, rule):
     with pytest.raises(UserError, match=re.escape(rule)):
         speedrun.main(["--output", "x.json", "--", *words.split()])
+
+
+def test_set5_is_a_word_of_its_own():
+    assert speedrun.check_training(["train_a2n.py", "--train_data_dir", "subset500"])
 
 
 @pytest.fixture
@@ -158,6 +166,38 @@ def test_variants_are_trained_in_turn_and_compared_by_seed(
         "| `b` | 30.50 (+0.25, -0.25) | 5 |",
     ]
     assert "n = 2. Written to" in capsys.readouterr().out
+
+
+def test_variants_that_were_trained_are_kept_when_another_fails(
+    set5, pictures_dir, tmp_path, monkeypatch
+):
+    def run(words, **_):
+        if "1e-3" in words:
+            raise UserError("diverged")
+        run_here(*map(str, words))
+
+    monkeypatch.setattr(speedrun, "run", run)
+    output = tmp_path / "new" / "found.json"
+    words = ["--variant=--learning_rate 1e-2", "--variant=--learning_rate 1e-3", "--seeds", "1"]
+    words += ["--benchmarks", "Set5", "--benchmark_dir", f"{set5}", "--output", f"{output}"]
+    training = ["train_srcnn.py", *SMALL, "--scale", "2", "--train_data_dir", f"{pictures_dir}"]
+    with pytest.raises(UserError, match="diverged"):
+        variants.main([*words, "--", *training, "--max_train_steps", "2"])
+    first, second = json.loads(output.read_text())["variants"].values()
+    assert (len(first), second) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--seed 1", "--recipe cpu"), "--seed cannot be given here"),
+        (("--recipe cpu", "--recipe cpu"), "A --variant is named twice. Give each once; --seeds"),
+        (("--recipe 'cpu", ""), "cannot be read: No closing quotation"),
+    ],
+)
+def test_mistakes_of_variants_are_told_before_any_training(given, message):
+    with pytest.raises(UserError, match=message):
+        variants.main([*(f"--variant={words}" for words in given), "--", "train_a2n.py"])
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_step_size=100_000,
         lr_gamma=0.1,
         recipes={
-            "modern": modern(1e-4),
+            "modern": modern(1e-4, first_phase_steps),
             "cpu": fixed_recipe(
                 batch_size=8, pretrain_steps=2000, max_train_steps=0, learning_rate=5e-4
             ),
@@ -252,40 +252,40 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
     )
     parser.checks.append(check_steps)
     args = parser.parse_args(argv)
-    if args.pretrain_steps is None:
-        args.pretrain_steps = 0 if args.init_from else 1_000_000
+    args.pretrain_steps = first_phase_steps(args)
     if args.content_layer is None:
         args.content_layer = {"vgg16": "relu5_3", "vgg19": "relu5_4"}[args.content_network]
     return args
 
 
+def first_phase_steps(args: argparse.Namespace) -> int:
+    default = 0 if args.init_from else 1_000_000
+    return default if args.pretrain_steps is None else args.pretrain_steps
+
+
 def check_steps(args: argparse.Namespace) -> Iterator[str]:
-    leaves_out = args.pretrain_steps == 0 or (args.pretrain_steps is None and args.init_from)
-    if leaves_out and not args.max_train_steps:
+    if not first_phase_steps(args) and not args.max_train_steps:
         yield (
             "--pretrain_steps and --max_train_steps are both 0: nothing to train. With --init_from "
             "--pretrain_steps is 0, unless given."
-        )
-    if args.compile == "reduce-overhead" and args.max_train_steps:
-        yield (
-            "--compile reduce-overhead works by CUDA graphs, which overwrite what a network gave "
-            "when it is used again in the step. Use --compile, or --max_train_steps 0."
         )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    run = Run(  # checks the machine, claims --output_dir, seeds
-        args,
-        total_steps=args.pretrain_steps + args.max_train_steps,
-        # The second phase uses a network several times a step, which CUDA graphs do not expect.
-        compile_options={"triton.cudagraphs": False} if args.max_train_steps else None,
-    )
+    # Checks the machine, claims --output_dir, seeds.
+    run = Run(args, total_steps=args.pretrain_steps + args.max_train_steps)
     accelerator = run.accelerator
     if accelerator.mixed_precision == "fp16":
         raise UserError(
             "SRGAN does not train in fp16, because its two losses would share one loss scale. Use "
             "--mixed_precision bf16 or no."
+        )
+    parts = args.gradient_accumulation_steps * accelerator.num_processes
+    if args.batch_size == parts and args.patch_size <= (16 if args.max_train_steps else args.scale):
+        raise UserError(
+            f"--patch_size {args.patch_size} ends as one pixel of one patch; batch normalization "
+            f"needs two. Give larger patches, or two at a time by --batch_size {2 * parts}."
         )
     content = None
     if args.content_weight and args.max_train_steps:

@@ -59,8 +59,14 @@ def banner(
     lr, lr_to_validate = pictures.lr, pictures.validation[0].lr
     if lr_to_validate != lr:
         lr += f"; to validate on, {lr_to_validate}"
-    recipe = [f"{word}{vars(args)[key]}" for key, word in RECIPE.items()]
+    recipe = [
+        f"{word}{vars(args)[key]}"
+        for key, word in RECIPE.items()
+        if args.max_train_steps or key != "lr_scheduler"  # which an earlier phase has not
+    ]
     length = f"{steps.start:,} to {steps.stop:,}"
+    if 0 < args.max_train_steps < args.lr_warmup_steps:
+        length += f", all in the warm-up of {args.lr_warmup_steps:,}, in which the rate rises"
     if args.max_train_minutes and steps.start < args.lr_warmup_steps - 1:
         bound = f"{steps.stop:,}, or " if steps.stop < LARGEST else ""
         length = f"{steps.start:,} to {bound}what {args.max_train_minutes:g} minutes allow"

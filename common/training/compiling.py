@@ -12,7 +12,7 @@ def compiler_options(args: argparse.Namespace, own: dict[str, Any] | None = None
     """Options of `torch.compile` for the mode of a run.
 
     A graph writes its results, gradients among them, to the same memory each time. So there are
-    none where the gradients of several parts are summed.
+    none where the gradients of several parts are summed, or a network is used twice in a step.
 
     Args:
         args: Options of the run.
@@ -21,9 +21,13 @@ def compiler_options(args: argparse.Namespace, own: dict[str, Any] | None = None
     from torch._inductor import list_mode_options
 
     options = list_mode_options(args.compile) | (own or {})
-    if GRAPHS in options and args.gradient_accumulation_steps != 1:
+    if GRAPHS in options and (args.gradient_accumulation_steps != 1 or _is_adversarial(args)):
         options[GRAPHS] = False
     return options
+
+
+def _is_adversarial(args: argparse.Namespace) -> bool:
+    return "pretrain_steps" in vars(args) and bool(args.max_train_steps)
 
 
 def check_compile(args: argparse.Namespace) -> Iterator[str]:
@@ -33,4 +37,9 @@ def check_compile(args: argparse.Namespace) -> Iterator[str]:
         yield (
             f"--compile reduce-overhead works by CUDA graphs, whose memory --gradient_accumulation_"
             f"steps {parts} would overwrite. Use --compile, or one part."
+        )
+    elif args.compile == "reduce-overhead" and _is_adversarial(args):
+        yield (
+            "--compile reduce-overhead works by CUDA graphs, which overwrite what a network gave "
+            "when it is used again in the step. Use --compile, or --max_train_steps 0."
         )

@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import lcm
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +119,9 @@ def _check_patch_size(args: argparse.Namespace) -> Iterator[str]:
         )
 
 
-def modern(learning_rate: float) -> Recipe:
+def modern(
+    learning_rate: float, first_phase_steps: Callable[[argparse.Namespace], int] = lambda args: 0
+) -> Recipe:
     """Makes the recipe by which small networks of 2024 to 2026 are trained, for any length.
 
     AdamW without weight decay and with a shorter memory, a warm-up over 4 % of the steps, five
@@ -128,6 +130,8 @@ def modern(learning_rate: float) -> Recipe:
 
     Args:
         learning_rate: Rate of this network.
+        first_phase_steps: Function that gives the steps of a phase at a constant rate, before those
+            of `--max_train_steps`.
     """
 
     def recipe(args: argparse.Namespace) -> dict[str, Any]:
@@ -147,7 +151,8 @@ def modern(learning_rate: float) -> Recipe:
             settings["lr_milestones"] = milestones(args.max_train_steps)
             settings["lr_warmup_steps"] = args.max_train_steps // 25
             # Over a twentieth of a short run, whose average would be of its beginning otherwise.
-            settings["ema_decay"] = min(0.999, round(1 - 20 / max(20, args.max_train_steps), 4))
+            steps = max(20, first_phase_steps(args) + args.max_train_steps)
+            settings["ema_decay"] = min(0.999, round(1 - 20 / steps, 4))
         return settings
 
     recipe.__doc__ = (
@@ -253,6 +258,14 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     """
     record = read_recipe(checkpoint)
     before = EARLIER | record["args"]
+    first, new = (options.get("pretrain_steps") or 0 for options in (before, vars(args)))
+    if first < record.get("step", 0) < new:
+        raise UserError(
+            f"Cannot resume from {checkpoint}: it is past the first phase, of {first} steps, and "
+            f"--pretrain_steps {new} would go back to it with weights of the second. To train the "
+            "first one longer, begin in another --output_dir with --init_from "
+            f"{checkpoint.parent / 'pretrained'} and --pretrain_steps, or from a checkpoint of it."
+        )
     before.setdefault("betas", None if before["optimizer"] == "sgd" else BETAS)
     fixed = [key for key in vars(args) if key in args.fixed and key in before]
     differences, reason = _in_words(before, args, fixed), ""
@@ -326,7 +339,8 @@ def allow_differences(
         raise UserError(
             f"Cannot resume from {checkpoint} by another recipe: {', '.join(differences)}. "
             f"{reason}{'. ' if reason else ''}Give "
-            "the same options, start a new run with --init_from and another --output_dir, or go on "
-            "with the new recipe by --allow_recipe_change."
+            "the same options, or start a new run with --init_from and another --output_dir. If "
+            "network, optimizer and average are the same, --allow_recipe_change goes on with the "
+            "new recipe."
         )
     return list(differences)

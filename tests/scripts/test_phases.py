@@ -193,6 +193,11 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     message = refusal(*base, *with_content, "--content_layer", "pool5", "--patch_size", 24)
     assert "--patch_size 24 leaves nothing in --content_layer pool5" in message
     assert "which needs 32" in message
+    message = refusal(*base, "--content_weight", 0, "--patch_size", 16, "--batch_size", 1)
+    assert message == (
+        "--patch_size 16 ends as one pixel of one patch; batch normalization needs two. Give "
+        "larger patches, or two at a time by --batch_size 2."
+    )
     train_srgan.SRGAN(4, num_blocks=2).save_pretrained(tmp_path / "x4")
     for scale, blocks in ((8, 2), (4, 1)):  # tensors that it lacks, tensors left over
         options = ("--scale", scale, "--num_blocks", blocks, "--init_from", tmp_path / "x4")

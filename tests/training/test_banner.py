@@ -15,6 +15,7 @@ def test_banner(accelerator, monkeypatch):
         learning_rate=5e-4,
         lr_scheduler="wsd",
         lr_warmup_steps=2000,
+        max_train_steps=20_000,
         max_train_minutes=1.5,
         patch_size=24,
         batch_size=8,
@@ -43,6 +44,12 @@ def test_banner(accelerator, monkeypatch):
     ]
     text = banner(args, SRCNN(2), pictures, range(10**9), accelerator)  # no number was given
     assert "     Steps: 0 to what 1.5 minutes allow\n" in text
+    args.max_train_minutes, args.max_train_steps = None, 900
+    text = banner(args, SRCNN(2), pictures, range(900), accelerator)
+    assert "  Steps: 0 to 900, all in the warm-up of 2,000, in which the rate rises\n" in text
+    args.max_train_steps = 0  # after a phase without a schedule
+    text = banner(args, SRCNN(2), pictures, range(900), accelerator)
+    assert " Recipe: modern, adamw, rate 0.0005\n" in text
 
 
 class Benchmark(SimpleNamespace):

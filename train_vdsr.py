@@ -176,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
             accelerator.backward(loss)
             is_sgd = args.optimizer == "sgd"
-            clip_value = args.clip_theta / scheduler.get_last_lr()[0] if is_sgd else None
+            rate = max(scheduler.get_last_lr()[0], 1e-20)  # by less, float32 holds no quotient
+            clip_value = args.clip_theta / rate if is_sgd else None
             clip_gradients(args, accelerator, model, clip_value)
             optimizer.step()
             scheduler.step()

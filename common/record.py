@@ -22,15 +22,15 @@ def read_record(folder: Path, needed_for: str, *keys: str) -> dict[str, Any]:
     Raises:
         UserError: There is no such record, or something is missing in it.
     """
+    path = folder / RECORD
     try:
-        record = json.loads((folder / RECORD).read_text("utf-8-sig"))
+        record = json.loads(path.read_text("utf-8-sig"))
         if isinstance(record["args"], dict) and record.keys() >= {*keys}:
             return record
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise UserError(
-        f"{folder / RECORD} is not the record of a run, or is damaged, so nobody knows {needed_for}"
-    )
+    reason = "is not the record of a run, or is damaged" if path.exists() else "is not there"
+    raise UserError(f"{path} {reason}, so nobody knows {needed_for}")
 
 
 def of_steps(steps: int) -> str:

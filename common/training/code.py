@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.network import SuperResolutionModel
+from common.options import Arguments
 
 if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
@@ -61,6 +62,18 @@ def another_optimizer(
     return (
         f"was trained by {' and '.join(theirs)}, and this command trains by {' and '.join(ours)}. "
         f"{WAY_OUT}"
+    )
+
+
+def another_average(record: Mapping[str, Any], args: Arguments) -> str:
+    """Says that a run and its checkpoint do not both average their weights; "" if they agree."""
+    before = record["args"].get("ema_decay", 0.0)
+    if bool(before) == bool(args.ema_decay):
+        return ""
+    return (
+        f"has {'an' if before else 'no'} average of the weights, and this command has --ema_decay "
+        f"{args.ema_decay:g}. Give --ema_decay {before:g}, or start a new run in another "
+        "--output_dir, with --init_from."
     )
 
 

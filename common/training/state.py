@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from common.files import replace_file
 from common.network import CONFIG, SuperResolutionModel
 from common.options import Arguments
 from common.training.code import (
+    another_average,
     another_optimizer,
     lacks_settings,
     optimizer_names,
@@ -247,7 +249,7 @@ class Checkpoints:
         difference = self._pictures.patches.difference_from(record["pictures"])
         others = [difference] if difference else []
         all_differences = [*differences, *allow_differences(others, args, checkpoint)]
-        if error := another_optimizer(record, self._optimizers):
+        if error := another_optimizer(record, self._optimizers) or another_average(record, args):
             processes.fail(f"{checkpoint} {error}")
         changed = script_changed(record, self._script, args.allow_recipe_change)
         fresh = [
@@ -263,7 +265,7 @@ class Checkpoints:
             processes.fail(
                 f"{checkpoint} is of another network, optimizer or --ema_decay than this command, "
                 "and cannot be resumed. Start a new run in another --output_dir, with --init_from. "
-                f"({error[:150]})"
+                f"({shorten(error, 150)})"
             )
         seconds = record.get("seconds", 0.0)
         with suppress(OSError, ValueError, KeyError):  # there is no such file, or it is damaged

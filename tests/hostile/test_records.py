@@ -189,6 +189,9 @@ def test_a_damaged_record_of_the_folder_is_no_hindrance(content, tmp_path):
         read_recipe(tmp_path)
     with pytest.raises(UserError, match=r"so nobody knows how to repeat it\. Train it again\."):
         training(tmp_path)
+    (tmp_path / "args.json").unlink()
+    with pytest.raises(UserError, match=r"args\.json is not there, so nobody knows"):
+        read_recipe(tmp_path)
     shutil.rmtree(checkpoint)
     (tmp_path / "metrics.jsonl").write_bytes(LINES[0] + b"\n\0\n")
     with pytest.raises(UserError, match=r"has no checkpoint, though its log goes to step 5\. To"):

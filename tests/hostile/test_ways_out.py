@@ -53,15 +53,16 @@ WAYS = [
     srcnn("--output_dir {file}", "is a file. Name a folder."),
     srcnn(
         f"--output_dir {{run}} {RESUME} latest --learning_rate 0.001",
-        "Give the same options, start a new run with --init_from and another --output_dir, or go "
-        "on with the new recipe by --allow_recipe_change.",
+        "Give the same options, or start a new run with --init_from and another --output_dir. If "
+        "network, optimizer and average are the same, --allow_recipe_change goes on with the new "
+        "recipe.",
         f"--output_dir {{run}} {RESUME} latest",
         "--init_from {run} --learning_rate 0.001",
         f"--output_dir {{run}} {RESUME} latest --learning_rate 0.001 --allow_recipe_change",
     ),
     srcnn(
         f"--output_dir {{run}} {RESUME} latest --ema_decay 0.9 --allow_recipe_change",
-        "Start a new run in another --output_dir, with --init_from.",
+        "Give --ema_decay 0, or start a new run in another --output_dir, with --init_from.",
         "--init_from {run} --ema_decay 0.9",
     ),
     srcnn(

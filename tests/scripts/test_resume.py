@@ -105,8 +105,13 @@ def test_another_recipe_needs_permission(copy, train, pictures_dir, tmp_path):
     assert "--batch_size was 4 and is 8" in message
     assert "steps was" not in message
     assert "workers was" not in message
-    assert "Give the same options, start a new run with --init_from and another --out" in message
-    assert "or go on with the new recipe by --allow_recipe_change." in message
+    assert "Give the same options, or start a new run with --init_from and another --o" in message
+    assert "are the same, --allow_recipe_change goes on with the new recipe." in message
+    message = refusal(*base, *changes, "--allow_recipe_change", "--ema_decay", 0)
+    assert message.endswith(
+        "has an average of the weights, and this command has --ema_decay 0. Give --ema_decay 0.9, "
+        "or start a new run in another --output_dir, with --init_from."
+    )
     changes += ("--logging_steps", 1, "--allow_recipe_change")
     process = train(SCRIPT, copy, *LATEST, *changes, steps=22)
     assert re.search(

@@ -23,7 +23,7 @@ from common.network import SuperResolutionModel
 from common.options import Arguments, real
 from common.training.optimizer import clip_gradients, make_optimizer
 from common.training.parser import training_parser
-from common.training.recipe import fixed_recipe
+from common.training.recipe import fixed_recipe, modern
 from common.training.run import Run
 from common.training.schedule import learning_rate_factor
 
@@ -244,6 +244,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Arguments:
         lr_step_size=200_000,
         lr_gamma=0.5,
         recipes={
+            "modern": modern(1e-3),
             "cpu": fixed_recipe(
                 batch_size=8,
                 patch_size=96,

@@ -284,8 +284,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = args.gradient_accumulation_steps * accelerator.num_processes
     if args.batch_size == parts and args.patch_size <= (16 if args.max_train_steps else args.scale):
         raise UserError(
-            f"--patch_size {args.patch_size} ends as one pixel of one patch; batch normalization "
-            f"needs two. Give larger patches, or two at a time by --batch_size {2 * parts}."
+            f"--patch_size {args.patch_size}, one at a time, leaves a channel one value, of which "
+            f"batch normalization has no spread. Give larger ones, or --batch_size {2 * parts}."
         )
     content = None
     if args.content_weight and args.max_train_steps:

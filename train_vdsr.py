@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             loss = euclidean(luma(sr)[..., inner, inner], luma(hr)[..., inner, inner])
             accelerator.backward(loss)
             is_sgd = args.optimizer == "sgd"
-            rate = max(scheduler.get_last_lr()[0], 1e-20)  # by less, float32 holds no quotient
+            rate = max(scheduler.get_last_lr()[0], 1e-20)  # or the quotient overflows
             clip_value = args.clip_theta / rate if is_sgd else None
             clip_gradients(args, accelerator, model, clip_value)
             optimizer.step()

@@ -69,7 +69,7 @@ def check_training(words: Sequence[str]) -> argparse.Namespace:
         for name, reason in REFUSED.items():
             if len(given) > len("--") and name.startswith(given):  # it may be abbreviated
                 raise UserError(f"{name} cannot be given here, {reason}. Leave it out.")
-        if re.search(r"(?<![a-z0-9])set5(?![a-z0-9])", word, re.I):
+        if re.search(r"(?<!sub)set5(?!\d)", word, re.I):
             raise UserError(
                 f"{word}: no training may look at Set5, by which it is scored. Name other pictures."
             )
@@ -85,10 +85,7 @@ def run(words: Sequence[str | Path], **variables: str) -> None:
         [sys.executable, *map(str, words)], cwd=ROOT, env=os.environ | variables
     )
     if process.returncode:
-        raise UserError(
-            f"{words[0]} ended with status {process.returncode}; it has said why. (Its folder, a "
-            "temporary one, is gone.)"
-        )
+        raise UserError(f"{words[0]} ended with status {process.returncode}; it has said why.")
 
 
 def score(

@@ -72,7 +72,7 @@ class Group:
             recipe_if: Condition under which the option belongs to the recipe. Default: always in
                 the group `recipe`, never in others.
             only_with: Another option, and those of its values with which alone the option has a
-                meaning; without values, all that a command line can give it.
+                meaning; without values, it must be given, with any.
             **settings: Settings that argparse takes.
         """
         action = self._group.add_argument(*names, **_completed(names, settings))

@@ -22,14 +22,15 @@ def read_record(folder: Path, needed_for: str, *keys: str) -> dict[str, Any]:
     Raises:
         UserError: There is no such record, or something is missing in it.
     """
-    path = folder / RECORD
+    path, reason = folder / RECORD, "is not the record of a run, or is damaged"
     try:
         record = json.loads(path.read_text("utf-8-sig"))
         if isinstance(record["args"], dict) and record.keys() >= {*keys}:
             return record
+    except FileNotFoundError:
+        reason = "is not there"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
-    reason = "is not the record of a run, or is damaged" if path.exists() else "is not there"
     raise UserError(f"{path} {reason}, so nobody knows {needed_for}")
 
 

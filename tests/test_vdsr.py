@@ -100,7 +100,7 @@ def test_inside_the_border_a_patch_is_enlarged_as_its_picture(scale):
     assert not torch.allclose(patch[..., outer, outer], whole[..., outer, outer], atol=1e-4)
 
 
-def test_a_rate_that_has_fallen_to_nothing_clips_no_gradient(train, tmp_path):
+def test_a_bound_over_a_rate_of_nearly_0_does_not_overflow(train, tmp_path):
     options = "--optimizer sgd --lr_scheduler step --lr_step_size 1 --lr_gamma 1e-10".split()
     options += "--lr_warmup_steps 0 --num_layers 2 --scale 2".split()
     train("train_vdsr.py", tmp_path / "run", *options, steps=40)

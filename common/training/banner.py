@@ -65,7 +65,7 @@ def banner(
         if args.max_train_steps or key != "lr_scheduler"  # which an earlier phase has not
     ]
     length = f"{steps.start:,} to {steps.stop:,}"
-    if 0 < args.max_train_steps < args.lr_warmup_steps:
+    if 0 < args.max_train_steps <= args.lr_warmup_steps:
         length += f", all in the warm-up of {args.lr_warmup_steps:,}, in which the rate rises"
     if args.max_train_minutes and steps.start < args.lr_warmup_steps - 1:
         bound = f"{steps.stop:,}, or " if steps.stop < LARGEST else ""

@@ -21,12 +21,13 @@ def compiler_options(args: argparse.Namespace, own: dict[str, Any] | None = None
     from torch._inductor import list_mode_options
 
     options = list_mode_options(args.compile) | (own or {})
-    if GRAPHS in options and (args.gradient_accumulation_steps != 1 or _is_adversarial(args)):
+    if GRAPHS in options and (args.gradient_accumulation_steps != 1 or _uses_a_network_twice(args)):
         options[GRAPHS] = False
     return options
 
 
-def _is_adversarial(args: argparse.Namespace) -> bool:
+def _uses_a_network_twice(args: argparse.Namespace) -> bool:
+    """Whether a step is of SRGAN's second phase."""
     return "pretrain_steps" in vars(args) and bool(args.max_train_steps)
 
 
@@ -38,7 +39,7 @@ def check_compile(args: argparse.Namespace) -> Iterator[str]:
             f"--compile reduce-overhead works by CUDA graphs, whose memory --gradient_accumulation_"
             f"steps {parts} would overwrite. Use --compile, or one part."
         )
-    elif args.compile == "reduce-overhead" and _is_adversarial(args):
+    elif args.compile == "reduce-overhead" and _uses_a_network_twice(args):
         yield (
             "--compile reduce-overhead works by CUDA graphs, which overwrite what a network gave "
             "when it is used again in the step. Use --compile, or --max_train_steps 0."

@@ -140,19 +140,20 @@ def modern(
             "learning_rate": learning_rate,
             "weight_decay": 0.0,
             "betas": [0.9, 0.99],
-            "lr_scheduler": "multistep",
-            "lr_gamma": 0.5,
             "ema_decay": 0.99,
         }
         if args.optimizer == "sgd":  # whose rates and decays are of another size
             for name in ("optimizer", "learning_rate", "weight_decay", "betas"):
                 del settings[name]
-        if not args.max_train_minutes:  # whose number of steps is not known yet
-            settings["lr_milestones"] = milestones(args.max_train_steps)
-            settings["lr_warmup_steps"] = args.max_train_steps // 25
+        steps = args.max_train_steps
+        if steps:  # which alone have a schedule
+            settings |= {"lr_scheduler": "multistep", "lr_gamma": 0.5}
+        if steps and not args.max_train_minutes:  # by which their number is not known yet
+            settings |= {"lr_milestones": milestones(steps), "lr_warmup_steps": steps // 25}
+        if not args.max_train_minutes:
             # Over a twentieth of a short run, whose average would be of its beginning otherwise.
-            steps = max(20, first_phase_steps(args) + args.max_train_steps)
-            settings["ema_decay"] = min(0.999, round(1 - 20 / steps, 4))
+            last_phase = max(20, steps or first_phase_steps(args))
+            settings["ema_decay"] = min(0.999, round(1 - 20 / last_phase, 4))
         return settings
 
     recipe.__doc__ = (
@@ -258,13 +259,13 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     """
     record = read_recipe(checkpoint)
     before = EARLIER | record["args"]
-    first, new = (options.get("pretrain_steps") or 0 for options in (before, vars(args)))
-    if first < record.get("step", 0) < new:
+    first, new = (options.get("pretrain_steps", 0) for options in (before, vars(args)))
+    if args.allow_recipe_change and first < record.get("step", 0) < new:
         raise UserError(
             f"Cannot resume from {checkpoint}: it is past the first phase, of {first} steps, and "
-            f"--pretrain_steps {new} would go back to it with weights of the second. To train the "
-            "first one longer, begin in another --output_dir with --init_from "
-            f"{checkpoint.parent / 'pretrained'} and --pretrain_steps, or from a checkpoint of it."
+            f"--pretrain_steps {new} would go back to it with weights of the second. Give "
+            f"--pretrain_steps {first}. To train the first phase longer, begin in another "
+            "--output_dir, with --init_from."
         )
     before.setdefault("betas", None if before["optimizer"] == "sgd" else BETAS)
     fixed = [key for key in vars(args) if key in args.fixed and key in before]

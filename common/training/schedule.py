@@ -77,17 +77,13 @@ def milestones(steps: int) -> list[int]:
 def _check_schedule(args: argparse.Namespace) -> Iterator[str]:
     steps, falls = args.max_train_steps, args.lr_milestones
     given = sorted(name for name in args.given if name.startswith("lr_"))
-    if given and not steps:
-        yield (
-            f"--{given[0]} is for the steps of --max_train_steps, which are 0, and the rate of the "
-            "phase before them does not change. Leave it out, or add such steps."
-        )
+    if not steps:
+        if given:
+            yield (
+                f"--{given[0]} is for the steps of --max_train_steps, which are 0, and the rate of "
+                "the phase before them does not change. Leave it out, or add such steps."
+            )
         return
-    if "lr_warmup_steps" in given and args.lr_scheduler != "wsd" and args.lr_warmup_steps > steps:
-        yield (
-            f"--lr_warmup_steps {args.lr_warmup_steps} are more than --max_train_steps {steps}, so "
-            "the rate would only rise. Give fewer, or train longer."
-        )
     if args.lr_scheduler == "multistep" and not falls and not args.max_train_minutes:
         usual = " ".join(map(str, milestones(steps)))
         yield (
@@ -101,10 +97,10 @@ def _check_schedule(args: argparse.Namespace) -> Iterator[str]:
                 f"--lr_milestones {' '.join(map(str, falls))} do not ascend. Give them as "
                 f"{ordered}."
             )
-        if max(falls) >= steps and "lr_milestones" in given:
+        if max(falls) > steps:
             yield (
-                f"--lr_milestones {max(falls)} lies not before --max_train_steps {steps}, so no "
-                "step would follow its fall. Leave it out, or train longer."
+                f"--lr_milestones {max(falls)} lies beyond --max_train_steps {steps}, so the rate "
+                "would not fall there. Give smaller ones, or train longer."
             )
     if args.lr_scheduler == "wsd":
         if not args.lr_decay_steps:

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def test_channels_come_in_all_orders_and_nothing_else_changes(pictures):
     plain = PatchDataset(pictures, [2], patch_size=32, batch_size=4, seed=0)
     permuted = PatchDataset(pictures, [2], 32, 4, 0, permutes_channels=True)
     orders = permuted.places(range(60), 2)[4]
-    assert np.bincount(orders).min() >= 3  # of 60 draws, each of the 6
+    assert np.bincount(orders, minlength=6).min() >= 3  # of 60 draws
+    assert sorted(map(tuple, CHANNEL_ORDERS)) == sorted(permutations(range(3)))
+    assert CHANNEL_ORDERS[0].tolist() == [0, 1, 2]
     for index, order in enumerate(orders):
         for ours, theirs in zip(permuted[index], plain[index], strict=True):
             assert torch.equal(ours, theirs[CHANNEL_ORDERS[order]])

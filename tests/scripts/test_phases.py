@@ -195,8 +195,8 @@ def test_srgan_mistakes(pictures_dir, with_content, tmp_path):
     assert "which needs 32" in message
     message = refusal(*base, "--content_weight", 0, "--patch_size", 16, "--batch_size", 1)
     assert message == (
-        "--patch_size 16 ends as one pixel of one patch; batch normalization needs two. Give "
-        "larger patches, or two at a time by --batch_size 2."
+        "--patch_size 16, one at a time, leaves a channel one value, of which batch normalization "
+        "has no spread. Give larger ones, or --batch_size 2."
     )
     train_srgan.SRGAN(4, num_blocks=2).save_pretrained(tmp_path / "x4")
     for scale, blocks in ((8, 2), (4, 1)):  # tensors that it lacks, tensors left over

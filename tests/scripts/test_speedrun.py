@@ -71,7 +71,7 @@ def test_records_keep_the_rules():
         ("train_a2n.py --init=a2n-x2", "--init_from cannot be given here"),
         ("train_a2n.py --max_train_minutes 2", "the length of a run is a number of steps"),
         (
-            "train_a2n.py --train_data_dir my_set5.zip",
+            "train_a2n.py --train_data_dir Set5x2",
             "no training may look at Set5, by which it is scored. Name other pictures.",
         ),
         (
@@ -86,8 +86,9 @@ def test_what_breaks_a_rule_is_refused(words, rule):
         speedrun.main(["--output", "x.json", "--", *words.split()])
 
 
-def test_set5_is_a_word_of_its_own():
-    assert speedrun.check_training(["train_a2n.py", "--train_data_dir", "subset500"])
+@pytest.mark.parametrize("folder", ["subset5", "set500", "Set14"])
+def test_other_folders_are_not_taken_for_set5(folder):
+    assert speedrun.check_training(["train_a2n.py", "--train_data_dir", folder])
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ setup: .venv/installed
 
 demo: setup
 	.venv/bin/python train_a2n.py --dataset_name sample --permute_channels --scale 2 \
-		--recipe cpu --patch_size 48 --max_train_steps 1100 \
+		--recipe cpu --patch_size 48 --max_train_steps 1050 \
 		--validation_steps 400 --mixed_precision $(PRECISION) \
 		--output_dir out/demo --resume_from_checkpoint latest
 	.venv/bin/python evaluate.py --model out/demo --benchmarks sample --per_image \

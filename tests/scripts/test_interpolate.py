@@ -139,7 +139,7 @@ def test_a_page_of_a_run(train, pictures_dir, tmp_path):
     message = refusal("report.py", "out/nothing")
     assert message.endswith("There is no folder out/nothing. Give the --output_dir of a training.")
     message = refusal("report.py", pictures_dir)
-    assert "args.json is not the record of a run, or is damaged, so nobody knows what" in message
+    assert "args.json is not there, so nobody knows what run it is of." in message
     assert "Give the --output_dir of a training." in message
 
 

@@ -29,6 +29,14 @@ def test_readme_holds_the_table_of_the_recorded_results():
     assert written.strip() == table(rows()).strip()
 
 
+def test_the_row_of_the_demo_is_of_its_command():
+    row = json.loads((ROOT / "results" / "a2n_demo.json").read_text())
+    recipe = (ROOT / "Makefile").read_text().partition("\ndemo: setup\n\t")[2]
+    command, _, _ = recipe.replace("\\\n\t\t", "").partition("\n")
+    command = command.replace("$(PRECISION)", "bf16").removeprefix(".venv/bin/")
+    assert row["training"]["command"] == command
+
+
 def test_the_page_on_degradation_holds_the_measured_tables():
     _, _, rest = (ROOT / "docs" / "degradation.md").read_text().partition(BEGIN)
     written, _, _ = rest.partition(END)

@@ -148,9 +148,9 @@ def modern(
         steps = args.max_train_steps
         if steps:  # which alone have a schedule
             settings |= {"lr_scheduler": "multistep", "lr_gamma": 0.5}
-        if steps and not args.max_train_minutes:  # by which their number is not known yet
-            settings |= {"lr_milestones": milestones(steps), "lr_warmup_steps": steps // 25}
-        if not args.max_train_minutes:
+        if not args.max_train_minutes:  # by which their number is not known yet
+            if steps:
+                settings |= {"lr_milestones": milestones(steps), "lr_warmup_steps": steps // 25}
             # Over a twentieth of a short run, whose average would be of its beginning otherwise.
             last_phase = max(20, steps or first_phase_steps(args))
             settings["ema_decay"] = min(0.999, round(1 - 20 / last_phase, 4))
@@ -259,7 +259,7 @@ def check_recipe(args: Arguments, checkpoint: Path) -> list[str]:
     """
     record = read_recipe(checkpoint)
     before = EARLIER | record["args"]
-    first, new = (options.get("pretrain_steps", 0) for options in (before, vars(args)))
+    first, new = (options.get("pretrain_steps") or 0 for options in (before, vars(args)))
     if args.allow_recipe_change and first < record.get("step", 0) < new:
         raise UserError(
             f"Cannot resume from {checkpoint}: it is past the first phase, of {first} steps, and "
